@@ -1,0 +1,92 @@
+/*-------------------------------------------------------------------------
+ *
+ * emit.c
+ *	  outbox.emit: an event that no row stands for.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "common/hashfn.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "outbox/event.h"
+#include "storage/lock.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+PG_FUNCTION_INFO_V1(outbox_emit);
+
+/* Keeps our key locks apart from the advisory locks of applications. */
+#define EMIT_LOCK_CLASS	0x6f627831	/* "obx1" */
+
+static void
+text_argument(FunctionCallInfo fcinfo, int n, TextSlice *slice)
+{
+	if (!PG_ARGISNULL(n))
+	{
+		text	   *value = PG_GETARG_TEXT_PP(n);
+
+		slice->data = VARDATA_ANY(value);
+		slice->len = VARSIZE_ANY_EXHDR(value);
+	}
+}
+
+/*
+ * Emitters of one key in one order: the lock is held to the end of the
+ * transaction and taken before seq is drawn.  Keys of equal hash share it,
+ * which costs waiting and nothing else.
+ */
+static void
+lock_event_key(const TextSlice *key)
+{
+	LOCKTAG		tag;
+	uint32		hash = DatumGetUInt32(hash_any((const unsigned char *) key->data,
+											   key->len));
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, EMIT_LOCK_CLASS, hash, 2);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+}
+
+Datum
+outbox_emit(PG_FUNCTION_ARGS)
+{
+	OutboxEvent event = {0};
+	TextSlice	format = {0};
+	pg_uuid_t  *id;
+
+	text_argument(fcinfo, 0, &event.type);
+	if (!PG_ARGISNULL(1))
+	{
+		Jsonb	   *payload = PG_GETARG_JSONB_P(1);
+
+		event.payload.data = JsonbToCString(NULL, &payload->root, VARSIZE(payload));
+		event.payload.len = strlen(event.payload.data);
+	}
+	text_argument(fcinfo, 2, &event.key);
+	text_argument(fcinfo, 3, &event.description);
+	text_argument(fcinfo, 4, &event.topic);
+	text_argument(fcinfo, 5, &event.aggregatetype);
+	if (!PG_ARGISNULL(6))
+		event.headers = PG_GETARG_JSONB_P(6);
+	text_argument(fcinfo, 7, &format);
+	event.occurred_at = PG_ARGISNULL(8) ? GetCurrentTimestamp() :
+		PG_GETARG_TIMESTAMPTZ(8);
+	if (!PG_ARGISNULL(9))
+		event.value = PG_GETARG_BYTEA_PP(9);
+
+	if (!PG_ARGISNULL(10) && PG_GETARG_BOOL(10))
+	{
+		if (event.key.data == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_OB_EVENT_REFUSED),
+					 errmsg("lock_key needs a key")));
+		lock_event_key(&event.key);
+	}
+	outbox_complete_event(&event, &format);
+	outbox_insert(&event);
+
+	id = palloc(sizeof(pg_uuid_t));
+	*id = event.id;
+	PG_RETURN_UUID_P(id);
+}

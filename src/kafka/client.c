@@ -1,0 +1,347 @@
+/*-------------------------------------------------------------------------
+ *
+ * client.c
+ *	  A librdkafka handle with one event queue: opening, events, closing.
+ *
+ * Everything the library has to say comes as an event through one queue, whose
+ * file descriptor the worker waits for.  There is no callback, so nothing of
+ * ours runs inside the library or in one of its threads.
+ *
+ * Threads: the worker's.  The library's own threads are created with all
+ * signals blocked.  kafka_client_close starts one helper, also with all
+ * signals blocked, because rd_kafka_destroy can wait for ever.
+ *
+ * Memory: malloc.  A client that did not end in time is leaked on purpose: its
+ * threads may still use it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <syslog.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "kafka/internal.h"
+
+/* How long closing may take before a handle is left behind. */
+#define CLOSE_TIMEOUT_S 3
+
+/* ------------------------------------------------------------------------
+ * Opening
+ * ------------------------------------------------------------------------
+ */
+static rd_kafka_t *
+new_handle_masked(rd_kafka_type_t type, rd_kafka_conf_t *conf, char *reason,
+				  size_t reason_size)
+{
+	sigset_t	all;
+	sigset_t	before;
+	rd_kafka_t *rk;
+
+	/* A library thread that took SIGURG would swallow a latch wake-up. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	rk = rd_kafka_new(type, conf, reason, reason_size);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return rk;
+}
+
+KafkaClient *
+kafka_client_open(rd_kafka_conf_t *conf, rd_kafka_type_t type, int events,
+				  const KafkaProperties *props, KafkaLogFunc log,
+				  void *log_arg, KafkaError *error)
+{
+	static const uint64_t one = 1;
+	const char *debug = kafka_properties_get(props, "debug");
+	KafkaClient *client;
+	char		reason[400] = "";
+	int			fd;
+
+	fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (fd < 0)
+	{
+		kafka_error_set(error, 0, "could not create an eventfd: %s",
+						strerror(errno));
+		rd_kafka_conf_destroy(conf);
+		return NULL;
+	}
+
+	client = kafka_malloc(sizeof(KafkaClient));
+	memset(client, 0, sizeof(*client));
+	client->type = type;
+	client->fd = fd;
+	client->log = log;
+	client->log_arg = log_arg;
+	client->verbose = debug != NULL && debug[0] != '\0';
+
+	rd_kafka_conf_set_events(conf, events | RD_KAFKA_EVENT_ERROR |
+							 RD_KAFKA_EVENT_LOG);
+	client->rk = new_handle_masked(type, conf, reason, sizeof(reason));
+	if (client->rk == NULL)
+	{
+		kafka_error_set(error, RD_KAFKA_RESP_ERR__INVALID_ARG,
+						"could not create a Kafka client: %s", reason);
+		rd_kafka_conf_destroy(conf);
+		close(fd);
+		free(client);
+		return NULL;
+	}
+
+	if (type == RD_KAFKA_CONSUMER)
+	{
+		/* Errors and messages in one queue: one thing to drain. */
+		rd_kafka_poll_set_consumer(client->rk);
+		client->queue = rd_kafka_queue_get_consumer(client->rk);
+	}
+	else
+		client->queue = rd_kafka_queue_get_main(client->rk);
+	rd_kafka_set_log_queue(client->rk, client->queue);
+	rd_kafka_queue_io_event_enable(client->queue, fd, &one, sizeof(one));
+	return client;
+}
+
+/* ------------------------------------------------------------------------
+ * Closing
+ * ------------------------------------------------------------------------
+ */
+typedef struct Closing
+{
+	pthread_mutex_t mutex;
+	pthread_cond_t ended_cond;
+	bool		ended;
+	rd_kafka_t *rk;
+} Closing;
+
+static void *
+destroy_handle(void *arg)
+{
+	Closing    *closing = arg;
+
+	/*
+	 * Without the purge a producer would first try to deliver.  A purged
+	 * transaction stays open at the broker until the next init or its
+	 * timeout; the caller closes only what it has given up.
+	 */
+	if (rd_kafka_type(closing->rk) == RD_KAFKA_PRODUCER)
+		rd_kafka_purge(closing->rk,
+					   RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
+	rd_kafka_destroy(closing->rk);
+
+	pthread_mutex_lock(&closing->mutex);
+	closing->ended = true;
+	pthread_cond_signal(&closing->ended_cond);
+	pthread_mutex_unlock(&closing->mutex);
+	return NULL;
+}
+
+static bool
+start_helper(pthread_t *helper, Closing *closing)
+{
+	sigset_t	all;
+	sigset_t	before;
+	bool		started;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	started = pthread_create(helper, NULL, destroy_handle, closing) == 0;
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return started;
+}
+
+static void
+wait_until_ended(Closing *closing)
+{
+	struct timespec deadline;
+
+	clock_gettime(CLOCK_MONOTONIC, &deadline);
+	deadline.tv_sec += CLOSE_TIMEOUT_S;
+	pthread_mutex_lock(&closing->mutex);
+	while (!closing->ended)
+	{
+		if (pthread_cond_timedwait(&closing->ended_cond, &closing->mutex,
+								   &deadline) == ETIMEDOUT)
+			break;
+	}
+	pthread_mutex_unlock(&closing->mutex);
+}
+
+bool
+kafka_client_close(KafkaClient *client)
+{
+	Closing    *closing;
+	pthread_condattr_t attributes;
+	pthread_t	helper;
+	bool		ended;
+
+	/* A reference that we still held would make the destroy wait for ever. */
+	rd_kafka_queue_destroy(client->queue);
+	client->queue = NULL;
+
+	closing = kafka_malloc(sizeof(Closing));
+	memset(closing, 0, sizeof(*closing));
+	closing->rk = client->rk;
+	pthread_mutex_init(&closing->mutex, NULL);
+	pthread_condattr_init(&attributes);
+	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+	pthread_cond_init(&closing->ended_cond, &attributes);
+	pthread_condattr_destroy(&attributes);
+
+	if (!start_helper(&helper, closing))
+		return false;
+	wait_until_ended(closing);
+
+	pthread_mutex_lock(&closing->mutex);
+	ended = closing->ended;
+	pthread_mutex_unlock(&closing->mutex);
+	if (!ended)
+	{
+		/*
+		 * The library may still write to the descriptor: closing it could
+		 * send that write into a file which got the same number.
+		 */
+		pthread_detach(helper);
+		return false;
+	}
+
+	pthread_join(helper, NULL);
+	pthread_cond_destroy(&closing->ended_cond);
+	pthread_mutex_destroy(&closing->mutex);
+	free(closing);
+	close(client->fd);
+	free(client->cluster_id);
+	free(client->lookup_topic);
+	free(client);
+	return true;
+}
+
+/* ------------------------------------------------------------------------
+ * Events
+ * ------------------------------------------------------------------------
+ */
+rd_kafka_event_t *
+kafka_client_next(KafkaClient *client, int timeout_ms)
+{
+	rd_kafka_event_t *event = rd_kafka_queue_poll(client->queue, timeout_ms);
+	uint64_t	count;
+
+	if (event != NULL)
+		return event;
+
+	/*
+	 * Empty.  Take the wake-up and look once more: an event that came before
+	 * the wake-up was taken is found now, one that comes later writes again.
+	 */
+	if (read(client->fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
+		return NULL;
+	return rd_kafka_queue_poll(client->queue, 0);
+}
+
+/* Without the name of the thread, which would hide the broker's name. */
+static const char *
+skip_thread(const char *text)
+{
+	const char *rest;
+
+	if (strncmp(text, "[thrd:", 6) != 0)
+		return text;
+	rest = strstr(text, "]: ");
+	return rest != NULL ? rest + 3 : text;
+}
+
+/* "name: reason (after 5ms in state UP) (_X)" is kept as "name: reason". */
+static void
+remember_trouble(KafkaClient *client, const char *text)
+{
+	char	   *suffix;
+
+	snprintf(client->trouble, sizeof(client->trouble), "%s", text);
+	suffix = strstr(client->trouble, " (after ");
+	if (suffix != NULL)
+		*suffix = '\0';
+}
+
+/*
+ * Lines that only say what a call of ours returns, where the caller reports
+ * it once and in its own words; or that repeat a connection failure.
+ */
+static bool
+says_nothing_new(const char *facility)
+{
+	static const char *const known[] = {
+		"FAIL", "REQTMOUT", "GETPID", "TXNERR", "FATAL", "CONFWARN", NULL
+	};
+	int			i;
+
+	for (i = 0; known[i] != NULL; i++)
+	{
+		if (strcmp(known[i], facility) == 0)
+			return true;
+	}
+	return false;
+}
+
+static void
+handle_log(KafkaClient *client, rd_kafka_event_t *event)
+{
+	const char *facility = "";
+	const char *text = "";
+	char		line[1024];
+	int			level = LOG_DEBUG;
+
+	if (rd_kafka_event_log(event, &facility, &text, &level) != 0)
+		return;
+	text = skip_thread(text);
+
+	/* "Client is terminating" is no trouble. */
+	if ((strcmp(facility, "FAIL") == 0 || strcmp(facility, "REQTMOUT") == 0) &&
+		strstr(text, "(_DESTROY)") == NULL)
+	{
+		if (kafka_failure_counts(text))
+			client->failures++;
+		remember_trouble(client, text);
+	}
+
+	if (client->log == NULL ||
+		(!client->verbose &&
+		 (level >= LOG_DEBUG || says_nothing_new(facility))))
+		return;
+	snprintf(line, sizeof(line), "%s: %s", facility, text);
+	client->log(client->log_arg, level, line);
+}
+
+bool
+kafka_client_handle(KafkaClient *client, rd_kafka_event_t *event)
+{
+	const char *text;
+
+	switch (rd_kafka_event_type(event))
+	{
+		case RD_KAFKA_EVENT_LOG:
+			handle_log(client, event);
+			return true;
+		case RD_KAFKA_EVENT_ERROR:
+			text = rd_kafka_event_error_string(event);
+
+			/*
+			 * "1/1 brokers are down" follows from failures that are counted
+			 * by their own lines, and says less.
+			 */
+			if (rd_kafka_event_error(event) == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
+			{
+				if (client->trouble[0] == '\0')
+					remember_trouble(client, text);
+				return true;
+			}
+			if (kafka_failure_counts(text))
+				client->failures++;
+			remember_trouble(client, text);
+			return true;
+		default:
+			return false;
+	}
+}

@@ -1,0 +1,124 @@
+/*-------------------------------------------------------------------------
+ *
+ * conf.c
+ *	  Building a configuration: our defaults, then what the operator says,
+ *	  then what cannot be overridden.
+ *
+ * librdkafka's error text repeats some values, so it is never shown here.
+ *
+ * Thread: the worker's.  Memory: the library's.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kafka/internal.h"
+
+bool
+kafka_conf_set(rd_kafka_conf_t *conf, const char *key, const char *value,
+			   KafkaError *error)
+{
+	char		ignored[512];	/* may repeat the value: never shown */
+	bool		ok;
+
+	ok = rd_kafka_conf_set(conf, key, value, ignored,
+						   sizeof(ignored)) == RD_KAFKA_CONF_OK;
+	explicit_bzero(ignored, sizeof(ignored));
+	if (!ok)
+		kafka_error_set(error, RD_KAFKA_RESP_ERR__INVALID_ARG,
+						"librdkafka does not accept the value of property \"%s\"",
+						key);
+	return ok;
+}
+
+bool
+kafka_conf_set_int(rd_kafka_conf_t *conf, const char *key, int64_t value,
+				   KafkaError *error)
+{
+	char		text[32];
+
+	snprintf(text, sizeof(text), "%lld", (long long) value);
+	return kafka_conf_set(conf, key, text, error);
+}
+
+/* Only for properties that are numbers, none of which is a secret. */
+static int64_t
+conf_get_int(rd_kafka_conf_t *conf, const char *key)
+{
+	char		text[64];
+	size_t		size = sizeof(text);
+
+	if (rd_kafka_conf_get(conf, key, text, &size) != RD_KAFKA_CONF_OK)
+		return 0;
+	return strtoll(text, NULL, 10);
+}
+
+bool
+kafka_conf_at_least(rd_kafka_conf_t *conf, const char *key, int64_t limit,
+					KafkaError *error)
+{
+	return conf_get_int(conf, key) >= limit ||
+		kafka_conf_set_int(conf, key, limit, error);
+}
+
+bool
+kafka_conf_at_most(rd_kafka_conf_t *conf, const char *key, int64_t limit,
+				   KafkaError *error)
+{
+	return conf_get_int(conf, key) <= limit ||
+		kafka_conf_set_int(conf, key, limit, error);
+}
+
+/*
+ * What producers and readers have in common.  debug=broker makes the library
+ * write a line for every connection failure, also for those whose log line
+ * and error event it holds back for 30 s because they look like the last one.
+ */
+static bool
+set_common(rd_kafka_conf_t *conf, const KafkaProperties *props,
+		   rd_kafka_type_t type, KafkaError *error)
+{
+	const char *debug = kafka_properties_get(props, "debug");
+	char		contexts[256] = "";
+
+	if (!kafka_conf_set(conf, "log.queue", "true", error) ||
+		!kafka_conf_set(conf, "log.connection.close", "true", error) ||
+		!kafka_conf_set(conf, "socket.nagle.disable", "true", error) ||
+		!kafka_conf_set(conf, "socket.max.fails", "1", error) ||
+		!kafka_conf_set(conf, "allow.auto.create.topics", "false", error))
+		return false;
+
+	if (type == RD_KAFKA_PRODUCER)
+		snprintf(contexts, sizeof(contexts), "broker%s%s",
+				 debug != NULL && debug[0] != '\0' ? "," : "",
+				 debug != NULL ? debug : "");
+	else if (debug != NULL)
+		snprintf(contexts, sizeof(contexts), "%s", debug);
+	if (contexts[0] != '\0' && !kafka_conf_set(conf, "debug", contexts, error))
+		return false;
+
+	/* Metrics for the broker's operator: costs, and is new since 2.5. */
+	rd_kafka_conf_set(conf, "enable.metrics.push", "false", NULL, 0);
+	return true;
+}
+
+rd_kafka_conf_t *
+kafka_conf_new(const KafkaProperties *props, rd_kafka_type_t type,
+			   KafkaError *error)
+{
+	rd_kafka_conf_t *conf = rd_kafka_conf_new();
+
+	/* Defaults of ours first: the operator may change these. */
+	if (kafka_conf_set(conf, "client.id", "carshop_outbox", error) &&
+		kafka_conf_set(conf, "reconnect.backoff.ms", "100", error) &&
+		kafka_conf_set(conf, "reconnect.backoff.max.ms", "2000", error) &&
+		kafka_conf_set(conf, "socket.keepalive.enable", "true", error) &&
+		kafka_properties_apply(props, type, conf, error) &&
+		set_common(conf, props, type, error))
+		return conf;
+
+	rd_kafka_conf_destroy(conf);
+	return NULL;
+}

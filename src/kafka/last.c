@@ -1,0 +1,315 @@
+/*-------------------------------------------------------------------------
+ *
+ * last.c
+ *	  Reading the newest record of a one-partition topic by its key.
+ *
+ * Starts a few records before the end and takes larger and larger steps back
+ * until the key is found or the start was reached, because a progress topic
+ * that the broker has not compacted for a while can be long.
+ *
+ * The start is given as "n before the end", never as a number, for a reason:
+ * it makes the library ask the broker for the end, and a leader that was just
+ * elected and does not know yet how far its log is committed refuses that
+ * question.  A plain fetch it would answer, from too low an end, and the
+ * newest records would seem not to exist.
+ *
+ * The end event comes at the last stable offset.  When a transaction is open
+ * on the partition, or its end is not written yet, that is below the high
+ * watermark; a stable read then waits for the next end event.
+ *
+ * Thread: the worker's.  Memory: malloc.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kafka/internal.h"
+
+/* Every record of a transaction is followed by its commit marker. */
+#define FIRST_STEP 32
+#define STEP_FACTOR 32
+#define LAST_STEP 32768
+
+/*
+ * The end event comes with the first answer that has nothing new, and the
+ * broker holds that back for this long.
+ */
+#define FETCH_WAIT_MS 5
+
+#define QUEUE_BYTES (4 * 1024 * 1024)
+#define LOOKUP_MAX_MS 5000
+
+/* As rdkafka.h says it: n before the end is this minus n. */
+#define BEFORE_END (-2000)
+
+typedef enum LastStage
+{
+	LAST_LOOKUP,
+	LAST_ASSIGN,
+	LAST_READ,
+	LAST_DONE
+} LastStage;
+
+struct KafkaLastRead
+{
+	KafkaReader *reader;
+	char	   *topic;
+	char	   *key;
+	size_t		key_len;
+	bool		stable;
+	LastStage	stage;
+	bool		topic_exists;
+	int64_t		step;			/* 0: from the beginning */
+	bool		found;
+	bool		tombstone;		/* the newest record has no value */
+	char	   *value;
+	size_t		value_len;
+	int64_t		offset;
+};
+
+KafkaLastRead *
+kafka_last_open(const KafkaProperties *props, const char *topic,
+				const char *key, bool stable, KafkaLogFunc log, void *log_arg,
+				KafkaError *error)
+{
+	KafkaReaderOptions options = {
+		.group_id = NULL,
+		.queue_bytes = QUEUE_BYTES,
+		.log = log,
+		.log_arg = log_arg
+	};
+	KafkaReader *reader;
+	KafkaLastRead *read;
+
+	reader = kafka_reader_open_wait(props, &options, FETCH_WAIT_MS, error);
+	if (reader == NULL)
+		return NULL;
+	read = kafka_malloc(sizeof(KafkaLastRead));
+	memset(read, 0, sizeof(*read));
+	read->reader = reader;
+	read->topic = kafka_strdup(topic);
+	read->key = kafka_strdup(key);
+	read->key_len = strlen(key);
+	read->stable = stable;
+	read->stage = LAST_LOOKUP;
+	read->step = FIRST_STEP;
+	return read;
+}
+
+bool
+kafka_last_close(KafkaLastRead *read)
+{
+	bool		ended;
+
+	if (read == NULL)
+		return true;
+	ended = kafka_reader_close(read->reader);
+	free(read->topic);
+	free(read->key);
+	free(read->value);
+	free(read);
+	return ended;
+}
+
+int
+kafka_last_fd(KafkaLastRead *read)
+{
+	return kafka_reader_fd(read->reader);
+}
+
+/* ------------------------------------------------------------------------
+ * Stages
+ * ------------------------------------------------------------------------
+ */
+static void
+forget_record(KafkaLastRead *read)
+{
+	free(read->value);
+	read->value = NULL;
+	read->value_len = 0;
+	read->found = false;
+	read->tombstone = false;
+}
+
+static KafkaOutcome
+look_up(KafkaLastRead *read, int slice_ms, KafkaError *error)
+{
+	KafkaTopicInfo info;
+	KafkaOutcome outcome;
+	KafkaItem	item;
+
+	/* Nothing is assigned: this only takes in what went wrong so far. */
+	kafka_reader_next(read->reader, &item);
+	kafka_reader_release(&item);
+
+	outcome = kafka_reader_topic(read->reader, read->topic, slice_ms,
+								 LOOKUP_MAX_MS, &info, error);
+	if (outcome != KAFKA_OK)
+		return outcome;
+	read->topic_exists = info.exists;
+	if (!info.exists)
+		read->stage = LAST_DONE;
+	else if (info.partitions != 1)
+	{
+		kafka_error_set(error, 0,
+						"topic \"%s\" must have one partition, it has %d",
+						read->topic, info.partitions);
+		return KAFKA_MISCONFIGURED;
+	}
+	else
+		read->stage = LAST_ASSIGN;
+	return KAFKA_OK;
+}
+
+static KafkaOutcome
+assign(KafkaLastRead *read, KafkaError *error)
+{
+	KafkaPosition position = {
+		.topic = read->topic,
+		.partition = 0,
+		.offset = read->step > 0 ? BEFORE_END - read->step :
+		KAFKA_OFFSET_BEGINNING
+	};
+	KafkaOutcome outcome;
+
+	forget_record(read);
+	outcome = kafka_reader_assign(read->reader, &position, 1, error);
+	if (outcome == KAFKA_OK)
+		read->stage = LAST_READ;
+	return outcome;
+}
+
+static void
+take_message(KafkaLastRead *read, const KafkaItem *item)
+{
+	if (item->key == NULL || item->key_len != read->key_len ||
+		memcmp(item->key, read->key, read->key_len) != 0)
+		return;
+	forget_record(read);
+	read->offset = item->offset;
+	if (item->value == NULL)
+	{
+		read->tombstone = true;
+		return;
+	}
+	read->found = true;
+	read->value_len = item->value_len;
+	read->value = kafka_malloc(item->value_len + 1);
+	memcpy(read->value, item->value, item->value_len);
+	read->value[item->value_len] = '\0';
+}
+
+/* Everything up to the end was read; is it enough? */
+static void
+take_end(KafkaLastRead *read, const KafkaItem *item)
+{
+	int64_t		high;
+
+	high = kafka_reader_high_watermark(read->reader, read->topic, 0);
+	if (read->stable && high != item->offset)
+		return;
+	if (read->found || read->tombstone || read->step == 0 ||
+		read->step >= item->offset)
+	{
+		read->stage = LAST_DONE;
+		return;
+	}
+	read->step = read->step >= LAST_STEP ? 0 : read->step * STEP_FACTOR;
+	read->stage = LAST_ASSIGN;
+}
+
+/* KAFKA_OK: go on with the stage that is set now. */
+static KafkaOutcome
+take_item(KafkaLastRead *read, const KafkaItem *item, KafkaError *error)
+{
+	switch (item->kind)
+	{
+		case KAFKA_ITEM_MESSAGE:
+			take_message(read, item);
+			return KAFKA_OK;
+		case KAFKA_ITEM_END:
+			take_end(read, item);
+			return KAFKA_OK;
+		case KAFKA_ITEM_LOST:
+			/* The start of the log lies after our step: take it all. */
+			if (read->step > 0)
+			{
+				read->step = 0;
+				read->stage = LAST_ASSIGN;
+				return KAFKA_OK;
+			}
+			break;
+		default:
+			break;
+	}
+	if (error != NULL)
+		*error = item->error;
+	return item->kind == KAFKA_ITEM_ERROR ? item->outcome : KAFKA_UNCERTAIN;
+}
+
+/*
+ * Read what waits; if the answer is not complete wait for more, at most the
+ * slice, and read once more.
+ */
+static KafkaOutcome
+read_items(KafkaLastRead *read, int slice_ms, KafkaError *error)
+{
+	bool		waited = false;
+
+	while (read->stage == LAST_READ)
+	{
+		KafkaOutcome outcome;
+		KafkaItem	item;
+
+		kafka_reader_next(read->reader, &item);
+		if (item.kind == KAFKA_ITEM_NONE)
+		{
+			struct pollfd wait = {kafka_reader_fd(read->reader), POLLIN, 0};
+
+			if (waited || slice_ms <= 0 || poll(&wait, 1, slice_ms) <= 0)
+			{
+				const char *trouble = kafka_reader_trouble(read->reader);
+
+				kafka_error_set(error, 0, "%s",
+								trouble[0] != '\0' ? trouble : "no end yet");
+				return KAFKA_PENDING;
+			}
+			waited = true;
+			continue;
+		}
+		outcome = take_item(read, &item, error);
+		kafka_reader_release(&item);
+		if (outcome != KAFKA_OK)
+			return outcome;
+	}
+	return KAFKA_OK;
+}
+
+KafkaOutcome
+kafka_last_poll(KafkaLastRead *read, int slice_ms, KafkaLastRecord *record,
+				KafkaError *error)
+{
+	KafkaOutcome outcome = KAFKA_OK;
+
+	while (outcome == KAFKA_OK && read->stage != LAST_DONE)
+	{
+		if (read->stage == LAST_LOOKUP)
+			outcome = look_up(read, slice_ms, error);
+		else if (read->stage == LAST_ASSIGN)
+			outcome = assign(read, error);
+		else
+			outcome = read_items(read, slice_ms, error);
+	}
+	if (outcome != KAFKA_OK)
+		return outcome;
+
+	record->topic_exists = read->topic_exists;
+	record->found = read->found;
+	record->value = read->value;
+	record->value_len = read->value_len;
+	record->offset = read->found ? read->offset : KAFKA_OFFSET_UNKNOWN;
+	read->value = NULL;			/* the caller's now */
+	return KAFKA_OK;
+}

@@ -1,0 +1,607 @@
+/*-------------------------------------------------------------------------
+ *
+ * producer.c
+ *	  The transactional and the idempotent producer.
+ *
+ * Delivery reports come as events and only for failures: with a callback the
+ * library's flush, also the one inside commit, polls in steps of 10 ms.  So
+ * success is the absence of a failure once nothing is outstanding any more,
+ * and everything that was not enqueued must be remembered here, because a
+ * record that the library refused locally does not fail the transaction.
+ *
+ * There is no abort: whatever goes wrong, the caller closes the handle and
+ * the next handle's init aborts what stayed open.  An abort would not help:
+ * after a refused batch the next transaction of the same handle can fail with
+ * a broken sequence, and an abort during a commit spins.
+ *
+ * Thread: the worker's.  Memory: malloc; the library copies each record.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kafka/internal.h"
+
+/*
+ * Room for what the library counts besides key and value: headers and the
+ * record's own frame.  A topic with a lower limit is watched by batch.size.
+ */
+#define MESSAGE_OVERHEAD_BYTES (128 * 1024)
+
+/* Below every sensible max.message.bytes (Kafka's default is 1048588). */
+#define DEFAULT_BATCH_BYTES 900000
+
+/* Topic, partition, flags, value, key, opaque. */
+#define FIXED_FIELDS 6
+#define MAX_HEADERS 64
+
+struct KafkaProducer
+{
+	KafkaClient *client;
+	KafkaAdmin	admin;
+	KafkaTopics topics;
+	bool		transactional;
+	bool		in_transaction;
+	size_t		enqueued;		/* since begin, or since the last flush */
+	bool		incomplete;		/* a record was refused and not enqueued */
+	KafkaOutcome failure;		/* the worst delivery failure, KAFKA_OK: none */
+	KafkaError	failure_error;
+	uint64_t	refused_tag;
+};
+
+/* ------------------------------------------------------------------------
+ * Opening and closing
+ * ------------------------------------------------------------------------
+ */
+static bool
+set_compression(rd_kafka_conf_t *conf, const KafkaProperties *props,
+				const KafkaProducerOptions *options, KafkaError *error)
+{
+	/* As with bootstrap.servers, what the file says wins. */
+	if (options->compression == NULL ||
+		kafka_properties_has(props, "compression.codec") ||
+		kafka_properties_has(props, "compression.type"))
+		return true;
+	return kafka_conf_set(conf, "compression.codec", options->compression,
+						  error);
+}
+
+static bool
+set_transaction(rd_kafka_conf_t *conf, const KafkaProducerOptions *options,
+				KafkaError *error)
+{
+	/*
+	 * Without transactions the same time bounds how long a record may wait
+	 * for its delivery; with them the library derives it.
+	 */
+	if (options->transactional_id == NULL)
+		return kafka_conf_set_int(conf, "message.timeout.ms",
+								  options->transaction_timeout_ms, error);
+	return kafka_conf_set(conf, "transactional.id", options->transactional_id,
+						  error) &&
+		kafka_conf_set_int(conf, "transaction.timeout.ms",
+						   options->transaction_timeout_ms, error);
+}
+
+static bool
+set_limits(rd_kafka_conf_t *conf, const KafkaProducerOptions *options,
+		   KafkaError *error)
+{
+	int64_t		kbytes = (int64_t) (options->queue_bytes / 1024);
+	int64_t		batch = options->batch_bytes > 0 ?
+		(int64_t) options->batch_bytes : DEFAULT_BATCH_BYTES;
+
+	return kafka_conf_set_int(conf, "queue.buffering.max.kbytes",
+							  kbytes > 0 ? kbytes : 1, error) &&
+		kafka_conf_set_int(conf, "queue.buffering.max.messages",
+						   options->queue_messages, error) &&
+		kafka_conf_at_least(conf, "message.max.bytes",
+							(int64_t) options->max_message_bytes +
+							MESSAGE_OVERHEAD_BYTES, error) &&
+		kafka_conf_at_most(conf, "batch.size", batch, error);
+}
+
+static rd_kafka_conf_t *
+producer_conf(const KafkaProperties *props,
+			  const KafkaProducerOptions *options, KafkaError *error)
+{
+	rd_kafka_conf_t *conf = kafka_conf_new(props, RD_KAFKA_PRODUCER, error);
+
+	if (conf == NULL)
+		return NULL;
+	if (!kafka_properties_has(props, "linger.ms") &&
+		!kafka_conf_set(conf, "linger.ms", "0", error))
+		goto failed;
+	if (set_compression(conf, props, options, error) &&
+		set_transaction(conf, options, error) &&
+		set_limits(conf, options, error) &&
+		kafka_conf_set(conf, "enable.idempotence", "true", error) &&
+		kafka_conf_set(conf, "acks", "all", error) &&
+		kafka_conf_set(conf, "max.in.flight.requests.per.connection", "5",
+					   error) &&
+		kafka_conf_set(conf, "delivery.report.only.error", "true", error))
+		return conf;
+
+failed:
+	rd_kafka_conf_destroy(conf);
+	return NULL;
+}
+
+KafkaProducer *
+kafka_producer_open(const KafkaProperties *props,
+					const KafkaProducerOptions *options, KafkaError *error)
+{
+	rd_kafka_conf_t *conf = producer_conf(props, options, error);
+	KafkaClient *client;
+	KafkaProducer *producer;
+
+	if (conf == NULL)
+		return NULL;
+	client = kafka_client_open(conf, RD_KAFKA_PRODUCER, RD_KAFKA_EVENT_DR,
+							   props, options->log, options->log_arg, error);
+	if (client == NULL)
+		return NULL;
+
+	producer = kafka_malloc(sizeof(KafkaProducer));
+	memset(producer, 0, sizeof(*producer));
+	producer->client = client;
+	producer->transactional = options->transactional_id != NULL;
+	return producer;
+}
+
+bool
+kafka_producer_close(KafkaProducer *producer)
+{
+	bool		ended;
+
+	if (producer == NULL)
+		return true;
+	kafka_topics_forget(&producer->topics);
+	kafka_admin_forget(&producer->admin);
+	ended = kafka_client_close(producer->client);
+	free(producer);
+	return ended;
+}
+
+/* ------------------------------------------------------------------------
+ * Events
+ * ------------------------------------------------------------------------
+ */
+
+/* How much a delivery failure says; the strongest is kept. */
+static int
+failure_rank(KafkaOutcome outcome)
+{
+	switch (outcome)
+	{
+		case KAFKA_FENCED:
+			return 4;
+		case KAFKA_REFUSED:
+			return 3;
+		case KAFKA_TROUBLE:
+			return 2;
+		case KAFKA_OK:
+			return 0;
+		default:
+			return 1;
+	}
+}
+
+/* In a transaction, what is not known to be harmless leaves its fate open. */
+static KafkaOutcome
+transaction_outcome(rd_kafka_resp_err_t code)
+{
+	KafkaOutcome outcome = kafka_outcome_of(code);
+
+	switch (outcome)
+	{
+		case KAFKA_FENCED:
+		case KAFKA_REFUSED:
+		case KAFKA_TROUBLE:
+			return outcome;
+		default:
+			return KAFKA_UNCERTAIN;
+	}
+}
+
+static void
+note_failure(KafkaProducer *producer, const rd_kafka_message_t *message)
+{
+	KafkaOutcome outcome = transaction_outcome(message->err);
+	const char *trouble = producer->client->trouble;
+
+	if (failure_rank(outcome) <= failure_rank(producer->failure))
+		return;
+	producer->failure = outcome;
+	if (outcome == KAFKA_REFUSED)
+		producer->refused_tag = (uint64_t) (uintptr_t) message->_private;
+	kafka_error_set(&producer->failure_error, message->err,
+					"topic \"%s\" partition %d: %s%s%s",
+					message->rkt != NULL ? rd_kafka_topic_name(message->rkt) : "",
+					(int) message->partition, rd_kafka_err2str(message->err),
+					outcome == KAFKA_UNCERTAIN && trouble[0] != '\0' ?
+					"; last connection trouble: " : "",
+					outcome == KAFKA_UNCERTAIN ? trouble : "");
+}
+
+static void
+handle_event(KafkaProducer *producer, rd_kafka_event_t *event)
+{
+	const rd_kafka_message_t *message;
+
+	if (rd_kafka_event_type(event) == RD_KAFKA_EVENT_DR)
+	{
+		while ((message = rd_kafka_event_message_next(event)) != NULL)
+		{
+			if (message->err != RD_KAFKA_RESP_ERR_NO_ERROR)
+				note_failure(producer, message);
+		}
+	}
+	else if (!kafka_client_handle(producer->client, event))
+		kafka_admin_handle(&producer->admin, event);
+	rd_kafka_event_destroy(event);
+}
+
+void
+kafka_producer_serve(KafkaProducer *producer, int wait_ms)
+{
+	rd_kafka_event_t *event = kafka_client_next(producer->client, wait_ms);
+
+	while (event != NULL)
+	{
+		handle_event(producer, event);
+		event = kafka_client_next(producer->client, 0);
+	}
+}
+
+void
+kafka_producer_poll(KafkaProducer *producer)
+{
+	kafka_producer_serve(producer, 0);
+}
+
+int
+kafka_producer_fd(KafkaProducer *producer)
+{
+	return producer->client->fd;
+}
+
+bool
+kafka_producer_tainted(KafkaProducer *producer)
+{
+	return producer->client->failures > 0;
+}
+
+const char *
+kafka_producer_last_trouble(KafkaProducer *producer)
+{
+	return producer->client->trouble;
+}
+
+/* For admin.c. */
+KafkaClient *
+kafka_producer_client(KafkaProducer *producer)
+{
+	return producer->client;
+}
+
+KafkaAdmin *
+kafka_producer_admin(KafkaProducer *producer)
+{
+	return &producer->admin;
+}
+
+const char *
+kafka_producer_cluster_id(KafkaProducer *producer)
+{
+	return kafka_client_cluster_id(producer->client);
+}
+
+static rd_kafka_topic_t *
+topic_handle(KafkaProducer *producer, const char *name)
+{
+	return kafka_topics_get(&producer->topics, producer->client->rk, name);
+}
+
+KafkaOutcome
+kafka_producer_topic(KafkaProducer *producer, const char *topic,
+					 int slice_ms, int max_ms, KafkaTopicInfo *info,
+					 KafkaError *error)
+{
+	rd_kafka_topic_t *rkt = topic_handle(producer, topic);
+
+	if (rkt == NULL)
+	{
+		kafka_error_set(error, RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION,
+						"\"%s\" is not a valid name of a topic", topic);
+		return KAFKA_MISCONFIGURED;
+	}
+	kafka_producer_poll(producer);
+	return kafka_client_topic(producer->client, rkt, topic, slice_ms, max_ms,
+							  info, error);
+}
+
+/* ------------------------------------------------------------------------
+ * Transactions
+ * ------------------------------------------------------------------------
+ */
+
+/*
+ * A retriable failure that came at once would make the caller's loop spin:
+ * spend the rest of the slice waiting for events.
+ */
+static void
+serve_rest_of_slice(KafkaProducer *producer, int64_t started, int slice_ms)
+{
+	int64_t		rest = started + slice_ms - kafka_now_ms();
+
+	kafka_producer_serve(producer, rest > 0 ? (int) rest : 0);
+}
+
+static void
+reset_batch(KafkaProducer *producer)
+{
+	producer->enqueued = 0;
+	producer->incomplete = false;
+	producer->failure = KAFKA_OK;
+	producer->refused_tag = 0;
+}
+
+KafkaOutcome
+kafka_producer_init(KafkaProducer *producer, int slice_ms, KafkaError *error)
+{
+	int64_t		started = kafka_now_ms();
+	rd_kafka_error_t *failed;
+	rd_kafka_resp_err_t code;
+	KafkaOutcome outcome;
+
+	if (!producer->transactional)
+		return KAFKA_OK;
+	failed = rd_kafka_init_transactions(producer->client->rk, slice_ms);
+	if (failed == NULL)
+	{
+		/*
+		 * What failed while connecting, before any transaction of this
+		 * handle, cannot come back into a later one.
+		 */
+		kafka_producer_poll(producer);
+		producer->client->failures = 0;
+		return KAFKA_OK;
+	}
+	if (rd_kafka_error_is_retriable(failed))
+	{
+		kafka_error_take(producer->client->rk, failed, error);
+		serve_rest_of_slice(producer, started, slice_ms);
+		if (producer->client->trouble[0] != '\0')
+			kafka_error_set(error, error->code, "%s",
+							producer->client->trouble);
+		return KAFKA_PENDING;
+	}
+	kafka_producer_poll(producer);
+	code = kafka_error_take(producer->client->rk, failed, error);
+	outcome = kafka_outcome_of(code);
+	return outcome == KAFKA_OK || outcome == KAFKA_REFUSED ?
+		KAFKA_UNCERTAIN : outcome;
+}
+
+KafkaOutcome
+kafka_producer_begin(KafkaProducer *producer, KafkaError *error)
+{
+	rd_kafka_error_t *failed;
+
+	kafka_producer_poll(producer);
+	reset_batch(producer);
+	if (!producer->transactional)
+		return KAFKA_OK;
+
+	/* The rule of the header, kept here too. */
+	if (kafka_producer_tainted(producer))
+	{
+		kafka_error_set(error, 0, "the connection failed since the last init: %s",
+						producer->client->trouble);
+		return KAFKA_UNCERTAIN;
+	}
+	failed = rd_kafka_begin_transaction(producer->client->rk);
+	if (failed == NULL)
+	{
+		producer->in_transaction = true;
+		return KAFKA_OK;
+	}
+	return transaction_outcome(kafka_error_take(producer->client->rk, failed, error));
+}
+
+/* ------------------------------------------------------------------------
+ * Sending
+ * ------------------------------------------------------------------------
+ */
+static void
+fill_fields(rd_kafka_vu_t *fields, const KafkaRecord *record,
+			rd_kafka_topic_t *rkt)
+{
+	int			i;
+
+	fields[0].vtype = RD_KAFKA_VTYPE_RKT;
+	fields[0].u.rkt = rkt;
+	fields[1].vtype = RD_KAFKA_VTYPE_PARTITION;
+	fields[1].u.i32 = record->partition;
+	fields[2].vtype = RD_KAFKA_VTYPE_MSGFLAGS;
+	fields[2].u.i = RD_KAFKA_MSG_F_COPY;
+	fields[3].vtype = RD_KAFKA_VTYPE_VALUE;
+	fields[3].u.mem.ptr = (void *) record->value;
+	fields[3].u.mem.size = record->value != NULL ? record->value_len : 0;
+	fields[4].vtype = RD_KAFKA_VTYPE_KEY;
+	fields[4].u.mem.ptr = (void *) record->key;
+	fields[4].u.mem.size = record->key != NULL ? record->key_len : 0;
+	fields[5].vtype = RD_KAFKA_VTYPE_OPAQUE;
+	fields[5].u.ptr = (void *) (uintptr_t) record->tag;
+	for (i = 0; i < record->n_headers; i++)
+	{
+		rd_kafka_vu_t *field = &fields[FIXED_FIELDS + i];
+		const KafkaHeader *header = &record->headers[i];
+
+		field->vtype = RD_KAFKA_VTYPE_HEADER;
+		field->u.header.name = header->name;
+		field->u.header.val = header->value;
+		field->u.header.size = header->value != NULL ?
+			(ssize_t) header->value_len : 0;
+	}
+}
+
+/* A record that was not enqueued: the batch is incomplete from now on. */
+static KafkaOutcome
+not_enqueued(KafkaProducer *producer, const KafkaRecord *record,
+			 KafkaOutcome outcome)
+{
+	producer->incomplete = true;
+	if (outcome == KAFKA_REFUSED)
+	{
+		producer->failure = KAFKA_REFUSED;
+		producer->refused_tag = record->tag;
+		kafka_error_set(&producer->failure_error,
+						RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE,
+						"a record for topic \"%s\" was refused before sending",
+						record->topic);
+	}
+	return outcome;
+}
+
+KafkaOutcome
+kafka_producer_send(KafkaProducer *producer, const KafkaRecord *record,
+					KafkaError *error)
+{
+	rd_kafka_vu_t fields[FIXED_FIELDS + MAX_HEADERS];
+	rd_kafka_topic_t *rkt = topic_handle(producer, record->topic);
+	rd_kafka_error_t *failed;
+	rd_kafka_resp_err_t code;
+
+	if (rkt == NULL)
+	{
+		kafka_error_set(error, RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION,
+						"\"%s\" is not a valid name of a topic",
+						record->topic);
+		return not_enqueued(producer, record, KAFKA_REFUSED);
+	}
+	if (record->n_headers > MAX_HEADERS)
+	{
+		kafka_error_set(error, RD_KAFKA_RESP_ERR__INVALID_ARG,
+						"a record has more than %d headers", MAX_HEADERS);
+		return not_enqueued(producer, record, KAFKA_REFUSED);
+	}
+
+	fill_fields(fields, record, rkt);
+	failed = rd_kafka_produceva(producer->client->rk, fields,
+								(size_t) (FIXED_FIELDS + record->n_headers));
+	if (failed == NULL)
+	{
+		producer->enqueued++;
+		return KAFKA_OK;
+	}
+	code = kafka_error_take(producer->client->rk, failed, error);
+	if (code == RD_KAFKA_RESP_ERR__QUEUE_FULL)
+		return KAFKA_PENDING;
+	return not_enqueued(producer, record, transaction_outcome(code));
+}
+
+size_t
+kafka_producer_enqueued(KafkaProducer *producer)
+{
+	return producer->enqueued;
+}
+
+uint64_t
+kafka_producer_refused_tag(KafkaProducer *producer)
+{
+	return producer->refused_tag;
+}
+
+/* ------------------------------------------------------------------------
+ * The end of a batch
+ * ------------------------------------------------------------------------
+ */
+
+/* A known delivery failure says more than what the commit says of it. */
+static KafkaOutcome
+failed_batch(KafkaProducer *producer, KafkaOutcome outcome, KafkaError *error)
+{
+	if (failure_rank(producer->failure) >= failure_rank(outcome))
+	{
+		if (error != NULL)
+			*error = producer->failure_error;
+		return producer->failure;
+	}
+	return outcome;
+}
+
+static KafkaOutcome
+incomplete_batch(KafkaProducer *producer, KafkaError *error)
+{
+	kafka_error_set(error, 0, "a record of the batch was not enqueued");
+	return failed_batch(producer, KAFKA_UNCERTAIN, error);
+}
+
+KafkaOutcome
+kafka_producer_commit(KafkaProducer *producer, int slice_ms,
+					  KafkaError *error)
+{
+	int64_t		started = kafka_now_ms();
+	rd_kafka_error_t *failed;
+
+	/* Failures must be taken from the queue, or the flush cannot end. */
+	kafka_producer_poll(producer);
+	if (producer->incomplete)
+		return incomplete_batch(producer, error);
+	if (!producer->transactional)
+		return kafka_producer_flush(producer, slice_ms, error);
+
+	failed = rd_kafka_commit_transaction(producer->client->rk, slice_ms);
+	if (failed == NULL)
+	{
+		/* Cannot happen; if it does, what was lost must not be confirmed. */
+		kafka_producer_poll(producer);
+		if (producer->failure != KAFKA_OK)
+			return failed_batch(producer, KAFKA_UNCERTAIN, error);
+		producer->in_transaction = false;
+		return KAFKA_OK;
+	}
+	if (rd_kafka_error_is_retriable(failed))
+	{
+		kafka_error_take(producer->client->rk, failed, error);
+		serve_rest_of_slice(producer, started, slice_ms);
+		return KAFKA_PENDING;
+	}
+	kafka_producer_poll(producer);
+	return failed_batch(producer,
+						transaction_outcome(kafka_error_take(producer->client->rk, failed,
+													   error)),
+						error);
+}
+
+KafkaOutcome
+kafka_producer_flush(KafkaProducer *producer, int slice_ms, KafkaError *error)
+{
+	int64_t		started = kafka_now_ms();
+	rd_kafka_resp_err_t code;
+
+	kafka_producer_poll(producer);
+	if (producer->incomplete)
+		return incomplete_batch(producer, error);
+	code = rd_kafka_flush(producer->client->rk, slice_ms);
+	kafka_producer_poll(producer);
+	if (code == RD_KAFKA_RESP_ERR__TIMED_OUT)
+	{
+		kafka_error_set(error, code, "%s", rd_kafka_err2str(code));
+		serve_rest_of_slice(producer, started, slice_ms);
+		return KAFKA_PENDING;
+	}
+	if (producer->failure != KAFKA_OK)
+		return failed_batch(producer, KAFKA_UNCERTAIN, error);
+	if (code != RD_KAFKA_RESP_ERR_NO_ERROR)
+	{
+		kafka_error_set(error, code, "%s", rd_kafka_err2str(code));
+		return KAFKA_UNCERTAIN;
+	}
+	producer->enqueued = 0;
+	return KAFKA_OK;
+}

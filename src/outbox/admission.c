@@ -1,0 +1,267 @@
+/*-------------------------------------------------------------------------
+ *
+ * admission.c
+ *	  What may enter the outbox: names, sizes, headers, topics.
+ *
+ * Everything that could not be published is refused here, in the writer's own
+ * transaction and with the remedy, instead of getting stuck in the relay.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/pg_trigger.h"
+#include "mb/pg_wchar.h"
+#include "outbox/event.h"
+#include "outbox/route_arguments.h"
+#include "settings.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+
+/* What the members' names of an envelope and the longest header add. */
+#define WIRE_OVERHEAD	512
+
+void
+outbox_check_topic_name(const char *topic)
+{
+	size_t		len = strlen(topic);
+	bool		legal = len >= 1 && len <= 249 &&
+		strcmp(topic, ".") != 0 && strcmp(topic, "..") != 0;
+
+	for (const char *at = topic; legal && *at; at++)
+		legal = isalnum((unsigned char) *at) ?
+			(unsigned char) *at < 128 : strchr("._-", *at) != NULL;
+	if (!legal)
+		ereport(ERROR,
+				(errcode(ERRCODE_OB_EVENT_REFUSED),
+				 errmsg("\"%s\" is not a legal topic name", topic),
+				 errhint("Kafka takes 1 to 249 letters, digits, dots, underscores and hyphens.")));
+	if (strncmp(topic, "carshop-outbox-progress", strlen("carshop-outbox-progress")) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OB_EVENT_REFUSED),
+				 errmsg("topic \"%s\" is reserved for the relay's progress", topic)));
+}
+
+void
+outbox_check_headers(Jsonb *headers)
+{
+	JsonbIterator *it;
+	JsonbValue	value;
+	JsonbIteratorToken token;
+	bool		first = true;
+
+	it = JsonbIteratorInit(&headers->root);
+	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
+	{
+		if (first && token != WJB_BEGIN_OBJECT)
+			break;
+		first = false;
+		if (token == WJB_KEY)
+		{
+			const char *name = value.val.string.val;
+			int			len = value.val.string.len;
+
+			if ((len >= 3 && strncmp(name, "ce_", 3) == 0) ||
+				(len == 2 && strncmp(name, "id", 2) == 0) ||
+				(len == 11 && strncmp(name, "traceparent", 11) == 0) ||
+				(len == 12 && strncmp(name, "content-type", 12) == 0) ||
+				(len == 8 && strncmp(name, "replayed", 8) == 0))
+				ereport(ERROR,
+						(errcode(ERRCODE_OB_EVENT_REFUSED),
+						 errmsg("header name \"%.*s\" is reserved", len, name),
+						 errhint("ce_*, id, content-type, traceparent and replayed are set by the extension.")));
+		}
+		else if (token == WJB_VALUE && value.type != jbvString)
+		{
+			first = true;
+			break;
+		}
+	}
+	if (first)
+		ereport(ERROR,
+				(errcode(ERRCODE_OB_EVENT_REFUSED),
+				 errmsg("headers must be a JSON object of strings"),
+				 errhint("For example {\"source\": \"till 4\"}.")));
+}
+
+/*
+ * Refuse what could not be published.  The exact size is only computed for
+ * events near the limit: a character of a text may become six bytes of JSON.
+ */
+void
+outbox_check_size(OutboxEvent *event)
+{
+	size_t		value = event->value ? VARSIZE_ANY_EXHDR(event->value) : 0;
+	size_t		headers = event->headers ? VARSIZE_ANY_EXHDR(event->headers) : 0;
+	size_t		limit = (size_t) setting_max_message_bytes;
+	size_t		most;
+
+	if (event->key.len > OUTBOX_MAX_KEY_BYTES)
+		ereport(ERROR,
+				(errcode(ERRCODE_OB_EVENT_REFUSED),
+				 errmsg("key of event \"%.*s\" has %zu bytes, the limit is %d",
+						(int) event->type.len, event->type.data,
+						event->key.len, OUTBOX_MAX_KEY_BYTES),
+				 errhint("Choose a shorter key with the key template of outbox.capture.")));
+
+	/* other encodings may grow to three times their size in UTF-8 */
+	most = (event->type.len + event->description.len + event->key.len * 2) * 6 +
+		event->payload.len * (GetDatabaseEncoding() == PG_UTF8 ? 1 : 3) +
+		value + headers + WIRE_OVERHEAD;
+	if (most > limit)
+	{
+		WireEvent	wire = {0};
+		WireBuffer	buffer = {0};
+		size_t		size;
+
+		memcpy(wire.id, event->id.data, UUID_LEN);
+		wire.format = event->format;
+		wire.type = event->type;
+		wire.description = event->description;
+		wire.key = event->key;
+		wire.payload = event->payload;
+		if (event->value)
+		{
+			wire.value.data = VARDATA_ANY(event->value);
+			wire.value.len = value;
+		}
+		wire.source = setting_event_source;
+		(void) wire_value(&buffer, &wire);
+		size = buffer.len + event->key.len + headers + WIRE_OVERHEAD;
+		if (GetDatabaseEncoding() != PG_UTF8 && buffer.len < MaxAllocSize)
+		{
+			char	   *utf8 = pg_server_to_any(buffer.data, buffer.len, PG_UTF8);
+
+			if (utf8 != buffer.data)
+				size += strlen(utf8) - buffer.len;
+		}
+		wire_buffer_free(&buffer);
+		if (buffer.failed || size > limit)
+			ereport(ERROR,
+					(errcode(ERRCODE_OB_EVENT_REFUSED),
+					 errmsg("event \"%.*s\" has %zu bytes, the limit is %zu",
+							(int) event->type.len, event->type.data, size, limit),
+					 errhint("Choose fewer columns with outbox.capture(columns => ...), or raise carshop_outbox.max_message_bytes together with the topic's max.message.bytes.")));
+	}
+}
+
+/* Does a pattern of carshop_outbox.allowed_topics (only * is special) match? */
+static bool
+pattern_matches(const char *pattern, const char *text)
+{
+	const char *star = NULL;
+	const char *retry = NULL;
+
+	while (*text)
+	{
+		if (*pattern == '*')
+		{
+			star = ++pattern;
+			retry = text;
+		}
+		else if (*pattern == *text)
+		{
+			pattern++;
+			text++;
+		}
+		else if (star != NULL)
+		{
+			pattern = star;
+			text = ++retry;
+		}
+		else
+			return false;
+	}
+	while (*pattern == '*')
+		pattern++;
+	return *pattern == '\0';
+}
+
+/* Is it the fixed topic of one of this database's routes? */
+static bool
+topic_of_a_route(const char *topic)
+{
+	Relation	rel = table_open(TriggerRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	Oid			function = outbox_capture_function();
+	HeapTuple	tuple;
+	bool		found = false;
+
+	while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		char	   *named;
+
+		if (((Form_pg_trigger) GETSTRUCT(tuple))->tgfoid != function)
+			continue;
+		named = route_argument(rel, tuple, "topic");
+		found = named != NULL && strcmp(named, topic) == 0;
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return found;
+}
+
+static void
+check_topic_permitted(const char *topic)
+{
+	ListCell   *lc;
+
+	if (strcmp(topic, setting_topic) == 0)
+		return;
+	foreach(lc, settings_split(setting_allowed_topics))
+	{
+		if (pattern_matches(lfirst(lc), topic))
+			return;
+	}
+	if (topic_of_a_route(topic))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OB_EVENT_REFUSED),
+			 errmsg("topic \"%s\" is not allowed", topic),
+			 errdetail("Allowed are the default topic, those of routes, and carshop_outbox.allowed_topics."),
+			 errhint("An administrator can add it: ALTER DATABASE ... SET carshop_outbox.allowed_topics = '%s'.", topic)));
+}
+
+/*
+ * Check and complete an event that an application wrote (emit, INSERT): format
+ * word, topic, headers, default description.
+ */
+void
+outbox_complete_event(OutboxEvent *event, const TextSlice *format)
+{
+	event->format = event->value != NULL ? FORMAT_RAW : FORMAT_ENVELOPE;
+	if (format->data != NULL &&
+		!wire_format_parse(format->data, format->len, &event->format))
+		ereport(ERROR,
+				(errcode(ERRCODE_OB_EVENT_REFUSED),
+				 errmsg("unknown format \"%.*s\"", (int) format->len, format->data),
+				 errhint("Formats are envelope, payload, cloudevents and raw.")));
+	if ((event->format == FORMAT_RAW) != (event->value != NULL))
+		ereport(ERROR,
+				(errcode(ERRCODE_OB_EVENT_REFUSED),
+				 event->value != NULL ?
+				 errmsg("value is sent by format raw only") :
+				 errmsg("format raw needs a value")));
+	if (event->topic.data != NULL)
+	{
+		char	   *topic = pnstrdup(event->topic.data, event->topic.len);
+
+		outbox_check_topic_name(topic);
+		check_topic_permitted(topic);
+	}
+	if (event->headers != NULL)
+		outbox_check_headers(event->headers);
+	if (event->description.data == NULL && event->type.data != NULL)
+	{
+		event->description.data =
+			psprintf("%.*s%s%.*s", (int) event->type.len, event->type.data,
+					 event->key.len > 0 ? " " : "",
+					 (int) event->key.len, event->key.len > 0 ? event->key.data : "");
+		event->description.len = strlen(event->description.data);
+	}
+}

@@ -1,0 +1,175 @@
+/*-------------------------------------------------------------------------
+ *
+ * lineage.c
+ *	  Who publishes: the lineage's row, and where this server is at home.
+ *
+ * A lineage moves with its data: a copied data directory, a restored backup or
+ * a cloned volume has the same lineage and must not publish beside the
+ * original.  The home tells them apart.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "access/timeline.h"
+#include "access/xlog.h"
+#include "commands/dbcommands.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "outbox/lineage.h"
+#include "catalog/pg_type.h"
+#include "settings.h"
+#include "utils/builtins.h"
+
+PG_FUNCTION_INFO_V1(outbox_home);
+
+char *
+home_text(void)
+{
+	struct statx status;
+	uint64		inode = 0;
+	int64		seconds = 0;
+	uint32		nanoseconds = 0;
+
+	/* the server's working directory is the data directory */
+	if (statx(AT_FDCWD, "PG_VERSION", 0, STATX_INO | STATX_BTIME, &status) == 0)
+	{
+		inode = status.stx_ino;
+		if (status.stx_mask & STATX_BTIME)
+		{
+			seconds = status.stx_btime.tv_sec;
+			nanoseconds = status.stx_btime.tv_nsec;
+		}
+	}
+	return psprintf(UINT64_FORMAT "/%u/%u/" UINT64_FORMAT "/" INT64_FORMAT ".%09u",
+					GetSystemIdentifier(), GetWALInsertionTimeLine(),
+					MyDatabaseId, inode, seconds, nanoseconds);
+}
+
+HomeRelation
+home_compare(const char *mine, const char *other)
+{
+	unsigned long long my_system;
+	unsigned long long other_system;
+	unsigned int my_timeline;
+	unsigned int other_timeline;
+	unsigned int my_database;
+	unsigned int other_database;
+
+	if (strcmp(mine, other) == 0)
+		return HOME_SAME;
+	if (sscanf(mine, "%llu/%u/%u/", &my_system, &my_timeline, &my_database) != 3 ||
+		sscanf(other, "%llu/%u/%u/", &other_system, &other_timeline,
+			   &other_database) != 3)
+		return HOME_OTHER;
+	if (my_system == other_system && my_database == other_database &&
+		my_timeline > other_timeline &&
+		tliInHistory(other_timeline, readTimeLineHistory(my_timeline)))
+		return HOME_ANCESTOR;
+	return HOME_OTHER;
+}
+
+Datum
+outbox_home(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_TEXT_P(cstring_to_text(home_text()));
+}
+
+static void
+copy_column(char *to, size_t size, HeapTuple row, TupleDesc desc, int column)
+{
+	char	   *value = SPI_getvalue(row, desc, column);
+
+	strlcpy(to, value ? value : "", size);
+}
+
+void
+lineage_read(Lineage *lineage)
+{
+	static SPIPlanPtr plan = NULL;
+	HeapTuple	row;
+	TupleDesc	desc;
+	bool		isnull;
+
+	memset(lineage, 0, sizeof(*lineage));
+	if (plan == NULL)
+	{
+		SPIPlanPtr	made = SPI_prepare("SELECT lineage::pg_catalog.text, cluster_id, progress_topic,"
+									   " start_tick, claimed, paused FROM outbox.lineage", 0, NULL);
+
+		if (made == NULL || SPI_keepplan(made) != 0)
+			elog(ERROR, "could not prepare the read of outbox.lineage");
+		plan = made;
+	}
+	if (SPI_execute_plan(plan, NULL, NULL, true, 1) != SPI_OK_SELECT ||
+		SPI_processed != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("outbox.lineage has no row"),
+				 errhint("Begin a new lineage: INSERT INTO outbox.lineage DEFAULT VALUES; SELECT outbox.start_lineage();")));
+	row = SPI_tuptable->vals[0];
+	desc = SPI_tuptable->tupdesc;
+	copy_column(lineage->lineage, sizeof(lineage->lineage), row, desc, 1);
+	copy_column(lineage->cluster_id, sizeof(lineage->cluster_id), row, desc, 2);
+	copy_column(lineage->progress_topic, sizeof(lineage->progress_topic), row, desc, 3);
+	lineage->start_tick = DatumGetInt64(SPI_getbinval(row, desc, 4, &isnull));
+	lineage->claimed = DatumGetBool(SPI_getbinval(row, desc, 5, &isnull));
+	lineage->paused = DatumGetBool(SPI_getbinval(row, desc, 6, &isnull));
+	SPI_freetuptable(SPI_tuptable);
+}
+
+void
+lineage_born(const char *cluster_id, const char *progress_topic, const char *home)
+{
+	Oid			types[3] = {TEXTOID, TEXTOID, TEXTOID};
+	Datum		values[3];
+
+	values[0] = CStringGetTextDatum(cluster_id);
+	values[1] = CStringGetTextDatum(progress_topic);
+	values[2] = CStringGetTextDatum(home);
+	if (SPI_execute_with_args("UPDATE outbox.lineage SET cluster_id = $1,"
+							  " progress_topic = $2, home = $3",
+							  3, types, values, NULL, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not update outbox.lineage");
+}
+
+void
+lineage_claim_used(const char *home)
+{
+	Oid			types[1] = {TEXTOID};
+	Datum		values[1];
+
+	values[0] = CStringGetTextDatum(home);
+	if (SPI_execute_with_args("UPDATE outbox.lineage SET claimed = false, home = $1",
+							  1, types, values, NULL, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not update outbox.lineage");
+}
+
+char *
+lineage_progress_topic(const Lineage *lineage)
+{
+	StringInfoData name;
+	const char *at = setting_progress_topic;
+
+	initStringInfo(&name);
+	while (*at)
+	{
+		if (strncmp(at, "{lineage}", 9) == 0)
+		{
+			appendStringInfoString(&name, lineage->lineage);
+			at += 9;
+		}
+		else if (strncmp(at, "{database}", 10) == 0)
+		{
+			appendStringInfoString(&name, get_database_name(MyDatabaseId));
+			at += 10;
+		}
+		else
+			appendStringInfoChar(&name, *at++);
+	}
+	return name.data;
+}

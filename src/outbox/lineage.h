@@ -1,0 +1,51 @@
+/*-------------------------------------------------------------------------
+ *
+ * lineage.h
+ *	  Who publishes: the lineage's row, and where this server is at home.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_LINEAGE_H
+#define OUTBOX_LINEAGE_H
+
+#include "postgres.h"
+
+typedef struct Lineage
+{
+	char		lineage[37];
+	char		cluster_id[128];	/* "": nothing published yet */
+	char		progress_topic[256];	/* "": not made yet */
+	int64		start_tick;
+	bool		claimed;
+	bool		paused;
+} Lineage;
+
+/* Relation of another home to ours. */
+typedef enum HomeRelation
+{
+	HOME_SAME,
+	HOME_ANCESTOR,				/* the other is on a timeline we descend from */
+	HOME_OTHER					/* a copy, a move, another server */
+} HomeRelation;
+
+/*
+ * This server's home: system identifier, timeline, database oid, and inode
+ * and birth time of PG_VERSION in the data directory.  palloc'd.
+ */
+extern char *home_text(void);
+extern HomeRelation home_compare(const char *mine, const char *other);
+
+/* These run inside a transaction of the relay's. */
+extern void lineage_read(Lineage *lineage);
+
+/* The lineage's topic exists in this cluster now: publishing may begin. */
+extern void lineage_born(const char *cluster_id, const char *progress_topic,
+						 const char *home);
+
+/* Another home was taken over by outbox.claim(): done. */
+extern void lineage_claim_used(const char *home);
+
+/* Expand {lineage} and {database} in carshop_outbox.progress_topic. palloc'd. */
+extern char *lineage_progress_topic(const Lineage *lineage);
+
+#endif							/* OUTBOX_LINEAGE_H */

@@ -1,0 +1,174 @@
+/*-------------------------------------------------------------------------
+ *
+ * tick.c
+ *	  Ticks: snapshots that cut the outbox into batches.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "outbox/batch.h"
+#include "outbox/tick.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
+#include "utils/snapmgr.h"
+
+#define TICK_COLUMNS "tick_id, nonce::pg_catalog.text, snapshot::pg_catalog.text, confirmed_tick"
+
+void
+tick_free(Tick *tick)
+{
+	snapshot_free(&tick->snapshot);
+	memset(tick, 0, sizeof(*tick));
+}
+
+static void
+parse_snapshot(TickSnapshot *snapshot, const char *text)
+{
+	if (!snapshot_parse(snapshot, text))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("could not read snapshot \"%s\" of a tick", text)));
+}
+
+/* Run a kept plan that answers ticks; takes the first row. */
+static bool
+one_tick(SPIPlanPtr *plan, const char *query, int64 argument, Tick *tick)
+{
+	Oid			types[1] = {INT8OID};
+	Datum		values[1];
+	HeapTuple	row;
+	TupleDesc	desc;
+	bool		isnull;
+
+	memset(tick, 0, sizeof(*tick));
+	if (*plan == NULL)
+	{
+		SPIPlanPtr	made = SPI_prepare(query, 1, types);
+
+		if (made == NULL || SPI_keepplan(made) != 0)
+			elog(ERROR, "could not prepare \"%s\"", query);
+		*plan = made;
+	}
+	values[0] = Int64GetDatum(argument);
+	if (SPI_execute_plan(*plan, values, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not run \"%s\"", query);
+	if (SPI_processed == 0)
+		return false;
+	row = SPI_tuptable->vals[0];
+	desc = SPI_tuptable->tupdesc;
+	tick->tick_id = DatumGetInt64(SPI_getbinval(row, desc, 1, &isnull));
+	strlcpy(tick->nonce, SPI_getvalue(row, desc, 2), sizeof(tick->nonce));
+	parse_snapshot(&tick->snapshot, SPI_getvalue(row, desc, 3));
+	tick->confirmed_tick = DatumGetInt64(SPI_getbinval(row, desc, 4, &isnull));
+	SPI_freetuptable(SPI_tuptable);
+	return true;
+}
+
+bool
+tick_find(int64 tick_id, Tick *tick)
+{
+	static SPIPlanPtr plan = NULL;
+
+	if (tick_id == 0)
+	{
+		memset(tick, 0, sizeof(*tick));
+		snapshot_init_empty(&tick->snapshot);
+		return true;
+	}
+	return one_tick(&plan, "SELECT " TICK_COLUMNS
+					" FROM outbox.tick WHERE tick_id OPERATOR(pg_catalog.=) $1",
+					tick_id, tick);
+}
+
+bool
+tick_next(int64 after, Tick *tick)
+{
+	static SPIPlanPtr plan = NULL;
+
+	return one_tick(&plan, "SELECT " TICK_COLUMNS
+					" FROM outbox.tick WHERE tick_id OPERATOR(pg_catalog.>) $1"
+					" ORDER BY tick_id LIMIT 1", after, tick);
+}
+
+void
+tick_limits(int64 *newest, int64 *confirmed)
+{
+	bool		isnull;
+
+	if (SPI_execute("SELECT COALESCE(pg_catalog.max(tick_id), 0),"
+					" COALESCE(pg_catalog.max(confirmed_tick), 0) FROM outbox.tick",
+					true, 1) != SPI_OK_SELECT || SPI_processed != 1)
+		elog(ERROR, "could not read outbox.tick");
+	*newest = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+										  SPI_tuptable->tupdesc, 1, &isnull));
+	*confirmed = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+											 SPI_tuptable->tupdesc, 2, &isnull));
+	SPI_freetuptable(SPI_tuptable);
+}
+
+bool
+tick_make(const Tick *prev, int64 confirmed_tick, Tick *tick)
+{
+	static SPIPlanPtr plan = NULL;
+	Datum		snapshot;
+	char	   *text;
+	XidRange   *ranges;
+	size_t		n;
+	bool		any;
+	Datum		values[3];
+	HeapTuple	row;
+
+	/*
+	 * The active snapshot was taken before this transaction gets an id, so the
+	 * tick does not list itself as in progress.
+	 */
+	snapshot = DirectFunctionCall1(pg_current_snapshot, (Datum) 0);
+	text = OidOutputFunctionCall(F_PG_SNAPSHOT_OUT, snapshot);
+
+	memset(tick, 0, sizeof(*tick));
+	parse_snapshot(&tick->snapshot, text);
+	if (!snapshot_difference(&prev->snapshot, &tick->snapshot, &ranges, &n))
+	{
+		tick_free(tick);
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("snapshot %s is older than that of tick " INT64_FORMAT,
+						text, prev->tick_id)));
+	}
+	any = batch_any_event(ranges, n);
+	free(ranges);
+	if (!any)
+	{
+		tick_free(tick);
+		return false;
+	}
+
+	if (plan == NULL)
+	{
+		Oid			types[3] = {INT8OID, PG_SNAPSHOTOID, INT8OID};
+		SPIPlanPtr	made = SPI_prepare("INSERT INTO outbox.tick (tick_id, nonce, snapshot, confirmed_tick)"
+									   " VALUES ($1, pg_catalog.gen_random_uuid(), $2, $3)"
+									   " RETURNING nonce::pg_catalog.text", 3, types);
+
+		if (made == NULL || SPI_keepplan(made) != 0)
+			elog(ERROR, "could not prepare the insert of a tick");
+		plan = made;
+	}
+	values[0] = Int64GetDatum(prev->tick_id + 1);
+	values[1] = snapshot;
+	values[2] = Int64GetDatum(confirmed_tick);
+	if (SPI_execute_plan(plan, values, NULL, false, 0) != SPI_OK_INSERT_RETURNING)
+		elog(ERROR, "could not insert a tick");
+	row = SPI_tuptable->vals[0];
+	tick->tick_id = prev->tick_id + 1;
+	tick->confirmed_tick = confirmed_tick;
+	strlcpy(tick->nonce, SPI_getvalue(row, SPI_tuptable->tupdesc, 1),
+			sizeof(tick->nonce));
+	SPI_freetuptable(SPI_tuptable);
+	return true;
+}

@@ -1,0 +1,44 @@
+/*-------------------------------------------------------------------------
+ *
+ * tick.h
+ *	  Ticks: snapshots that cut the outbox into batches.
+ *
+ * All functions here run inside a transaction of the relay's (worker_begin).
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_TICK_H
+#define OUTBOX_TICK_H
+
+#include "postgres.h"
+
+#include "outbox/snapshot.h"
+
+typedef struct Tick
+{
+	int64		tick_id;		/* 0: before the first one */
+	char		nonce[37];
+	TickSnapshot snapshot;		/* malloc'd parts: tick_free */
+	int64		confirmed_tick;
+} Tick;
+
+extern void tick_free(Tick *tick);
+
+/* The tick of a number; false if there is none.  Tick 0 is always there. */
+extern bool tick_find(int64 tick_id, Tick *tick);
+
+/* The lowest tick above a number; false if there is none. */
+extern bool tick_next(int64 after, Tick *tick);
+
+/* Highest tick_id and highest confirmed_tick, 0 if there are none. */
+extern void tick_limits(int64 *newest, int64 *confirmed);
+
+/*
+ * Make a tick if events have become visible since prev (the newest tick);
+ * false if there are none, and then nothing is written.  The transaction must
+ * be committed synchronously before anything of the tick is committed in
+ * Kafka.
+ */
+extern bool tick_make(const Tick *prev, int64 confirmed_tick, Tick *tick);
+
+#endif							/* OUTBOX_TICK_H */

@@ -1,0 +1,89 @@
+/*-------------------------------------------------------------------------
+ *
+ * relay.h
+ *	  The relay worker's own state, shared by its files.
+ *
+ * relay.c    the loop: asks the machine, performs, reports
+ * actions.c  the actions that talk to Kafka and to the lineage's row
+ * publish.c  reading batches and sending them
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RELAY_RELAY_H
+#define RELAY_RELAY_H
+
+#include "postgres.h"
+
+#include "kafka/kafka.h"
+#include "outbox/batch.h"
+#include "outbox/lineage.h"
+#include "relay/machine.h"
+#include "shared.h"
+
+/* A topic of events as this handle knows it. */
+typedef struct RelayTopic
+{
+	char		name[250];
+	int			partitions;		/* 0: not looked up with this handle */
+} RelayTopic;
+
+typedef struct Relay
+{
+	RelayMachine machine;
+	RelayReport report;
+
+	Lineage		lineage;
+	char		home[160];
+	char		instance[40];
+	char		progress_topic[256];
+	char		event_source[300];
+
+	KafkaProperties *properties;
+	KafkaProducer *producer;
+	KafkaLastRead *last_read;
+	bool		verification_known;	/* for this cluster */
+	KafkaVerification verification;
+	char		last_trouble[512];
+
+	RelayTopic *topics;
+	int			n_topics;
+	char		wanted_topic[250];	/* the next event needs it */
+
+	Tick		newest;			/* newest tick in PostgreSQL */
+	int64		confirmed;		/* highest tick known to be in Kafka */
+	Batch	   *batch;			/* being published, NULL: none */
+	Tick		batch_tick;
+	Tick		batch_prev;
+	BatchPlace	batch_place;	/* where the next read begins */
+	WireBuffer	value;
+	int64	   *dead_letters;	/* seqs that are skipped, ascending */
+	int			n_dead_letters;
+	int64		last_seq;		/* of the last event sent */
+	int64		bytes_published;	/* in the open transaction */
+
+	bool		may_poll;
+	uint64		ticket_seen;	/* of outbox.wait_published */
+} Relay;
+
+/* actions.c; each fills result, none waits longer than a slice */
+extern void relay_open(Relay *relay, RelayResult *result);
+extern void relay_close(Relay *relay);
+extern void relay_check(Relay *relay, RelayResult *result);
+extern void relay_create_progress_topic(Relay *relay, RelayResult *result);
+extern void relay_record_birth(Relay *relay, RelayResult *result);
+extern void relay_read_progress(Relay *relay, RelayResult *result);
+extern void relay_compare(Relay *relay, RelayResult *result);
+extern void relay_init(Relay *relay, RelayResult *result);
+extern void relay_prepare_topic(Relay *relay, RelayResult *result);
+extern RelayOutcome relay_outcome(KafkaOutcome outcome);
+extern RelayTopic *relay_topic(Relay *relay, const char *name);
+
+/* publish.c */
+extern void relay_make_tick(Relay *relay, RelayResult *result);
+extern void relay_publish(Relay *relay, RelayResult *result);
+extern void relay_commit(Relay *relay, RelayResult *result);
+extern void relay_dead_letter(Relay *relay, RelayResult *result);
+extern void relay_drop_batch(Relay *relay);
+extern void relay_load_dead_letters(Relay *relay);
+
+#endif							/* RELAY_RELAY_H */

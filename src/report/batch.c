@@ -1,0 +1,169 @@
+/*-------------------------------------------------------------------------
+ *
+ * batch.c
+ *	  The messages of one transaction, decoded, before PostgreSQL sees them.
+ *
+ * Memory: one context per batch holds copies of the messages and what was
+ * decoded from them; it is reset as a whole.  A message is copied once and the
+ * decoded texts point into the copy, except those that held escapes.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "report/batch.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#define UNIX_TO_POSTGRES_MICROS \
+	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
+
+EventBatch *
+batch_create(MemoryContext parent)
+{
+	EventBatch *batch = MemoryContextAllocZero(parent, sizeof(EventBatch));
+
+	batch->context = AllocSetContextCreate(parent, "carshop_outbox batch",
+										   ALLOCSET_DEFAULT_MINSIZE,
+										   64 * 1024, 8 * 1024 * 1024);
+	batch->decoder = message_decoder_new();
+	if (batch->decoder == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of memory")));
+	batch_reset(batch);
+	return batch;
+}
+
+void
+batch_reset(EventBatch *batch)
+{
+	MemoryContextReset(batch->context);
+	batch->events = NULL;
+	batch->n = 0;
+	batch->room = 0;
+	batch->bytes = 0;
+}
+
+static char *
+copy_bytes(const void *data, Size len)
+{
+	char	   *copy;
+
+	if (data == NULL)
+		return NULL;
+	copy = palloc(len + 1);
+	if (len > 0)
+		memcpy(copy, data, len);
+	copy[len] = '\0';
+	return copy;
+}
+
+/* Texts inside the message itself stay there, others are copied. */
+static void
+keep_text(const BatchEvent *event, MessageText *text)
+{
+	if (text->data == NULL)
+		return;
+	if ((event->value != NULL && text->data >= event->value &&
+		 text->data <= event->value + event->value_len) ||
+		(event->key != NULL && text->data >= event->key &&
+		 text->data <= event->key + event->key_len))
+		return;
+	text->data = copy_bytes(text->data, text->len);
+}
+
+static TimestampTz
+from_unix_micros(int64 micros)
+{
+	return (TimestampTz) (micros - UNIX_TO_POSTGRES_MICROS);
+}
+
+MessageKind
+batch_add(EventBatch *batch, int source, const MessageInput *input,
+		  const MessagePlace *place)
+{
+	MemoryContext old = MemoryContextSwitchTo(batch->context);
+	MessageInput own = *input;
+	Message		message;
+	BatchEvent *event;
+
+	if (batch->n == batch->room)
+	{
+		batch->room = Max(16, batch->room * 2);
+		batch->events = batch->events == NULL ?
+			palloc(batch->room * sizeof(BatchEvent)) :
+			repalloc_huge(batch->events, batch->room * sizeof(BatchEvent));
+	}
+	event = &batch->events[batch->n];
+	memset(event, 0, sizeof(*event));
+
+	event->source = source;
+	event->offset = place->offset;
+	event->timestamp_ms = place->timestamp_ms;
+	event->value = copy_bytes(input->value, input->value_len);
+	event->value_len = input->value_len;
+	event->key = copy_bytes(input->key, input->key_len);
+	event->key_len = input->key_len;
+	own.value = event->value;
+	own.key = event->key;
+
+	if (!message_decode(batch->decoder, &own, &message))
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of memory")));
+
+	if (message.kind == MESSAGE_SKIP)
+	{
+		MemoryContextSwitchTo(old);
+		return MESSAGE_SKIP;
+	}
+
+	if (message.kind == MESSAGE_REJECT)
+	{
+		event->rejected = true;
+		memcpy(event->sqlstate, message.sqlstate, sizeof(event->sqlstate));
+		event->reason = pstrdup(message.reason);
+		if (!message_headers_json(batch->decoder, &own, &message.headers))
+			ereport(ERROR,
+					(errcode(ERRCODE_OUT_OF_MEMORY),
+					 errmsg("out of memory")));
+	}
+	else
+	{
+		event_id_choose(&message, &own, place, event->id.data);
+		event->event_type = message.event_type;
+		event->description = message.description;
+		event->event_key = message.event_key;
+		event->data = message.data;
+		keep_text(event, &event->event_type);
+		keep_text(event, &event->description);
+		keep_text(event, &event->event_key);
+		keep_text(event, &event->data);
+		/* A CloudEvent may leave its time out: when it was published, then. */
+		if (message.has_time)
+			event->occurred_on = from_unix_micros(message.occurred_on);
+		else if (place->timestamp_ms >= 0)
+			event->occurred_on = from_unix_micros(place->timestamp_ms * 1000);
+		else
+			event->occurred_on = GetCurrentTimestamp();
+	}
+	event->headers = message.headers;
+	keep_text(event, &event->headers);
+
+	batch->n++;
+	batch->bytes += sizeof(BatchEvent) + event->value_len + event->key_len +
+		event->headers.len + 64;
+	MemoryContextSwitchTo(old);
+	return message.kind;
+}
+
+void
+batch_reject(EventBatch *batch, BatchEvent *event, int sqlerrcode,
+			 const char *reason)
+{
+	event->rejected = true;
+	strlcpy(event->sqlstate, unpack_sql_state(sqlerrcode),
+			sizeof(event->sqlstate));
+	event->reason = MemoryContextStrdup(batch->context, reason);
+}

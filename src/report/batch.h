@@ -1,0 +1,73 @@
+/*-------------------------------------------------------------------------
+ *
+ * batch.h
+ *	  The messages of one transaction, decoded, before PostgreSQL sees them.
+ *
+ * Filled outside of any transaction from what Kafka hands over, so that no
+ * snapshot is held while messages are taken from the network.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef BATCH_H
+#define BATCH_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "report/event_id.h"
+#include "report/message.h"
+#include "utils/uuid.h"
+
+/* One message.  Texts are UTF-8 and point into the batch's memory. */
+typedef struct BatchEvent
+{
+	int			source;			/* the caller's number of the partition */
+	int64		offset;
+	int64		timestamp_ms;	/* -1: none */
+
+	/* As it came, for the dead letters. */
+	char	   *value;			/* NULL: none */
+	Size		value_len;
+	char	   *key;			/* NULL: none */
+	Size		key_len;
+	MessageText headers;		/* JSON */
+
+	bool		rejected;
+	char		sqlstate[6];
+	char	   *reason;
+
+	/* What it says; valid unless rejected. */
+	pg_uuid_t	id;
+	MessageText event_type;
+	MessageText description;
+	MessageText event_key;
+	MessageText data;			/* JSON, a part of value or of its own */
+	TimestampTz occurred_on;
+} BatchEvent;
+
+typedef struct EventBatch
+{
+	MemoryContext context;		/* reset with the batch */
+	MessageDecoder *decoder;
+	BatchEvent *events;
+	int			n;
+	int			room;
+	Size		bytes;			/* memory of the messages, roughly */
+} EventBatch;
+
+extern EventBatch *batch_create(MemoryContext parent);
+extern void batch_reset(EventBatch *batch);
+
+/*
+ * Decode a message and add it.  Answers MESSAGE_SKIP when there is nothing to
+ * keep; a rejected message is added, to become a dead letter.
+ */
+extern MessageKind batch_add(EventBatch *batch, int source,
+							 const MessageInput *input,
+							 const MessagePlace *place);
+
+/* Turn an event into a dead letter. */
+extern void batch_reject(EventBatch *batch, BatchEvent *event, int sqlerrcode,
+						 const char *reason);
+
+#endif							/* BATCH_H */

@@ -1,0 +1,414 @@
+/*-------------------------------------------------------------------------
+ *
+ * definitions.c
+ *	  report.define, drop, enable, disable: reports as people define them.
+ *
+ * The statement is checked, and executed once over no events, with the rights
+ * and under the restrictions that it will run with.  Only then, and only for
+ * our own tables, do these functions act as the owner of the extension's
+ * tables: the caller needs no rights on them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
+#include "parser/parsetree.h"
+#include "report/as_owner.h"
+#include "report/event_log.h"
+#include "report/report_run.h"
+#include "report/reports.h"
+#include "report/sql_plan.h"
+#include "report/subtransaction.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/plancache.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+#define ERRCODE_REPORT_REFUSED	MAKE_SQLSTATE('O', 'B', '0', '0', '4')
+
+PG_FUNCTION_INFO_V1(report_define);
+PG_FUNCTION_INFO_V1(report_drop);
+PG_FUNCTION_INFO_V1(report_enable);
+PG_FUNCTION_INFO_V1(report_disable);
+
+/* What a statement reads and writes. */
+typedef struct StatementCheck
+{
+	bool		reads_events;
+	List	   *written;		/* OIDs of result relations */
+} StatementCheck;
+
+typedef struct Validation
+{
+	const char *statement;
+	Oid			target;
+	Oid			owner;
+} Validation;
+
+/* ------------------------------------------------------------------------
+ * Looking at a statement
+ * ------------------------------------------------------------------------
+ */
+
+static bool
+check_walker(Node *node, void *context)
+{
+	StatementCheck *check = context;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, RangeTblEntry))
+	{
+		RangeTblEntry *rte = (RangeTblEntry *) node;
+
+		if (rte->rtekind == RTE_NAMEDTUPLESTORE &&
+			strcmp(rte->enrname, NEW_EVENTS) == 0)
+			check->reads_events = true;
+		return false;
+	}
+	if (IsA(node, Query))
+	{
+		Query	   *query = (Query *) node;
+
+		if (query->resultRelation > 0)
+			check->written =
+				list_append_unique_oid(check->written,
+									   rt_fetch(query->resultRelation,
+												query->rtable)->relid);
+		return query_tree_walker(query, check_walker, context,
+								 QTW_EXAMINE_RTES_BEFORE);
+	}
+	return expression_tree_walker(node, check_walker, context);
+}
+
+static void
+refuse(const char *message, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_REPORT_REFUSED),
+			 errmsg("%s", message),
+			 hint != NULL ? errhint("%s", hint) : 0));
+}
+
+/*
+ * A trigger that may wait for the commit cannot be queued under restricted
+ * operation: the report would stop at its first row.
+ */
+static void
+refuse_deferrable(Oid relid)
+{
+	List	   *children = find_all_inheritors(relid, AccessShareLock, NULL);
+	Relation	triggers = table_open(TriggerRelationId, AccessShareLock);
+	ListCell   *cell;
+
+	foreach(cell, children)
+	{
+		ScanKeyData key;
+		SysScanDesc scan;
+		HeapTuple	tuple;
+
+		ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber,
+					F_OIDEQ, ObjectIdGetDatum(lfirst_oid(cell)));
+		scan = systable_beginscan(triggers, TriggerRelidNameIndexId, true,
+								  NULL, 1, &key);
+		while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		{
+			Form_pg_trigger trigger = (Form_pg_trigger) GETSTRUCT(tuple);
+
+			if (trigger->tgdeferrable ||
+				(OidIsValid(trigger->tgconstraint) && !trigger->tgisinternal))
+				ereport(ERROR,
+						(errcode(ERRCODE_REPORT_REFUSED),
+						 errmsg("table \"%s\" has a deferrable constraint or a constraint trigger",
+								get_rel_name(lfirst_oid(cell))),
+						 errdetail("A report runs under restricted operation, where triggers cannot wait for the commit."),
+						 errhint("Make the constraint NOT DEFERRABLE, or an ordinary trigger of the constraint trigger.")));
+		}
+		systable_endscan(scan);
+	}
+	table_close(triggers, AccessShareLock);
+}
+
+static void
+check_statement(SPIPlanPtr plan, Oid target)
+{
+	List	   *sources = SPI_plan_get_plan_sources(plan);
+	StatementCheck check;
+	CachedPlanSource *source;
+	ListCell   *cell;
+
+	if (list_length(sources) != 1)
+		refuse("a report's statement must be exactly one SQL command",
+			   "Join several with WITH, or define several reports.");
+
+	source = linitial(sources);
+	memset(&check, 0, sizeof(check));
+	foreach(cell, source->query_list)
+	{
+		Query	   *query = lfirst_node(Query, cell);
+
+		if (query->commandType == CMD_UTILITY)
+			refuse("a report's statement must be INSERT, UPDATE, DELETE or MERGE",
+				   NULL);
+		(void) check_walker((Node *) query, &check);
+	}
+	if (!check.reads_events)
+		refuse("the report's statement does not read FROM " NEW_EVENTS,
+			   "The batch of new events has the columns of report.reported_events.");
+	if (!list_member_oid(check.written, target))
+		ereport(ERROR,
+				(errcode(ERRCODE_REPORT_REFUSED),
+				 errmsg("the report's statement does not write its target \"%s\"",
+						get_rel_name(target))));
+	foreach(cell, check.written)
+		refuse_deferrable(lfirst_oid(cell));
+}
+
+/* Prepare the statement as its owner, and execute it over no events. */
+static void
+validate(void *arg)
+{
+	Validation *validation = arg;
+	ReportScope scope;
+	Tuplestorestate *store = tuplestore_begin_heap(false, false, 64);
+	SPIPlanPtr	plan;
+	int			rc;
+
+	report_register_events(store, 0);
+	report_enter(&scope, validation->owner);
+	plan = SPI_prepare(validation->statement, 0, NULL);
+	if (plan == NULL)
+		elog(ERROR, "could not prepare the report's statement: %s",
+			 SPI_result_code_string(SPI_result));
+	check_statement(plan, validation->target);
+	rc = SPI_execute_plan(plan, NULL, NULL, false, 0);
+	if (rc < 0)
+		elog(ERROR, "could not execute the report's statement: %s",
+			 SPI_result_code_string(rc));
+	report_leave(&scope);
+	tuplestore_end(store);
+}
+
+/* ------------------------------------------------------------------------
+ * The functions
+ * ------------------------------------------------------------------------
+ */
+
+/* The report's owner, and its members, and superusers may change it. */
+static bool
+lookup_definition(const char *name, Oid caller)
+{
+	static SqlPlan get_owner = {
+		"SELECT owner::pg_catalog.oid FROM report.definitions WHERE name = $1"
+		" FOR UPDATE",
+		1, {TEXTOID}, NULL
+	};
+	Datum		value = CStringGetTextDatum(name);
+	Oid			owner;
+
+	if (sql_plan_execute(&get_owner, &value, NULL) == 0)
+		return false;
+	owner = DatumGetObjectId(sql_value(0, 1, NULL));
+	if (!superuser_arg(caller) &&
+		(!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(owner)) ||
+		 !has_privs_of_role(caller, owner)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be owner of report \"%s\"", name)));
+	return true;
+}
+
+static void
+require_definition(const char *name, Oid caller)
+{
+	if (!lookup_definition(name, caller))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("report \"%s\" does not exist", name),
+				 errhint("SELECT name FROM report.stat_reports lists them.")));
+}
+
+static void
+check_target(Oid target, Oid caller)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(target));
+	char		kind;
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation with OID %u does not exist", target)));
+	kind = ((Form_pg_class) GETSTRUCT(tuple))->relkind;
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	if (((Form_pg_class) GETSTRUCT(tuple))->relpersistence ==
+		RELPERSISTENCE_TEMP)
+		refuse("the target of a report cannot be a temporary table", NULL);
+	ReleaseSysCache(tuple);
+
+	if (kind != RELKIND_RELATION && kind != RELKIND_PARTITIONED_TABLE)
+		ereport(ERROR,
+				(errcode(ERRCODE_REPORT_REFUSED),
+				 errmsg("\"%s\" is not a table", get_rel_name(target))));
+	if (owner != caller)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be owner of table %s", get_rel_name(target)),
+				 errdetail("A report runs as the role that defines it, and code of the target's owner runs with it."),
+				 errhint("SET ROLE %s, then define the report.",
+						 quote_identifier(GetUserNameFromId(owner, false)))));
+}
+
+Datum
+report_define(PG_FUNCTION_ARGS)
+{
+	static SqlPlan start_first = {
+		"INSERT INTO report.instance (reading) SELECT true"
+		" WHERE NOT EXISTS (SELECT FROM report.definitions WHERE name <> $1)"
+		" ON CONFLICT (only_one) DO NOTHING",
+		1, {TEXTOID}, NULL
+	};
+	static SqlPlan define = {
+		"INSERT INTO report.definitions AS d"
+		" (name, statement, target, owner, description)"
+		" VALUES ($1, $2, $3, $4, $5) ON CONFLICT (name) DO UPDATE SET"
+		" statement = excluded.statement, target = excluded.target,"
+		" owner = excluded.owner,"
+		" description = COALESCE(excluded.description, d.description),"
+		" enabled = true, defined_at = pg_catalog.now()",
+		5, {TEXTOID, TEXTOID, REGCLASSOID, REGROLEOID, TEXTOID}, NULL
+	};
+	static SqlPlan reset = {
+		"INSERT INTO report.applied (name) VALUES ($1)"
+		" ON CONFLICT (name) DO UPDATE SET failed = false, last_error = NULL",
+		1, {TEXTOID}, NULL
+	};
+	Oid			caller = GetUserId();
+	char	   *name;
+	Validation	validation;
+	AsOwner		scope;
+	Datum		values[5];
+	char		nulls[5] = {' ', ' ', ' ', ' ', ' '};
+
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("name, statement and target of a report must not be null")));
+	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	if (name[0] == '\0')
+		refuse("the name of a report must not be empty", NULL);
+
+	validation.statement = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	validation.target = PG_GETARG_OID(2);
+	validation.owner = caller;
+	check_target(validation.target, caller);
+
+	SPI_connect();
+	PG_TRY();
+	{
+		validate(&validation);
+	}
+	PG_CATCH();
+	{
+		/* Names are the likeliest fault: say what the statement can see. */
+		if (geterrcode() == ERRCODE_UNDEFINED_TABLE ||
+			geterrcode() == ERRCODE_UNDEFINED_FUNCTION)
+			errhint("A report's statement runs with search_path = "
+					REPORT_SEARCH_PATH ": qualify names with their schema.");
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	SPI_finish();
+
+	as_owner_begin(&scope);
+	(void) lookup_definition(name, caller);
+	values[0] = CStringGetTextDatum(name);
+	sql_plan_execute(&start_first, values, NULL);
+	values[1] = CStringGetTextDatum(validation.statement);
+	values[2] = ObjectIdGetDatum(validation.target);
+	values[3] = ObjectIdGetDatum(caller);
+	if (PG_ARGISNULL(3))
+		nulls[4] = 'n';
+	else
+		values[4] = PointerGetDatum(PG_GETARG_TEXT_PP(3));
+	sql_plan_execute(&define, values, nulls);
+	sql_plan_execute(&reset, values, NULL);
+	as_owner_end(&scope);
+	wake_reporter_at_commit();
+	PG_RETURN_VOID();
+}
+
+/* One statement on one report, by somebody who may. */
+static void
+change_definition(FunctionCallInfo fcinfo, SqlPlan *first, SqlPlan *second)
+{
+	Oid			caller = GetUserId();
+	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	AsOwner		scope;
+	Datum		value;
+
+	as_owner_begin(&scope);
+	require_definition(name, caller);
+	value = CStringGetTextDatum(name);
+	sql_plan_execute(first, &value, NULL);
+	if (second != NULL)
+		sql_plan_execute(second, &value, NULL);
+	as_owner_end(&scope);
+	wake_reporter_at_commit();
+}
+
+Datum
+report_drop(PG_FUNCTION_ARGS)
+{
+	static SqlPlan drop = {
+		"DELETE FROM report.definitions WHERE name = $1", 1, {TEXTOID}, NULL
+	};
+	static SqlPlan drop_letters = {
+		"DELETE FROM report.dead_letter WHERE report = $1", 1, {TEXTOID}, NULL
+	};
+
+	change_definition(fcinfo, &drop, &drop_letters);
+	PG_RETURN_VOID();
+}
+
+Datum
+report_enable(PG_FUNCTION_ARGS)
+{
+	static SqlPlan enable = {
+		"UPDATE report.definitions SET enabled = true WHERE name = $1",
+		1, {TEXTOID}, NULL
+	};
+	static SqlPlan try_again = {
+		"UPDATE report.applied SET failed = false, last_error = NULL"
+		" WHERE name = $1",
+		1, {TEXTOID}, NULL
+	};
+
+	change_definition(fcinfo, &enable, &try_again);
+	PG_RETURN_VOID();
+}
+
+Datum
+report_disable(PG_FUNCTION_ARGS)
+{
+	static SqlPlan disable = {
+		"UPDATE report.definitions SET enabled = false WHERE name = $1",
+		1, {TEXTOID}, NULL
+	};
+
+	change_definition(fcinfo, &disable, NULL);
+	PG_RETURN_VOID();
+}

@@ -1,0 +1,48 @@
+/*-------------------------------------------------------------------------
+ *
+ * event_log.h
+ *	  report.reported_events: storing a batch once per event id, and reading
+ *	  ranges of it for reports that catch up.
+ *
+ * All functions run inside a transaction of the reporter, with SPI connected.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef EVENT_LOG_H
+#define EVENT_LOG_H
+
+#include "postgres.h"
+
+#include "report/batch.h"
+#include "utils/tuplestore.h"
+
+/* A partition, as far as the event log must know it. */
+typedef struct LogSource
+{
+	const char *topic;
+	int			partition;
+	int64		applied;		/* counted up: events stored */
+	int64		duplicates;		/* events whose id was there already */
+	int64		rejected;		/* messages put into the dead letters */
+} LogSource;
+
+/* The newest log_seq that was ever given to an event. */
+extern int64 event_log_head(void);
+
+/*
+ * Store the batch: new events go into the table and into store, with log_seq
+ * from *head upwards; messages that cannot be read go to the dead letters.
+ */
+extern void event_log_store(EventBatch *batch, LogSource *sources,
+							Tuplestorestate *store, int64 *head);
+
+/*
+ * Put the events with after < log_seq <= upto into store, in order, at most
+ * limit of them.  Answers how many; *last is the log_seq of the last one.
+ */
+extern int64 event_log_read(int64 after, int64 upto, int64 limit,
+							Tuplestorestate *store, int64 *last);
+
+extern Oid	event_log_relid(void);
+
+#endif							/* EVENT_LOG_H */

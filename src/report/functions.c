@@ -1,0 +1,361 @@
+/*-------------------------------------------------------------------------
+ *
+ * functions.c
+ *	  SQL functions of schema report, besides those that define reports:
+ *	  starting and stopping, seeking, dead letters, waiting, and what the views
+ *	  are made of.
+ *
+ * Who may call them is decided by EXECUTE alone; what they change are the
+ * extension's own tables (as_owner.h).
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "commands/dbcommands.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "report/as_owner.h"
+#include "report/sql_plan.h"
+#include "settings.h"
+#include "shared.h"
+#include "storage/latch.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+#include "utils/wait_event.h"
+
+#define ERRCODE_WORKER_NOT_RUNNING	MAKE_SQLSTATE('O', 'B', '0', '0', '5')
+
+/* wait_applied() looks again after this long, twice as long each time. */
+#define WAIT_FIRST_MS	2
+#define WAIT_LONGEST_MS	50
+
+PG_FUNCTION_INFO_V1(report_start);
+PG_FUNCTION_INFO_V1(report_stop);
+PG_FUNCTION_INFO_V1(report_seek);
+PG_FUNCTION_INFO_V1(report_retry);
+PG_FUNCTION_INFO_V1(report_skip);
+PG_FUNCTION_INFO_V1(report_wait_applied);
+PG_FUNCTION_INFO_V1(report_stat_reset);
+PG_FUNCTION_INFO_V1(report_worker);
+PG_FUNCTION_INFO_V1(report_worker_partitions);
+
+static void
+set_reading(bool reading)
+{
+	static SqlPlan set = {
+		"INSERT INTO report.instance (reading) VALUES ($1)"
+		" ON CONFLICT (only_one) DO UPDATE SET reading = excluded.reading,"
+		" changed_at = pg_catalog.now(), changed_by = session_user",
+		1, {BOOLOID}, NULL
+	};
+	AsOwner		scope;
+	Datum		value = BoolGetDatum(reading);
+
+	as_owner_begin(&scope);
+	sql_plan_execute(&set, &value, NULL);
+	as_owner_end(&scope);
+	wake_reporter_at_commit();
+}
+
+Datum
+report_start(PG_FUNCTION_ARGS)
+{
+	set_reading(true);
+	PG_RETURN_VOID();
+}
+
+Datum
+report_stop(PG_FUNCTION_ARGS)
+{
+	set_reading(false);
+	PG_RETURN_VOID();
+}
+
+/*
+ * Where to go on is the administrator's word: what was remembered of the place
+ * before (cluster, newest message, loss) counts no more.
+ */
+Datum
+report_seek(PG_FUNCTION_ARGS)
+{
+	static SqlPlan seek = {
+		"INSERT INTO report.progress (topic, partition, next_offset)"
+		" VALUES ($1, $2, $3) ON CONFLICT (topic, partition) DO UPDATE SET"
+		" next_offset = excluded.next_offset, cluster_id = NULL,"
+		" last_offset = NULL, last_mark = NULL, lost = NULL,"
+		" changed_at = pg_catalog.now()",
+		3, {TEXTOID, INT4OID, INT8OID}, NULL
+	};
+	int32		partition = PG_GETARG_INT32(1);
+	int64		offset = PG_GETARG_INT64(2);
+	AsOwner		scope;
+	Datum		values[3];
+
+	if (partition < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("partition must not be negative")));
+	if (offset < 0 && offset != -2)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("offset must not be negative"),
+				 errhint("-2 stands for the partition's beginning.")));
+
+	as_owner_begin(&scope);
+	values[0] = PG_GETARG_DATUM(0);
+	values[1] = Int32GetDatum(partition);
+	values[2] = Int64GetDatum(offset);
+	sql_plan_execute(&seek, values, NULL);
+	as_owner_end(&scope);
+	wake_reporter_at_commit();
+	PG_RETURN_VOID();
+}
+
+Datum
+report_retry(PG_FUNCTION_ARGS)
+{
+	static SqlPlan retry = {
+		"UPDATE report.dead_letter SET retry = true"
+		" WHERE $1 IS NULL OR id = $1",
+		1, {INT8OID}, NULL
+	};
+	AsOwner		scope;
+	Datum		value = PG_ARGISNULL(0) ? (Datum) 0 : PG_GETARG_DATUM(0);
+	uint64		n;
+
+	as_owner_begin(&scope);
+	n = sql_plan_execute(&retry, &value, PG_ARGISNULL(0) ? "n" : " ");
+	as_owner_end(&scope);
+	wake_reporter_at_commit();
+	PG_RETURN_INT64((int64) n);
+}
+
+Datum
+report_skip(PG_FUNCTION_ARGS)
+{
+	static SqlPlan skip = {
+		"DELETE FROM report.dead_letter WHERE id = $1", 1, {INT8OID}, NULL
+	};
+	AsOwner		scope;
+	Datum		value = PG_GETARG_DATUM(0);
+	uint64		n;
+
+	as_owner_begin(&scope);
+	n = sql_plan_execute(&skip, &value, NULL);
+	as_owner_end(&scope);
+	PG_RETURN_INT64((int64) n);
+}
+
+Datum
+report_stat_reset(PG_FUNCTION_ARGS)
+{
+	static SqlPlan reset = {
+		"UPDATE report.applied SET events = 0, runs = 0, total_ms = 0,"
+		" last_ms = NULL, dead_letters = 0",
+		0, {0}, NULL
+	};
+	AsOwner		scope;
+
+	as_owner_begin(&scope);
+	sql_plan_execute(&reset, NULL, NULL);
+	as_owner_end(&scope);
+	if (shared_available())
+	{
+		shared_stat_reset(MyDatabaseId, 'p');
+		shared_wake_reporter(MyDatabaseId);
+	}
+	PG_RETURN_VOID();
+}
+
+/* ------------------------------------------------------------------------
+ * Waiting
+ * ------------------------------------------------------------------------
+ */
+
+/* Every running report has applied the event? */
+static bool
+event_is_applied(Datum id)
+{
+	static SqlPlan applied = {
+		"SELECT FROM report.reported_events e WHERE e.id = $1"
+		" AND NOT EXISTS (SELECT FROM report.applied a"
+		" JOIN report.definitions d USING (name)"
+		" WHERE d.enabled AND NOT a.failed AND a.applied_seq < e.log_seq)",
+		1, {UUIDOID}, NULL
+	};
+
+	return sql_plan_execute(&applied, &id, NULL) > 0;
+}
+
+/* Reading stands at what the reporter knows to be there, and reports as well? */
+static bool
+all_is_applied(void)
+{
+	static SqlPlan applied = {
+		"SELECT WHERE NOT EXISTS (SELECT FROM report.applied a"
+		" JOIN report.definitions d USING (name)"
+		" WHERE d.enabled AND NOT a.failed AND a.applied_seq <"
+		" (SELECT COALESCE(pg_catalog.max(e.log_seq), 0)"
+		" FROM report.reported_events e))",
+		0, {0}, NULL
+	};
+	ReporterReport *report = palloc(sizeof(ReporterReport));
+	int			pid;
+	bool		done = shared_get_reporter(MyDatabaseId, &pid, report) &&
+		pid != 0 && report->n_partitions > 0;
+
+	for (int i = 0; done && i < report->n_partitions; i++)
+		done = strcmp(report->partitions[i].state, "current") == 0 &&
+			report->partitions[i].kafka_offset >=
+			report->partitions[i].high_watermark;
+	pfree(report);
+	return done && sql_plan_execute(&applied, NULL, NULL) > 0;
+}
+
+Datum
+report_wait_applied(PG_FUNCTION_ARGS)
+{
+	TimestampTz deadline;
+	AsOwner		scope;
+	long		ms = WAIT_FIRST_MS;
+	bool		done;
+
+	if (!shared_available() || shared_worker_pid(MyDatabaseId, 'p') == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_WORKER_NOT_RUNNING),
+				 errmsg("no reporter runs for this database"),
+				 errhint("SELECT * FROM report.status tells what to do.")));
+	if (PG_ARGISNULL(1))
+		deadline = DT_NOEND;
+	else
+		deadline = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+														   TimestampTzGetDatum(GetCurrentTimestamp()),
+														   PG_GETARG_DATUM(1)));
+
+	for (;;)
+	{
+		long		left;
+
+		as_owner_begin(&scope);
+		done = PG_ARGISNULL(0) ? all_is_applied() :
+			event_is_applied(PG_GETARG_DATUM(0));
+		as_owner_end(&scope);
+		if (done)
+			PG_RETURN_BOOL(true);
+
+		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+											   deadline);
+		if (left <= 0)
+			PG_RETURN_BOOL(false);
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 Min(ms, left), PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		ms = Min(ms * 2, WAIT_LONGEST_MS);
+	}
+}
+
+/* ------------------------------------------------------------------------
+ * What the worker says about itself
+ * ------------------------------------------------------------------------
+ */
+
+static Datum
+text_value(const char *text, bool *isnull)
+{
+	*isnull = text[0] == '\0';
+	return *isnull ? (Datum) 0 : CStringGetTextDatum(text);
+}
+
+static Datum
+time_value(TimestampTz time, bool *isnull)
+{
+	*isnull = time == 0;
+	return TimestampTzGetDatum(time);
+}
+
+static bool
+database_is_listed(void)
+{
+	char	   *name = get_database_name(MyDatabaseId);
+	ListCell   *cell;
+
+	foreach(cell, settings_split(setting_report_databases))
+	{
+		if (name != NULL && strcmp(lfirst(cell), name) == 0)
+			return true;
+	}
+	return false;
+}
+
+Datum
+report_worker(PG_FUNCTION_ARGS)
+{
+	ReporterReport *report = palloc0(sizeof(ReporterReport));
+	TupleDesc	desc;
+	Datum		values[8];
+	bool		nulls[8];
+	int			pid = 0;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	if (!shared_available() ||
+		!shared_get_reporter(MyDatabaseId, &pid, report) || pid == 0)
+		memset(report, 0, sizeof(*report));
+
+	memset(nulls, 0, sizeof(nulls));
+	values[0] = BoolGetDatum(shared_available());
+	values[1] = BoolGetDatum(shared_available() && database_is_listed());
+	values[2] = Int32GetDatum(pid);
+	nulls[2] = pid == 0;
+	values[3] = text_value(report->state, &nulls[3]);
+	values[4] = time_value(report->since, &nulls[4]);
+	values[5] = text_value(report->trouble.message, &nulls[5]);
+	values[6] = text_value(report->trouble.remedy, &nulls[6]);
+	values[7] = time_value(report->trouble.at, &nulls[7]);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc),
+													  values, nulls)));
+}
+
+Datum
+report_worker_partitions(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	ReporterReport *report = palloc0(sizeof(ReporterReport));
+	int			pid = 0;
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (!shared_available() ||
+		!shared_get_reporter(MyDatabaseId, &pid, report) || pid == 0)
+		return (Datum) 0;
+
+	for (int i = 0; i < report->n_partitions; i++)
+	{
+		PartitionReport *partition = &report->partitions[i];
+		Datum		values[12];
+		bool		nulls[12];
+
+		memset(nulls, 0, sizeof(nulls));
+		values[0] = CStringGetTextDatum(partition->topic);
+		values[1] = Int32GetDatum(partition->partition);
+		values[2] = text_value(partition->state, &nulls[2]);
+		values[3] = Int64GetDatum(partition->kafka_offset);
+		values[4] = Int64GetDatum(partition->high_watermark);
+		nulls[4] = partition->high_watermark < 0;
+		values[5] = Int64GetDatum(partition->events_applied);
+		values[6] = Int64GetDatum(partition->duplicates);
+		values[7] = Int64GetDatum(partition->skipped);
+		values[8] = Int64GetDatum(partition->dead_letters);
+		values[9] = time_value(partition->last_applied_at, &nulls[9]);
+		values[10] = text_value(partition->last_error, &nulls[10]);
+		values[11] = time_value(partition->last_error_at, &nulls[11]);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values,
+							 nulls);
+	}
+	return (Datum) 0;
+}

@@ -1,0 +1,187 @@
+/*-------------------------------------------------------------------------
+ *
+ * report_run.c
+ *	  Executing a report's statement with the rights of its owner.
+ *
+ * The statement, and whatever it calls (triggers, constraints, defaults and
+ * output functions of its target), is code that a role chose.  It runs as that
+ * role, as REFRESH MATERIALIZED VIEW runs its query: under restricted
+ * operation, in a GUC nest level of its own, with a timer of its own; session
+ * advisory locks that it leaves behind are released.  Deferred triggers cannot
+ * be queued under restricted operation, so nothing of the role is left to be
+ * executed at the commit, which is the worker's.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_class.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "report/event_log.h"
+#include "report/report_run.h"
+#include "report/reports.h"
+#include "report/subtransaction.h"
+#include "storage/lock.h"
+#include "utils/guc.h"
+#include "utils/queryenvironment.h"
+#include "utils/syscache.h"
+#include "utils/timeout.h"
+
+typedef struct Run
+{
+	const char *statement;
+	ReportPlans *plans;
+	Oid			owner;
+	Tuplestorestate *store;
+	int64		n;
+} Run;
+
+void
+report_register_events(Tuplestorestate *store, int64 n)
+{
+	EphemeralNamedRelation enr = palloc0(sizeof(EphemeralNamedRelationData));
+	int			rc;
+
+	enr->md.name = NEW_EVENTS;
+	enr->md.reliddesc = event_log_relid();
+	enr->md.tupdesc = NULL;
+	enr->md.enrtype = ENR_NAMED_TUPLESTORE;
+	enr->md.enrtuples = (double) n;
+	enr->reldata = store;
+	rc = SPI_register_relation(enr);
+	if (rc != SPI_OK_REL_REGISTER)
+		elog(ERROR, "could not register " NEW_EVENTS ": %s",
+			 SPI_result_code_string(rc));
+}
+
+void
+report_enter(ReportScope *scope, Oid owner)
+{
+	GetUserIdAndSecContext(&scope->user, &scope->security);
+	scope->guc_level = NewGUCNestLevel();
+	(void) set_config_option("search_path", REPORT_SEARCH_PATH,
+							 PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option("lock_timeout", REPORT_LOCK_TIMEOUT,
+							 PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	/* Compiling costs more than a batch, at every new plan. */
+	(void) set_config_option("jit", "off",
+							 PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	SetUserIdAndSecContext(owner, scope->security |
+						   SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_RESTRICTED_OPERATION);
+}
+
+void
+report_leave(ReportScope *scope)
+{
+	SetUserIdAndSecContext(scope->user, scope->security);
+	AtEOXact_GUC(false, scope->guc_level);
+}
+
+static int
+plan_class(int64 n)
+{
+	int			class = 0;
+
+	while (n >= 8 && class < REPORT_PLAN_CLASSES - 1)
+	{
+		n /= 8;
+		class++;
+	}
+	return class;
+}
+
+static void
+run(void *arg)
+{
+	Run		   *run = arg;
+	SPIPlanPtr *plan = &run->plans->plans[plan_class(run->n)];
+	ReportScope scope;
+	int			rc;
+
+	rc = SPI_connect();
+	if (rc != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed: %s", SPI_result_code_string(rc));
+	report_register_events(run->store, run->n);
+
+	report_enter(&scope, run->owner);
+	enable_timeout_after(STATEMENT_TIMEOUT, REPORT_TIMEOUT_MS);
+
+	/*
+	 * A plan is kept per size class, made with a true row count: one made for
+	 * a single row takes a nested loop, minutes for twenty thousand.
+	 */
+	if (*plan == NULL)
+	{
+		SPIPlanPtr	prepared = SPI_prepare(run->statement, 0, NULL);
+
+		if (prepared == NULL || SPI_keepplan(prepared) != 0)
+			elog(ERROR, "could not prepare the report's statement: %s",
+				 SPI_result_code_string(SPI_result));
+		*plan = prepared;
+	}
+	rc = SPI_execute_plan(*plan, NULL, NULL, false, 0);
+	if (rc < 0)
+		elog(ERROR, "could not execute the report's statement: %s",
+			 SPI_result_code_string(rc));
+
+	disable_timeout(STATEMENT_TIMEOUT, false);
+	CHECK_FOR_INTERRUPTS();		/* a cancel of the last moment is the
+								 * statement's, not ours */
+	report_leave(&scope);
+	SPI_finish();
+}
+
+bool
+report_run(const char *statement, ReportPlans *plans, Oid owner,
+		   Tuplestorestate *store, int64 n, ErrorData **error)
+{
+	Run			task;
+	bool		done;
+
+	task.statement = statement;
+	task.plans = plans;
+	task.owner = owner;
+	task.store = store;
+	task.n = n;
+	tuplestore_rescan(store);
+	done = subtransaction_try(run, &task, error);
+	if (get_timeout_active(STATEMENT_TIMEOUT))
+		disable_timeout(STATEMENT_TIMEOUT, false);
+	LockReleaseSession(USER_LOCKMETHOD);
+	return done;
+}
+
+void
+report_forget_plans(ReportPlans *plans)
+{
+	for (int i = 0; i < REPORT_PLAN_CLASSES; i++)
+	{
+		if (plans->plans[i] != NULL)
+			SPI_freeplan(plans->plans[i]);
+		plans->plans[i] = NULL;
+	}
+}
+
+const char *
+report_owner_trouble(Oid owner, Oid target)
+{
+	HeapTuple	tuple;
+	Oid			target_owner;
+
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(owner)))
+		return "the role that defined it is gone";
+	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(target));
+	if (!HeapTupleIsValid(tuple))
+		return "its target table is gone";
+	target_owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	if (target_owner != owner)
+		return "the role that defined it does not own its target table any more";
+	return NULL;
+}

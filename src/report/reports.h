@@ -1,0 +1,48 @@
+/*-------------------------------------------------------------------------
+ *
+ * reports.h
+ *	  Reports: a table each, and one statement that folds FROM new_events
+ *	  into it.
+ *
+ * All functions run inside a transaction of the reporter, with SPI connected,
+ * unless said otherwise.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef REPORTS_H
+#define REPORTS_H
+
+#include "postgres.h"
+
+#include "utils/tuplestore.h"
+
+/* Name of the batch in a report's statement. */
+#define NEW_EVENTS	"new_events"
+
+/*
+ * Read the definitions and lock the state of those that can run; one that
+ * somebody else holds (rebuild, drop) is left alone and catches up later.
+ */
+extern void reports_load(void);
+
+/*
+ * Give a batch, log_seq after < … <= head, to every report that stands at
+ * after.  One that fails is left behind: reports_catch_up() deals with it.
+ */
+extern void reports_apply(Tuplestorestate *store, int64 n, int64 after,
+						  int64 head);
+
+/*
+ * Let each report that stands before head apply one range of the event log,
+ * at most limit events.  Answers the time in ms until it should be called
+ * again: 0 at once, -1 all reports are current (or stopped).
+ */
+extern long reports_catch_up(int64 head, int64 limit);
+
+/* Try the dead letters of reports again that report.retry() named. */
+extern bool reports_retry(const char *name, int64 log_seq, ErrorData **error);
+
+/* Outside of transactions too: is anything known to be behind? */
+extern long reports_next_attempt(void);
+
+#endif							/* REPORTS_H */

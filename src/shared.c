@@ -1,0 +1,458 @@
+/*-------------------------------------------------------------------------
+ *
+ * shared.c
+ *	  Shared memory behind functions, and the wake-up of workers.
+ *
+ * Locking
+ * - DatabaseSlot.database, relay and reporter (the owners) change under
+ *   shared->lock (LWLock) only.
+ * - What the workers report and the times of stat_reset change under
+ *   shared->reports_lock (LWLock), held for the time of a memcpy.
+ * - Flags and counters of the wake-up path are atomics: the commit of a shop
+ *   transaction takes no lock here but the shared mode of shared->lock, which
+ *   is held exclusively only while a worker starts or ends.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "shared.h"
+
+#include "miscadmin.h"
+#include "port/atomics.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "storage/shmem.h"
+#include "utils/timestamp.h"
+
+typedef struct Owner
+{
+	int			pid;			/* 0: none */
+	int			pgprocno;		/* of the living owner */
+} Owner;
+
+typedef struct DatabaseSlot
+{
+	Oid			database;		/* InvalidOid: free */
+	Owner		relay;
+	Owner		reporter;
+	pg_atomic_uint32 relay_wake;
+	pg_atomic_uint32 reporter_wake;
+	pg_atomic_uint32 prepared;
+	pg_atomic_uint32 segment;	/* current segment + 1; 0: not loaded */
+	pg_atomic_uint64 published_request;
+	pg_atomic_uint64 published_answer;
+	TimestampTz relay_reset_at;
+	TimestampTz reporter_reset_at;
+	RelayReport relay_report;
+	ReporterReport reporter_report;
+} DatabaseSlot;
+
+typedef struct SharedState
+{
+	LWLock	   *lock;
+	LWLock	   *reports_lock;
+	DatabaseSlot slots[SHARED_MAX_DATABASES];
+} SharedState;
+
+static SharedState *shared = NULL;
+static DatabaseSlot *my_slot = NULL;	/* cache for MyDatabaseId */
+static char owned_kind = 0;		/* what this process has claimed */
+
+static shmem_request_hook_type prev_shmem_request_hook = NULL;
+static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
+
+static void
+shared_request(void)
+{
+	if (prev_shmem_request_hook)
+		prev_shmem_request_hook();
+	RequestAddinShmemSpace(MAXALIGN(sizeof(SharedState)));
+	RequestNamedLWLockTranche("carshop_outbox", 2);
+}
+
+static void
+shared_startup(void)
+{
+	bool		found;
+
+	if (prev_shmem_startup_hook)
+		prev_shmem_startup_hook();
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	shared = ShmemInitStruct("carshop_outbox", sizeof(SharedState), &found);
+	if (!found)
+	{
+		LWLockPadded *locks = GetNamedLWLockTranche("carshop_outbox");
+
+		memset(shared, 0, sizeof(SharedState));
+		shared->lock = &locks[0].lock;
+		shared->reports_lock = &locks[1].lock;
+		for (int i = 0; i < SHARED_MAX_DATABASES; i++)
+		{
+			DatabaseSlot *slot = &shared->slots[i];
+
+			pg_atomic_init_u32(&slot->relay_wake, 0);
+			pg_atomic_init_u32(&slot->reporter_wake, 0);
+			pg_atomic_init_u32(&slot->prepared, 0);
+			pg_atomic_init_u32(&slot->segment, 0);
+			pg_atomic_init_u64(&slot->published_request, 0);
+			pg_atomic_init_u64(&slot->published_answer, 0);
+		}
+	}
+	LWLockRelease(AddinShmemInitLock);
+}
+
+void
+shared_install_hooks(void)
+{
+	prev_shmem_request_hook = shmem_request_hook;
+	shmem_request_hook = shared_request;
+	prev_shmem_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = shared_startup;
+}
+
+bool
+shared_available(void)
+{
+	return shared != NULL;
+}
+
+/*
+ * Find the slot of a database, making one if wanted.  Slots are never given
+ * back, so the answer may be cached.  NULL when all slots are taken (then the
+ * database cannot have workers; capture goes on) or without shared memory.
+ */
+static DatabaseSlot *
+find_slot(Oid database, bool make)
+{
+	DatabaseSlot *slot = NULL;
+
+	if (shared == NULL || !OidIsValid(database))
+		return NULL;
+	if (my_slot != NULL && my_slot->database == database)
+		return my_slot;
+
+	LWLockAcquire(shared->lock, make ? LW_EXCLUSIVE : LW_SHARED);
+	for (int i = 0; i < SHARED_MAX_DATABASES; i++)
+	{
+		if (shared->slots[i].database == database)
+		{
+			slot = &shared->slots[i];
+			break;
+		}
+		if (slot == NULL && make && shared->slots[i].database == InvalidOid)
+			slot = &shared->slots[i];
+	}
+	if (slot != NULL && slot->database == InvalidOid)
+		slot->database = database;
+	LWLockRelease(shared->lock);
+
+	if (slot != NULL && database == MyDatabaseId)
+		my_slot = slot;
+	return slot;
+}
+
+static Owner *
+owner_of(DatabaseSlot *slot, char kind)
+{
+	return kind == 'r' ? &slot->relay : &slot->reporter;
+}
+
+bool
+shared_claim_worker(Oid database, char kind)
+{
+	DatabaseSlot *slot = find_slot(database, true);
+	Owner	   *owner;
+	bool		claimed = false;
+
+	if (slot == NULL)
+		return false;
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	owner = owner_of(slot, kind);
+
+	/*
+	 * An owner that ended always cleared its entry: workers run
+	 * before_shmem_exit callbacks, and a crash empties shared memory.
+	 */
+	if (owner->pid == 0)
+	{
+		owner->pid = MyProcPid;
+		owner->pgprocno = MyProc - ProcGlobal->allProcs;
+		owned_kind = kind;
+		claimed = true;
+	}
+	LWLockRelease(shared->lock);
+
+	if (claimed)
+	{
+		/* look once at what may have been committed before we were there */
+		pg_atomic_write_u32(kind == 'r' ? &slot->relay_wake :
+							&slot->reporter_wake, 1);
+	}
+	return claimed;
+}
+
+void
+shared_release_worker(void)
+{
+	Owner	   *owner;
+
+	if (shared == NULL || my_slot == NULL || owned_kind == 0)
+		return;
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	owner = owner_of(my_slot, owned_kind);
+	if (owner->pid == MyProcPid)
+	{
+		owner->pid = 0;
+		owner->pgprocno = 0;
+	}
+	LWLockRelease(shared->lock);
+	owned_kind = 0;
+}
+
+int
+shared_worker_pid(Oid database, char kind)
+{
+	DatabaseSlot *slot = find_slot(database, false);
+	int			pid = 0;
+
+	if (slot != NULL)
+	{
+		LWLockAcquire(shared->lock, LW_SHARED);
+		pid = owner_of(slot, kind)->pid;
+		LWLockRelease(shared->lock);
+	}
+	return pid;
+}
+
+/*
+ * Runs also in a transaction's commit callback: must not raise an error.
+ * LWLockAcquire does not, and nobody holds the lock for long.
+ */
+static void
+wake(DatabaseSlot *slot, char kind)
+{
+	Owner	   *owner = owner_of(slot, kind);
+
+	/* a wake-up that nobody has taken yet covers this one */
+	if (pg_atomic_exchange_u32(kind == 'r' ? &slot->relay_wake :
+							   &slot->reporter_wake, 1) != 0)
+		return;
+	LWLockAcquire(shared->lock, LW_SHARED);
+	if (owner->pid != 0)
+		SetLatch(&ProcGlobal->allProcs[owner->pgprocno].procLatch);
+	LWLockRelease(shared->lock);
+}
+
+void
+shared_wake_relay(Oid database)
+{
+	DatabaseSlot *slot = find_slot(database, true);
+
+	if (slot != NULL)
+		wake(slot, 'r');
+}
+
+bool
+shared_take_wake(void)
+{
+	DatabaseSlot *slot = find_slot(MyDatabaseId, true);
+
+	return slot != NULL && pg_atomic_exchange_u32(&slot->relay_wake, 0) != 0;
+}
+
+void
+shared_wake_reporter(Oid database)
+{
+	DatabaseSlot *slot = find_slot(database, true);
+
+	if (slot != NULL)
+		wake(slot, 'p');
+}
+
+bool
+shared_take_reporter_wake(void)
+{
+	DatabaseSlot *slot = find_slot(MyDatabaseId, true);
+
+	return slot != NULL && pg_atomic_exchange_u32(&slot->reporter_wake, 0) != 0;
+}
+
+void
+shared_note_prepared(Oid database)
+{
+	DatabaseSlot *slot = find_slot(database, true);
+
+	if (slot != NULL)
+	{
+		pg_atomic_write_u32(&slot->prepared, 1);
+		wake(slot, 'r');
+	}
+}
+
+bool
+shared_prepared_noted(void)
+{
+	DatabaseSlot *slot = find_slot(MyDatabaseId, true);
+
+	return slot != NULL && pg_atomic_read_u32(&slot->prepared) != 0;
+}
+
+void
+shared_clear_prepared(void)
+{
+	DatabaseSlot *slot = find_slot(MyDatabaseId, true);
+
+	if (slot != NULL)
+		pg_atomic_write_u32(&slot->prepared, 0);
+}
+
+uint64
+shared_request_published(Oid database)
+{
+	DatabaseSlot *slot = find_slot(database, true);
+	uint64		ticket;
+
+	if (slot == NULL)
+		return 0;
+	ticket = pg_atomic_add_fetch_u64(&slot->published_request, 1);
+	wake(slot, 'r');
+	return ticket;
+}
+
+bool
+shared_is_published(Oid database, uint64 ticket)
+{
+	DatabaseSlot *slot = find_slot(database, true);
+
+	return slot != NULL &&
+		pg_atomic_read_u64(&slot->published_answer) >= ticket;
+}
+
+uint64
+shared_published_request(void)
+{
+	DatabaseSlot *slot = find_slot(MyDatabaseId, true);
+
+	return slot ? pg_atomic_read_u64(&slot->published_request) : 0;
+}
+
+void
+shared_set_published(uint64 ticket)
+{
+	DatabaseSlot *slot = find_slot(MyDatabaseId, true);
+
+	if (slot != NULL)
+		pg_atomic_write_u64(&slot->published_answer, ticket);
+}
+
+int
+shared_current_segment(void)
+{
+	DatabaseSlot *slot = find_slot(MyDatabaseId, true);
+
+	return slot ? (int) pg_atomic_read_u32(&slot->segment) - 1 : -1;
+}
+
+void
+shared_set_current_segment(int segment, bool only_if_unknown)
+{
+	DatabaseSlot *slot = find_slot(MyDatabaseId, true);
+	uint32		unknown = 0;
+
+	if (slot == NULL)
+		return;
+	if (only_if_unknown)
+		(void) pg_atomic_compare_exchange_u32(&slot->segment, &unknown,
+											  segment + 1);
+	else
+		pg_atomic_write_u32(&slot->segment, segment + 1);
+}
+
+void
+shared_report_relay(const RelayReport *report)
+{
+	DatabaseSlot *slot = find_slot(MyDatabaseId, true);
+
+	if (slot == NULL)
+		return;
+	LWLockAcquire(shared->reports_lock, LW_EXCLUSIVE);
+	slot->relay_report = *report;
+	LWLockRelease(shared->reports_lock);
+}
+
+bool
+shared_get_relay(Oid database, int *pid, RelayReport *report)
+{
+	DatabaseSlot *slot = find_slot(database, false);
+
+	*pid = 0;
+	memset(report, 0, sizeof(*report));
+	if (slot == NULL)
+		return false;
+	*pid = shared_worker_pid(database, 'r');
+	LWLockAcquire(shared->reports_lock, LW_SHARED);
+	*report = slot->relay_report;
+	LWLockRelease(shared->reports_lock);
+	return true;
+}
+
+void
+shared_report_reporter(const ReporterReport *report)
+{
+	DatabaseSlot *slot = find_slot(MyDatabaseId, true);
+
+	if (slot == NULL)
+		return;
+	LWLockAcquire(shared->reports_lock, LW_EXCLUSIVE);
+	slot->reporter_report = *report;
+	LWLockRelease(shared->reports_lock);
+}
+
+bool
+shared_get_reporter(Oid database, int *pid, ReporterReport *report)
+{
+	DatabaseSlot *slot = find_slot(database, false);
+
+	*pid = 0;
+	memset(report, 0, sizeof(*report));
+	if (slot == NULL)
+		return false;
+	*pid = shared_worker_pid(database, 'p');
+	LWLockAcquire(shared->reports_lock, LW_SHARED);
+	*report = slot->reporter_report;
+	LWLockRelease(shared->reports_lock);
+	return true;
+}
+
+void
+shared_stat_reset(Oid database, char kind)
+{
+	DatabaseSlot *slot = find_slot(database, true);
+
+	if (slot == NULL)
+		return;
+	LWLockAcquire(shared->reports_lock, LW_EXCLUSIVE);
+	if (kind == 'r')
+		slot->relay_reset_at = GetCurrentTimestamp();
+	else
+		slot->reporter_reset_at = GetCurrentTimestamp();
+	LWLockRelease(shared->reports_lock);
+	wake(slot, kind);
+}
+
+TimestampTz
+shared_stat_reset_at(Oid database, char kind)
+{
+	DatabaseSlot *slot = find_slot(database, false);
+	TimestampTz at = 0;
+
+	if (slot != NULL)
+	{
+		LWLockAcquire(shared->reports_lock, LW_SHARED);
+		at = kind == 'r' ? slot->relay_reset_at : slot->reporter_reset_at;
+		LWLockRelease(shared->reports_lock);
+	}
+	return at;
+}

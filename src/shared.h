@@ -1,0 +1,129 @@
+/*-------------------------------------------------------------------------
+ *
+ * shared.h
+ *	  Shared memory behind functions, and the wake-up of workers.
+ *
+ * One slot per database that uses the extension, found by oid, never given
+ * back before a restart.  Locking: see shared.c; no function here needs or
+ * leaves a lock held.  No process-local pointer or descriptor is kept here.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SHARED_H
+#define SHARED_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+
+#define SHARED_MAX_DATABASES	64
+#define SHARED_MAX_PARTITIONS	64	/* rows of report.stat_reporter per database */
+#define SHARED_TEXT				256
+
+/* A message about trouble, with its remedy; "" when there is none. */
+typedef struct SharedTrouble
+{
+	char		message[SHARED_TEXT];
+	char		remedy[SHARED_TEXT];
+	TimestampTz at;
+} SharedTrouble;
+
+/* What the relay of a database says about itself (outbox.stat_relay). */
+typedef struct RelayReport
+{
+	char		state[32];
+	TimestampTz since;
+	bool		stopped;		/* diverged: waits for a person */
+	SharedTrouble trouble;		/* why it does not publish now; "" if it does */
+	char		broker_warning[SHARED_TEXT];	/* cannot prove verification… */
+	int64		tick;			/* newest tick made */
+	int64		confirmed_tick;
+	int64		unconfirmed_events; /* estimate, -1 unknown */
+	TimestampTz oldest_unconfirmed; /* 0: none */
+	int64		events_published;
+	int64		bytes_published;
+	int64		transactions;
+	int64		dead_letters;
+	double		last_transaction_ms;
+	double		settle_ms;
+	int64		errors;
+	char		last_error[SHARED_TEXT];
+	TimestampTz last_error_at;
+} RelayReport;
+
+/* One partition as the reporter sees it (report.stat_reporter). */
+typedef struct PartitionReport
+{
+	char		topic[128];
+	int			partition;
+	char		state[32];
+	int64		kafka_offset;	/* next to read */
+	int64		high_watermark; /* -1 unknown */
+	int64		events_applied;
+	int64		duplicates;
+	int64		skipped;
+	int64		dead_letters;
+	TimestampTz last_applied_at;
+	char		last_error[SHARED_TEXT];
+	TimestampTz last_error_at;
+} PartitionReport;
+
+typedef struct ReporterReport
+{
+	char		state[32];
+	TimestampTz since;
+	SharedTrouble trouble;
+	int			n_partitions;
+	PartitionReport partitions[SHARED_MAX_PARTITIONS];
+} ReporterReport;
+
+extern void shared_install_hooks(void); /* from _PG_init, preloaded only */
+extern bool shared_available(void); /* false: library not preloaded */
+
+/* ---- ownership: one relay and one reporter per database ---- */
+
+/* False when a live process already owns the slot.  kind: 'r'elay, 'p' reporter. */
+extern bool shared_claim_worker(Oid database, char kind);
+extern void shared_release_worker(void);
+extern int	shared_worker_pid(Oid database, char kind); /* 0: none */
+
+/* ---- waking ---- */
+
+/* Events of this database may have become visible: sets flag and latch. */
+extern void shared_wake_relay(Oid database);
+
+/* The relay takes (and clears) the flag. */
+extern bool shared_take_wake(void);
+
+/* Something for the reporter to look at (start, stop, define, retry). */
+extern void shared_wake_reporter(Oid database);
+extern bool shared_take_reporter_wake(void);
+
+/* A transaction with events was prepared: the poll timer is needed. */
+extern void shared_note_prepared(Oid database);
+extern bool shared_prepared_noted(void);
+extern void shared_clear_prepared(void);
+
+/* ---- outbox.wait_published ---- */
+extern uint64 shared_request_published(Oid database);	/* returns a ticket */
+extern bool shared_is_published(Oid database, uint64 ticket);
+extern uint64 shared_published_request(void);	/* relay: newest ticket */
+extern void shared_set_published(uint64 ticket);	/* relay: answered */
+
+/* ---- the current segment ---- */
+
+/* -1: not loaded yet since the server started. */
+extern int	shared_current_segment(void);
+extern void shared_set_current_segment(int segment, bool only_if_unknown);
+
+/* ---- what workers report ---- */
+extern void shared_report_relay(const RelayReport *report);
+extern bool shared_get_relay(Oid database, int *pid, RelayReport *report);
+extern void shared_report_reporter(const ReporterReport *report);
+extern bool shared_get_reporter(Oid database, int *pid, ReporterReport *report);
+
+/* When stat_reset() was called (both workers zero their counters after it). */
+extern void shared_stat_reset(Oid database, char kind);
+extern TimestampTz shared_stat_reset_at(Oid database, char kind);
+
+#endif							/* SHARED_H */

@@ -1,0 +1,167 @@
+/*-------------------------------------------------------------------------
+ *
+ * relay_status.c
+ *	  What the relay says about itself, and SQL's ways to reach it.
+ *
+ * The views outbox.stat_relay and outbox.status are SQL over these functions.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commands/dbcommands.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "outbox/event.h"
+#include "pgstat.h"
+#include "settings.h"
+#include "shared.h"
+#include "storage/latch.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+PG_FUNCTION_INFO_V1(outbox_relay_report);
+PG_FUNCTION_INFO_V1(outbox_has_relay);
+PG_FUNCTION_INFO_V1(outbox_preloaded);
+PG_FUNCTION_INFO_V1(outbox_wake);
+PG_FUNCTION_INFO_V1(outbox_stat_reset);
+PG_FUNCTION_INFO_V1(outbox_wait_published);
+
+#define RELAY_REPORT_COLUMNS 20
+
+static bool
+named_in(const char *setting)
+{
+	char	   *name = get_database_name(MyDatabaseId);
+	ListCell   *lc;
+
+	foreach(lc, settings_split(setting))
+	{
+		if (name != NULL && strcmp(name, lfirst(lc)) == 0)
+			return true;
+	}
+	return false;
+}
+
+Datum
+outbox_preloaded(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(shared_available());
+}
+
+Datum
+outbox_has_relay(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(shared_available() && named_in(setting_shop_databases));
+}
+
+/* Takes effect when the calling transaction commits. */
+Datum
+outbox_wake(PG_FUNCTION_ARGS)
+{
+	wakeup_at_commit();
+	PG_RETURN_VOID();
+}
+
+Datum
+outbox_stat_reset(PG_FUNCTION_ARGS)
+{
+	shared_stat_reset(MyDatabaseId, 'r');
+	PG_RETURN_VOID();
+}
+
+static void
+put_text(Datum *values, bool *nulls, int column, const char *text)
+{
+	nulls[column] = text[0] == '\0';
+	if (!nulls[column])
+		values[column] = CStringGetTextDatum(text);
+}
+
+static void
+put_time(Datum *values, bool *nulls, int column, TimestampTz at)
+{
+	nulls[column] = at == 0;
+	values[column] = TimestampTzGetDatum(at);
+}
+
+/* outbox.relay_report(): one row. */
+Datum
+outbox_relay_report(PG_FUNCTION_ARGS)
+{
+	Datum		values[RELAY_REPORT_COLUMNS] = {0};
+	bool		nulls[RELAY_REPORT_COLUMNS] = {0};
+	RelayReport report;
+	TupleDesc	desc;
+	int			pid;
+	int			n = 0;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	desc = BlessTupleDesc(desc);
+	(void) shared_get_relay(MyDatabaseId, &pid, &report);
+
+	nulls[n] = pid == 0;
+	values[n++] = Int32GetDatum(pid);
+	put_text(values, nulls, n++, pid == 0 ? "not running" : report.state);
+	put_time(values, nulls, n++, report.since);
+	values[n++] = BoolGetDatum(report.stopped);
+	put_text(values, nulls, n++, report.trouble.message);
+	put_text(values, nulls, n++, report.trouble.remedy);
+	put_text(values, nulls, n++, report.broker_warning);
+	values[n++] = Int64GetDatum(report.tick);
+	values[n++] = Int64GetDatum(report.confirmed_tick);
+	values[n++] = Int64GetDatum(report.events_published);
+	values[n++] = Int64GetDatum(report.bytes_published);
+	values[n++] = Int64GetDatum(report.transactions);
+	values[n++] = Float8GetDatum(report.last_transaction_ms);
+	values[n++] = Float8GetDatum(report.settle_ms);
+	values[n++] = Int64GetDatum(report.errors);
+	put_text(values, nulls, n++, report.last_error);
+	put_time(values, nulls, n++, report.last_error_at);
+	put_time(values, nulls, n++, shared_stat_reset_at(MyDatabaseId, 'r'));
+	values[n++] = BoolGetDatum(shared_available());
+	values[n++] = BoolGetDatum(named_in(setting_shop_databases));
+	Assert(n == RELAY_REPORT_COLUMNS);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));
+}
+
+/* outbox.wait_published(timeout interval) */
+Datum
+outbox_wait_published(PG_FUNCTION_ARGS)
+{
+	Interval   *timeout = PG_GETARG_INTERVAL_P(0);
+	TimestampTz end;
+	uint64		ticket;
+
+	if (!shared_available() || !named_in(setting_shop_databases))
+		ereport(ERROR,
+				(errcode(ERRCODE_OB_NO_WORKER),
+				 errmsg("no relay publishes the events of this database"),
+				 errhint("Put shared_preload_libraries = 'carshop_outbox' and carshop_outbox.shop_databases = '%s' into postgresql.conf.",
+						 get_database_name(MyDatabaseId))));
+	end = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+												  TimestampTzGetDatum(GetCurrentTimestamp()),
+												  IntervalPGetDatum(timeout)));
+
+	/*
+	 * The relay takes a snapshot after it has seen the ticket: whatever was
+	 * committed before now is in it.
+	 */
+	ticket = shared_request_published(MyDatabaseId);
+	while (!shared_is_published(MyDatabaseId, ticket))
+	{
+		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), end);
+
+		if (left <= 0)
+			PG_RETURN_BOOL(false);
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 Min(left, 2), PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	PG_RETURN_BOOL(true);
+}

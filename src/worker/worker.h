@@ -1,0 +1,110 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker.h
+ *	  What the launcher, the relay and the reporter share: registration,
+ *	  start-up, the one wait point, transactions, back-off, log discipline.
+ *
+ * Rules (reference: PostgreSQL's worker_spi, logical/worker.c)
+ * - A worker sleeps only in worker_wait().
+ * - No transaction is open while it waits.
+ * - It ends with proc_exit(1): 0 would unregister it, anything else would
+ *   restart the whole server (postmaster.c, CleanupBackgroundWorker).
+ * - Kafka trouble is handled inside the worker; an SQL error ends it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef WORKER_H
+#define WORKER_H
+
+#include "postgres.h"
+
+#include "kafka/kafka.h"
+
+typedef enum WorkerKind
+{
+	WORKER_LAUNCHER,
+	WORKER_RELAY,
+	WORKER_REPORTER
+} WorkerKind;
+
+/* Library entry points of the background workers (see launcher.c). */
+extern PGDLLEXPORT void carshop_launcher_main(Datum arg);
+extern PGDLLEXPORT void carshop_relay_main(Datum arg);
+extern PGDLLEXPORT void carshop_reporter_main(Datum arg);
+
+/* Register the launcher with the postmaster; from _PG_init only. */
+extern void worker_register_launcher(void);
+
+/*
+ * First call of a database worker: signals, connection to the database whose
+ * oid stands in arg, settings pinned above what ALTER DATABASE or ALTER ROLE
+ * can set, ownership of the database's slot in shared memory.  Does not return
+ * when another live worker of the kind owns the slot.
+ */
+extern void worker_start(WorkerKind kind, Datum arg);
+
+/*
+ * True when the extension is there and of the version that this library was
+ * built for.  Otherwise the worker waits quietly: call again after a wait.
+ */
+extern bool worker_extension_ready(void);
+
+/* Bits answered by worker_wait. */
+#define WORKER_WOKEN	0x01	/* the latch was set */
+#define WORKER_READY	0x02	/* the descriptor is readable */
+#define WORKER_TIMEOUT	0x04	/* the time is over */
+#define WORKER_RELOADED 0x08	/* settings were read again */
+
+/*
+ * The one wait point: the latch, the postmaster's death, a descriptor (-1:
+ * none) and a time in ms (-1: for ever).  Serves interrupts before and after,
+ * so SIGTERM ends the worker here; reads the configuration after SIGHUP.
+ * Must not be called inside a transaction.
+ */
+extern int	worker_wait(int fd, long timeout_ms);
+
+/* Serve interrupts and reload without waiting; same bits. */
+extern int	worker_check(void);
+
+/* How often settings were read again; for those who wait in several places. */
+extern uint32 worker_reloads(void);
+
+/* A transaction with a fresh snapshot pushed and SPI connected, and its end. */
+extern void worker_begin(const char *activity);
+extern void worker_commit(void);
+
+/* State shown in pg_stat_activity (query) and the status views. */
+extern void worker_show_state(const char *state);
+
+/*
+ * Log once per change of state: emits text at LOG (or WARNING when it is
+ * trouble) only if it differs from the last text of this worker.  "" clears.
+ */
+extern void worker_log_change(bool trouble, const char *text, const char *hint);
+
+/* Exponential back-off with jitter: 100 ms doubling to 10 s. */
+typedef struct Backoff
+{
+	int			attempts;
+} Backoff;
+
+extern long backoff_next_ms(Backoff *backoff);
+extern void backoff_reset(Backoff *backoff);
+
+/*
+ * Kafka's connection properties from the settings (brokers, config file).
+ * NULL with error filled when they cannot be used.  Caller frees.
+ */
+extern KafkaProperties *worker_kafka_properties(KafkaError *error);
+
+/* A KafkaLogFunc that maps syslog levels to ours and keeps the rate bounded. */
+extern void worker_kafka_log(void *arg, int syslog_level, const char *text);
+
+/*
+ * Register a close function for Kafka handles, called when the process ends
+ * (before_shmem_exit) however it ends.  One per worker.  If it returns false
+ * the process leaves by _exit(1) after PostgreSQL's own clean-up is done.
+ */
+extern void worker_on_exit(bool (*close_handles) (void));
+
+#endif							/* WORKER_H */

@@ -1,0 +1,125 @@
+/*-------------------------------------------------------------------------
+ *
+ * frames.c
+ *	  Buffers of bytes under way, and the frames at their heads.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "frames.h"
+
+void
+die(const char *what)
+{
+	fprintf(stderr, "kafka_proxy: %s: %s\n", what, strerror(errno));
+	exit(1);
+}
+
+size_t
+buffer_len(const Buffer *buffer)
+{
+	return buffer->end - buffer->start;
+}
+
+void
+buffer_add(Buffer *buffer, const char *data, size_t len)
+{
+	if (buffer->start > 0 && buffer->end + len > buffer->size)
+	{
+		memmove(buffer->data, buffer->data + buffer->start, buffer_len(buffer));
+		buffer->end -= buffer->start;
+		buffer->start = 0;
+	}
+	if (buffer->end + len > buffer->size)
+	{
+		buffer->size = (buffer->end + len) * 2;
+		buffer->data = realloc(buffer->data, buffer->size);
+		if (buffer->data == NULL)
+			die("out of memory");
+	}
+	memcpy(buffer->data + buffer->end, data, len);
+	buffer->end += len;
+}
+
+void
+buffer_take(Buffer *buffer, size_t len)
+{
+	buffer->start += len;
+	if (buffer->start == buffer->end)
+		buffer->start = buffer->end = 0;
+}
+
+void
+buffer_free(Buffer *buffer)
+{
+	free(buffer->data);
+	memset(buffer, 0, sizeof(*buffer));
+}
+
+bool
+buffer_read(Buffer *buffer, int fd)
+{
+	char		chunk[65536];
+	ssize_t		n = recv(fd, chunk, sizeof(chunk), MSG_DONTWAIT);
+
+	if (n > 0)
+		buffer_add(buffer, chunk, (size_t) n);
+	return n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR));
+}
+
+bool
+buffer_write(Buffer *buffer, int fd)
+{
+	ssize_t		n;
+
+	if (buffer_len(buffer) == 0)
+		return true;
+	n = send(fd, buffer->data + buffer->start, buffer_len(buffer),
+			 MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (n > 0)
+		buffer_take(buffer, (size_t) n);
+	return n >= 0 || errno == EAGAIN || errno == EINTR;
+}
+
+int16_t
+get_int16(const char *at)
+{
+	uint16_t	value;
+
+	memcpy(&value, at, sizeof(value));
+	return (int16_t) ntohs(value);
+}
+
+int32_t
+get_int32(const char *at)
+{
+	uint32_t	value;
+
+	memcpy(&value, at, sizeof(value));
+	return (int32_t) ntohl(value);
+}
+
+const char *
+frame_at_head(const Buffer *buffer, size_t least, size_t *len, bool *broken)
+{
+	const char *head = buffer->data + buffer->start;
+	int32_t		size;
+
+	*broken = false;
+	if (buffer_len(buffer) < 4)
+		return NULL;
+	size = get_int32(head);
+	if (size < (int32_t) least || size > FRAME_LIMIT)
+	{
+		*broken = true;
+		return NULL;
+	}
+	*len = (size_t) size + 4;
+	return buffer_len(buffer) >= *len ? head : NULL;
+}

@@ -1,0 +1,584 @@
+/*-------------------------------------------------------------------------
+ *
+ * smoke_kafka.c
+ *	  src/kafka against a real broker: smoke_kafka bootstrap-servers
+ *
+ * Makes topics with names of its own (process id and time), never touches
+ * others, prints TAP.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include <poll.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "kafka/kafka.h"
+#include "tap.h"
+
+#define SLICE_MS 100
+#define MAX_TURNS 300
+
+static char events_topic[64];
+static char progress_topic[64];
+static char transactional_id[64];
+static char group_id[64];
+static const char *bootstrap;
+
+static KafkaProperties *
+properties(void)
+{
+	KafkaProperties *props = kafka_properties_new();
+	KafkaError	error = {0};
+
+	if (!kafka_properties_set(props, "bootstrap.servers", bootstrap, &error))
+		printf("# %s\n", error.message);
+	return props;
+}
+
+static void
+show_log(void *arg, int level, const char *text)
+{
+	(void) arg;
+	printf("# log %d: %s\n", level, text);
+}
+
+static int64_t
+now_us(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t) now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+/* ------------------------------------------------------------------------
+ * Producers
+ * ------------------------------------------------------------------------
+ */
+static KafkaProducer *
+open_producer(const char *id)
+{
+	KafkaProducerOptions options = {
+		.transactional_id = id,
+		.compression = "lz4",
+		.transaction_timeout_ms = 30000,
+		.max_message_bytes = 2 * 1024 * 1024,
+		.queue_bytes = 64 * 1024 * 1024,
+		.queue_messages = 200000,
+		.log = show_log
+	};
+	KafkaProperties *props = properties();
+	KafkaError	error = {0};
+	KafkaProducer *producer = kafka_producer_open(props, &options, &error);
+
+	kafka_properties_free(props);
+	if (producer == NULL)
+		printf("# %s\n", error.message);
+	return producer;
+}
+
+static KafkaOutcome
+init(KafkaProducer *producer)
+{
+	KafkaError	error = {0};
+	KafkaOutcome outcome = KAFKA_PENDING;
+	int			turn;
+
+	for (turn = 0; turn < MAX_TURNS && outcome == KAFKA_PENDING; turn++)
+		outcome = kafka_producer_init(producer, SLICE_MS, &error);
+	if (outcome != KAFKA_OK)
+		printf("# init: %s: %s\n", kafka_outcome_name(outcome), error.message);
+	return outcome;
+}
+
+static KafkaOutcome
+commit(KafkaProducer *producer)
+{
+	KafkaError	error = {0};
+	KafkaOutcome outcome = KAFKA_PENDING;
+	int			turn;
+
+	for (turn = 0; turn < MAX_TURNS && outcome == KAFKA_PENDING; turn++)
+		outcome = kafka_producer_commit(producer, SLICE_MS, &error);
+	if (outcome != KAFKA_OK)
+		printf("# commit: %s: %s\n", kafka_outcome_name(outcome),
+			   error.message);
+	return outcome;
+}
+
+static KafkaOutcome
+look_up(KafkaProducer *producer, const char *topic, KafkaTopicInfo *info)
+{
+	KafkaError	error = {0};
+	KafkaOutcome outcome = KAFKA_PENDING;
+	int			turn;
+
+	for (turn = 0; turn < MAX_TURNS && outcome == KAFKA_PENDING; turn++)
+		outcome = kafka_producer_topic(producer, topic, SLICE_MS, 5000, info,
+									   &error);
+	if (outcome != KAFKA_OK)
+		printf("# topic: %s: %s\n", kafka_outcome_name(outcome),
+			   error.message);
+	return outcome;
+}
+
+static KafkaOutcome
+create(KafkaProducer *producer, const char *topic, int partitions,
+	   const KafkaConfigEntry *config, int n_config)
+{
+	KafkaError	error = {0};
+	KafkaOutcome outcome = KAFKA_PENDING;
+	int			turn;
+
+	for (turn = 0; turn < MAX_TURNS && outcome == KAFKA_PENDING; turn++)
+		outcome = kafka_admin_create_topic(producer, topic, partitions, -1,
+										   config, n_config, SLICE_MS, &error);
+	if (outcome != KAFKA_OK)
+		printf("# create: %s: %s\n", kafka_outcome_name(outcome),
+			   error.message);
+	return outcome;
+}
+
+static KafkaOutcome
+send(KafkaProducer *producer, const char *topic, int partition,
+	 const char *key, const void *value, size_t value_len, uint64_t tag)
+{
+	KafkaHeader header = {"id", "0123456789abcdef", 16};
+	KafkaRecord record = {
+		.topic = topic,
+		.partition = partition,
+		.key = key,
+		.key_len = key != NULL ? strlen(key) : 0,
+		.value = value,
+		.value_len = value_len,
+		.headers = &header,
+		.n_headers = 1,
+		.tag = tag
+	};
+	KafkaError	error = {0};
+	KafkaOutcome outcome = kafka_producer_send(producer, &record, &error);
+
+	if (outcome != KAFKA_OK && outcome != KAFKA_PENDING)
+		printf("# send: %s: %s\n", kafka_outcome_name(outcome), error.message);
+	return outcome;
+}
+
+/* ------------------------------------------------------------------------
+ * The progress record
+ * ------------------------------------------------------------------------
+ */
+static KafkaOutcome
+read_last(const char *topic, const char *key, bool stable, int max_turns,
+		  KafkaLastRecord *record)
+{
+	KafkaProperties *props = properties();
+	KafkaError	error = {0};
+	KafkaLastRead *read;
+	KafkaOutcome outcome = KAFKA_PENDING;
+	int64_t		started = now_us();
+	int			turn;
+
+	memset(record, 0, sizeof(*record));
+	read = kafka_last_open(props, topic, key, stable, show_log, NULL, &error);
+	kafka_properties_free(props);
+	for (turn = 0; turn < max_turns && outcome == KAFKA_PENDING; turn++)
+		outcome = kafka_last_poll(read, SLICE_MS, record, &error);
+	if (outcome != KAFKA_OK)
+		printf("# last: %s: %s\n", kafka_outcome_name(outcome), error.message);
+	printf("# last record in %.1f ms\n", (double) (now_us() - started) / 1000);
+	ok(kafka_last_close(read), "the last-record reader closes");
+	return outcome;
+}
+
+static void
+check_last(const char *topic, const char *key, bool stable,
+		   const char *expected)
+{
+	KafkaLastRecord record;
+
+	is_int(read_last(topic, key, stable, MAX_TURNS, &record), KAFKA_OK,
+		   stable ? "stable read is complete" : "advisory read is complete");
+	ok(record.topic_exists, "the topic exists");
+	if (expected == NULL)
+		ok(!record.found, "there is no record for the key");
+	else
+		is_text(record.value, expected, "the newest record is read");
+	free(record.value);
+}
+
+/* ------------------------------------------------------------------------
+ * Steps
+ * ------------------------------------------------------------------------
+ */
+static void
+check_topics(KafkaProducer *producer)
+{
+	KafkaConfigEntry compact[] = {{"cleanup.policy", "compact"}};
+	KafkaConfigEntry small[] = {{"max.message.bytes", "1000000"}};
+	KafkaConfigEntry wrong[] = {{"no.such.setting", "x"}};
+	KafkaTopicInfo info;
+	KafkaVerification verification = KAFKA_VERIFICATION_UNKNOWN;
+	KafkaOutcome outcome = KAFKA_PENDING;
+	KafkaError	error = {0};
+	char		value[64] = "";
+	int			turn;
+
+	is_int(look_up(producer, events_topic, &info), KAFKA_OK,
+		   "a missing topic is looked up");
+	ok(!info.exists, "a missing topic does not exist, nor does asking make it");
+	is_int(look_up(producer, events_topic, &info), KAFKA_OK, "and again");
+	ok(!info.exists, "still missing");
+
+	is_int(create(producer, events_topic, 3, small, 1), KAFKA_OK,
+		   "topic of events created");
+	is_int(create(producer, events_topic, 3, small, 1), KAFKA_OK,
+		   "creating it twice is no error");
+	is_int(create(producer, progress_topic, 1, compact, 1), KAFKA_OK,
+		   "progress topic created");
+	is_int(create(producer, "smoke-wrong", 1, wrong, 1), KAFKA_MISCONFIGURED,
+		   "a wrong topic setting is a matter for a person");
+
+	is_int(look_up(producer, events_topic, &info), KAFKA_OK,
+		   "topic of events looked up");
+	ok(info.exists && info.partitions == 3, "it has 3 partitions");
+	is_int(look_up(producer, progress_topic, &info), KAFKA_OK,
+		   "progress topic looked up");
+	ok(info.exists && info.partitions == 1, "it has 1 partition");
+	is_int(look_up(producer, "not a topic name", &info), KAFKA_MISCONFIGURED,
+		   "an illegal topic name is misconfigured");
+
+	for (turn = 0; turn < MAX_TURNS && outcome == KAFKA_PENDING; turn++)
+		outcome = kafka_admin_verification(producer, SLICE_MS, &verification,
+										   &error);
+	is_int(outcome, KAFKA_OK, "the broker is asked for verification");
+	is_int(verification, KAFKA_VERIFIES, "the broker verifies");
+
+	outcome = KAFKA_PENDING;
+	for (turn = 0; turn < MAX_TURNS && outcome == KAFKA_PENDING; turn++)
+		outcome = kafka_admin_topic_config(producer, progress_topic,
+										   "cleanup.policy", SLICE_MS, value,
+										   sizeof(value), &error);
+	is_int(outcome, KAFKA_OK, "a topic's setting is asked for");
+	is_text(value, "compact", "cleanup.policy is compact");
+	ok(kafka_producer_cluster_id(producer) != NULL &&
+	   kafka_producer_cluster_id(producer)[0] != '\0', "the cluster has an id");
+}
+
+static void
+check_transactions(KafkaProducer *producer)
+{
+	KafkaError	error = {0};
+	char		text[64];
+	int			i;
+	int			n;
+
+	for (n = 1; n <= 3; n++)
+	{
+		int64_t		started = now_us();
+
+		is_int(kafka_producer_begin(producer, &error), KAFKA_OK, "begin");
+		for (i = 0; i < 100; i++)
+		{
+			snprintf(text, sizeof(text), "event %d.%d", n, i);
+			if (send(producer, events_topic, i % 3, "key", text, strlen(text),
+					 (uint64_t) i) != KAFKA_OK)
+				ok(false, "send");
+		}
+		send(producer, events_topic, 0, "gone", NULL, 0, 100);
+		send(producer, events_topic, 0, "empty", "", 0, 101);
+		snprintf(text, sizeof(text), "progress %d", n);
+		send(producer, progress_topic, 0, "relay", text, strlen(text), 102);
+		is_int(kafka_producer_enqueued(producer), 103, "103 enqueued");
+		is_int(commit(producer), KAFKA_OK, "commit");
+		printf("# transaction in %.1f ms\n",
+			   (double) (now_us() - started) / 1000);
+		ok(!kafka_producer_tainted(producer), "not tainted");
+	}
+}
+
+/* The last transaction stays open until another producer aborts it. */
+static void
+leave_open(KafkaProducer *producer)
+{
+	KafkaError	error = {0};
+	KafkaLastRecord record;
+	int			turn;
+
+	is_int(kafka_producer_begin(producer, &error), KAFKA_OK, "begin");
+	send(producer, events_topic, 0, "key", "aborted", 7, 1);
+	send(producer, progress_topic, 0, "relay", "aborted", 7, 2);
+	is_int(kafka_producer_flush(producer, 5000, &error), KAFKA_OK,
+		   "delivered, not committed");
+	for (turn = 0; turn < 3; turn++)
+		kafka_producer_poll(producer);
+
+	check_last(progress_topic, "relay", false, "progress 3");
+	is_int(read_last(progress_topic, "relay", true, 5, &record),
+		   KAFKA_PENDING, "stable read waits while a transaction is open");
+}
+
+static void
+check_fencing(KafkaProducer *old)
+{
+	KafkaProducer *new = open_producer(transactional_id);
+	KafkaError	error = {0};
+	KafkaTopicInfo info;
+
+	is_int(init(new), KAFKA_OK, "a second producer of the same id starts");
+	check_last(progress_topic, "relay", true, "progress 3");
+	check_last(progress_topic, "nobody", true, NULL);
+	is_int(commit(old), KAFKA_FENCED, "the first is fenced at its commit");
+	ok(kafka_producer_close(old), "the fenced producer closes");
+
+	look_up(new, progress_topic, &info);
+	is_int(kafka_producer_begin(new, &error), KAFKA_OK, "begin");
+	send(new, progress_topic, 0, "relay", "progress 4", 10, 1);
+	is_int(commit(new), KAFKA_OK, "the second commits");
+	ok(kafka_producer_close(new), "the second producer closes");
+	check_last(progress_topic, "relay", true, "progress 4");
+}
+
+static void
+check_refusal(void)
+{
+	size_t		size = 1500000;
+	char	   *large = malloc(4 * size);
+	KafkaProducer *producer = open_producer(transactional_id);
+	KafkaError	error = {0};
+	KafkaTopicInfo info;
+	size_t		i;
+
+	/* Not compressible, or the topic's limit would not be met. */
+	srandom(1);
+	for (i = 0; i < 4 * size; i++)
+		large[i] = (char) random();
+
+	is_int(init(producer), KAFKA_OK, "init");
+	look_up(producer, events_topic, &info);
+	kafka_producer_begin(producer, &error);
+	send(producer, events_topic, 0, "key", "small", 5, 41);
+	send(producer, events_topic, 1, "key", large, size, 42);
+	is_int(commit(producer), KAFKA_REFUSED,
+		   "a record over the topic's limit is refused");
+	is_int(kafka_producer_refused_tag(producer), 42, "and named by its tag");
+	ok(kafka_producer_close(producer), "the refused producer closes");
+
+	producer = open_producer(transactional_id);
+	is_int(init(producer), KAFKA_OK, "init");
+	look_up(producer, events_topic, &info);
+	kafka_producer_begin(producer, &error);
+	send(producer, events_topic, 0, "key", "small", 5, 41);
+	is_int(send(producer, events_topic, 1, "key", large, 4 * size, 43),
+		   KAFKA_REFUSED, "a record over the client's limit is refused locally");
+	is_int(commit(producer), KAFKA_REFUSED, "and so is the commit");
+	is_int(kafka_producer_refused_tag(producer), 43, "with its tag");
+	ok(kafka_producer_close(producer), "closes with an open transaction");
+	free(large);
+}
+
+static void
+check_idempotent(void)
+{
+	KafkaProducer *producer = open_producer(NULL);
+	KafkaError	error = {0};
+	KafkaTopicInfo info;
+	KafkaOutcome outcome = KAFKA_PENDING;
+	int			turn;
+
+	is_int(init(producer), KAFKA_OK, "init without transactions");
+	look_up(producer, events_topic, &info);
+	is_int(kafka_producer_begin(producer, &error), KAFKA_OK, "begin");
+	send(producer, events_topic, 2, NULL, "no key", 6, 1);
+	for (turn = 0; turn < MAX_TURNS && outcome == KAFKA_PENDING; turn++)
+		outcome = kafka_producer_flush(producer, SLICE_MS, &error);
+	is_int(outcome, KAFKA_OK, "flush");
+	ok(kafka_producer_close(producer), "closes");
+}
+
+static void
+wait_readable(int fd)
+{
+	struct pollfd wait = {fd, POLLIN, 0};
+
+	if (poll(&wait, 1, 5000) == 0)
+		ok(false, "nothing came within 5 s");
+}
+
+static void
+check_message(const KafkaItem *item, int *tombstones, int *empties,
+			  int *aborted)
+{
+	KafkaHeader header;
+
+	if (item->value == NULL)
+		(*tombstones)++;
+	else if (item->value_len == 0)
+		(*empties)++;
+	else if (item->value_len == 7 && memcmp(item->value, "aborted", 7) == 0)
+		(*aborted)++;
+	if (!kafka_item_header(item, 0, &header) ||
+		strcmp(header.name, "id") != 0 || header.value_len != 16 ||
+		kafka_item_header(item, 1, &header))
+		ok(false, "header of offset %lld", (long long) item->offset);
+	if (item->timestamp_ms <= 0)
+		ok(false, "timestamp");
+}
+
+static int
+read_all(KafkaReader *reader, KafkaPosition *positions)
+{
+	int			ends = 0;
+	int			messages = 0;
+	int			tombstones = 0;
+	int			empties = 0;
+	int			aborted = 0;
+
+	while (ends < 3)
+	{
+		KafkaItem	item;
+
+		kafka_reader_next(reader, &item);
+		if (item.kind == KAFKA_ITEM_NONE)
+			wait_readable(kafka_reader_fd(reader));
+		else if (item.kind == KAFKA_ITEM_MESSAGE)
+		{
+			messages++;
+			check_message(&item, &tombstones, &empties, &aborted);
+		}
+		else if (item.kind == KAFKA_ITEM_END)
+		{
+			ends++;
+			positions[item.partition].offset = item.offset;
+		}
+		else
+			ok(false, "item %d: %s", item.kind, item.error.message);
+		kafka_reader_release(&item);
+	}
+	is_int(tombstones, 3, "3 tombstones");
+	is_int(empties, 3, "3 empty values");
+	is_int(aborted, 0, "nothing of an aborted transaction");
+	return messages;
+}
+
+static KafkaOutcome
+show(KafkaReader *reader, const KafkaPosition *positions, int n,
+	 const char *metadata)
+{
+	KafkaError	error = {0};
+	KafkaOutcome outcome;
+	KafkaItem	item;
+
+	for (;;)
+	{
+		outcome = kafka_reader_show_offsets(reader, positions, n, metadata,
+											&error);
+		if (outcome != KAFKA_PENDING)
+			break;
+		wait_readable(kafka_reader_fd(reader));
+		kafka_reader_next(reader, &item);
+		kafka_reader_release(&item);
+	}
+	if (outcome != KAFKA_OK)
+		printf("# show: %s: %s\n", kafka_outcome_name(outcome), error.message);
+	return outcome;
+}
+
+static void
+check_lost(KafkaReader *reader)
+{
+	KafkaPosition beyond = {events_topic, 0, 1000000};
+	KafkaError	error = {0};
+	KafkaItem	item;
+
+	is_int(kafka_reader_assign(reader, &beyond, 1, &error), KAFKA_OK,
+		   "assigned beyond the end");
+	for (;;)
+	{
+		kafka_reader_next(reader, &item);
+		if (item.kind != KAFKA_ITEM_NONE)
+			break;
+		wait_readable(kafka_reader_fd(reader));
+	}
+	is_int(item.kind, KAFKA_ITEM_LOST, "an offset out of range is lost");
+	printf("# %s\n", item.error.message);
+	kafka_reader_release(&item);
+}
+
+static void
+check_reader(void)
+{
+	KafkaReaderOptions options = {
+		.group_id = group_id,
+		.queue_bytes = 32 * 1024 * 1024,
+		.log = show_log
+	};
+	KafkaPosition positions[3];
+	KafkaProperties *props = properties();
+	KafkaError	error = {0};
+	KafkaReader *reader = kafka_reader_open(props, &options, &error);
+	int			i;
+
+	kafka_properties_free(props);
+	for (i = 0; i < 3; i++)
+	{
+		positions[i].topic = events_topic;
+		positions[i].partition = i;
+		positions[i].offset = KAFKA_OFFSET_BEGINNING;
+	}
+	is_int(kafka_reader_assign(reader, positions, 3, &error), KAFKA_OK,
+		   "assigned");
+	is_int(read_all(reader, positions), 3 * 102 + 1, "every committed record");
+	ok(kafka_reader_high_watermark(reader, events_topic, 0) ==
+	   positions[0].offset, "the end is the high watermark");
+
+	is_int(show(reader, positions, 3, "ours"), KAFKA_OK, "offsets are shown");
+	is_int(show(reader, positions, 3, "ours"), KAFKA_OK, "and once more");
+	is_int(show(reader, positions, 3, "another"), KAFKA_REFUSED,
+		   "offsets that are not ours are never written over");
+
+	for (i = 0; i < 3; i++)
+		positions[i].offset = KAFKA_OFFSET_BEGINNING;
+	is_int(kafka_reader_assign(reader, positions, 3, &error), KAFKA_OK,
+		   "assigned again from the beginning");
+	is_int(read_all(reader, positions), 3 * 102 + 1, "the same records again");
+	check_lost(reader);
+	ok(kafka_reader_close(reader), "the reader closes");
+}
+
+int
+main(int argc, char **argv)
+{
+	KafkaProducer *producer;
+
+	if (argc != 2)
+	{
+		fprintf(stderr, "usage: smoke_kafka bootstrap-servers\n");
+		return 2;
+	}
+	bootstrap = argv[1];
+	snprintf(events_topic, sizeof(events_topic), "smoke-%ld-%d-events",
+			 (long) time(NULL), (int) getpid());
+	snprintf(progress_topic, sizeof(progress_topic), "smoke-%ld-%d-progress",
+			 (long) time(NULL), (int) getpid());
+	snprintf(transactional_id, sizeof(transactional_id), "smoke-%ld-%d",
+			 (long) time(NULL), (int) getpid());
+	snprintf(group_id, sizeof(group_id), "smoke-%ld-%d-group",
+			 (long) time(NULL), (int) getpid());
+
+	producer = open_producer(transactional_id);
+	ok(producer != NULL, "producer opened");
+	check_topics(producer);
+	is_int(init(producer), KAFKA_OK, "init");
+	ok(!kafka_producer_tainted(producer), "not tainted after init");
+	check_last(progress_topic, "relay", true, NULL);
+	check_transactions(producer);
+	check_last(progress_topic, "relay", false, "progress 3");
+	leave_open(producer);
+	check_fencing(producer);
+	check_refusal();
+	check_idempotent();
+	check_reader();
+	return done_testing();
+}
