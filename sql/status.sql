@@ -124,3 +124,6 @@ BEGIN
     END IF;
 END
 $warn$;
+
+-- a worker that waits for the extension looks again at once
+SELECT outbox.wake();

@@ -13,6 +13,7 @@
 #define BACKOFF_FIRST_MS	100
 #define BACKOFF_MOST_MS		5000
 #define INIT_DEADLINE_MS	60000
+#define TROUBLE_AFTER_MS	2000	/* of an action that is still pending */
 #define FENCED_PAUSE_MS		2000
 #define FENCED_MOST			5
 
@@ -439,10 +440,14 @@ pending(RelayMachine *machine, RelayAction action, const RelayResult *result,
 	int64_t		allowed = action == ACT_COMMIT ?
 		machine->limits.transaction_timeout_ms + 5000 : INIT_DEADLINE_MS;
 
-	if (result->message != NULL && result->message[0] != '\0')
-		copy_text(machine->trouble, sizeof(machine->trouble), result->message);
 	if (!overdue(machine, now, allowed))
+	{
+		/* a connection being made is no trouble yet */
+		if (now - (machine->deadline - allowed) >= TROUBLE_AFTER_MS &&
+			result->message != NULL && result->message[0] != '\0')
+			copy_text(machine->trouble, sizeof(machine->trouble), result->message);
 		return;
+	}
 	if (action == ACT_COMMIT)
 		halve(machine, machine->pending_events);
 	late.outcome = action == ACT_COMMIT ? DONE_UNCERTAIN : DONE_UNREACHABLE;

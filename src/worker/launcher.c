@@ -15,8 +15,12 @@
  */
 #include "postgres.h"
 
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
 #include "access/xact.h"
-#include "commands/dbcommands.h"
+#include "catalog/pg_database.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -29,6 +33,8 @@
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "worker/worker.h"
 
@@ -117,6 +123,32 @@ read_settings(void)
 	want(setting_report_databases, 'p');
 }
 
+/*
+ * The oid of a database, InvalidOid if there is none.  A sequential scan, as
+ * autovacuum's launcher does: without a database there is no pg_class from
+ * which an index of pg_database could be opened.
+ */
+static Oid
+find_database(const char *name)
+{
+	Relation	rel = table_open(DatabaseRelationId, AccessShareLock);
+	TableScanDesc scan = table_beginscan_catalog(rel, 0, NULL);
+	HeapTuple	tuple;
+	Oid			oid = InvalidOid;
+
+	while (HeapTupleIsValid(tuple = heap_getnext(scan, ForwardScanDirection)))
+	{
+		Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
+
+		if (database->datallowconn &&
+			strcmp(NameStr(database->datname), name) == 0)
+			oid = database->oid;
+	}
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return oid;
+}
+
 static bool
 start_worker(Wanted *wanted)
 {
@@ -188,7 +220,7 @@ look_after(Wanted *wanted)
 			wanted->delay_ms = 0;
 	}
 
-	wanted->oid = get_database_oid(wanted->database, true);
+	wanted->oid = find_database(wanted->database);
 	wanted->delay_ms = wanted->delay_ms == 0 ? RESTART_FIRST_MS :
 		Min(wanted->delay_ms * 2,
 			OidIsValid(wanted->oid) ? RESTART_MOST_MS : LOOK_AGAIN_MOST_MS);
@@ -238,6 +270,7 @@ carshop_launcher_main(Datum arg)
 
 		SetCurrentStatementStartTimestamp();
 		StartTransactionCommand();
+		(void) GetTransactionSnapshot();
 		foreach(lc, wanted_workers)
 		{
 			long		wait = look_after(lfirst(lc));

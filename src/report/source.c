@@ -1,0 +1,385 @@
+/*-------------------------------------------------------------------------
+ *
+ * source.c
+ *	  What the reporter reads from: topics, their partitions, the Kafka handle.
+ *
+ * Nothing is ever skipped silently (DESIGN, I13).  A partition whose offset is
+ * out of range stops.  Before reading goes on after a start, the newest
+ * message read before is read once more and compared with its digest: a topic
+ * that was made anew, and is longer than our offset already, is found by that.
+ * A cluster with another id stops everything.
+ *
+ * Memory: the partitions live in the source's context.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "report/source.h"
+#include "settings.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "worker/worker.h"
+
+/* Topics are asked for again after this time, for new partitions. */
+#define LOOK_AGAIN_MS		30000
+
+/* A question to the brokers: first slice, longest slice, patience. */
+#define LOOK_SLICE_MS		100
+#define LOOK_MAX_MS			1000
+
+Source *
+source_create(MemoryContext parent)
+{
+	Source	   *source = MemoryContextAllocZero(parent, sizeof(Source));
+
+	source->context = AllocSetContextCreate(parent, "carshop_outbox source",
+											ALLOCSET_DEFAULT_SIZES);
+	source->state = SOURCE_WAITING;
+	return source;
+}
+
+void
+source_trouble(Source *source, SourceState state, const char *message,
+			const char *remedy)
+{
+	source->state = state;
+	strlcpy(source->trouble.message, message,
+			sizeof(source->trouble.message));
+	strlcpy(source->trouble.remedy, remedy != NULL ? remedy : "",
+			sizeof(source->trouble.remedy));
+	source->trouble.at = GetCurrentTimestamp();
+	worker_log_change(true, message, remedy);
+}
+
+static void
+clear_trouble(Source *source)
+{
+	source->state = SOURCE_READING;
+	if (source->trouble.message[0] == '\0')
+		return;
+	memset(&source->trouble, 0, sizeof(source->trouble));
+	worker_log_change(false, "the trouble is over, reading goes on", NULL);
+}
+
+/* Ask again after a while that grows. */
+void
+source_look_later(Source *source)
+{
+	Backoff		backoff;
+
+	backoff.attempts = source->attempts;
+	source->look_at =
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+									backoff_next_ms(&backoff));
+	source->attempts = backoff.attempts;
+}
+
+/* ------------------------------------------------------------------------
+ * The handle
+ * ------------------------------------------------------------------------
+ */
+
+bool
+source_open(Source *source, const char *group_id)
+{
+	KafkaReaderOptions options;
+	KafkaProperties *props;
+	KafkaError	error;
+
+	if (source->reader != NULL)
+		return true;
+
+	memset(&error, 0, sizeof(error));
+	memset(&options, 0, sizeof(options));
+	options.group_id = group_id;
+	options.queue_bytes = (size_t) setting_worker_memory * 1024 / 2;
+	options.log = worker_kafka_log;
+
+	props = worker_kafka_properties(&error);
+	if (props != NULL)
+	{
+		source->reader = kafka_reader_open(props, &options, &error);
+		kafka_properties_free(props);
+	}
+	if (source->reader == NULL)
+	{
+		source_trouble(source, SOURCE_STOPPED, error.message,
+					"correct carshop_outbox.brokers or the file that carshop_outbox.kafka_config_file names, then SELECT pg_reload_conf();");
+		return false;
+	}
+	source->cluster_id[0] = '\0';
+	source->look_at = 0;
+	source->attempts = 0;
+	source->assign_needed = true;
+	for (int i = 0; i < source->n; i++)
+	{
+		source->partitions[i].there = false;
+		source->partitions[i].at_end = false;
+		source->partitions[i].checking =
+			source->partitions[i].position.last_offset >= 0;
+	}
+	return true;
+}
+
+bool
+source_close(Source *source)
+{
+	KafkaReader *reader = source->reader;
+
+	if (reader == NULL)
+		return true;
+	kafka_reader_release(&source->item);
+	source->reader = NULL;
+	return kafka_reader_close(reader);
+}
+
+/* ------------------------------------------------------------------------
+ * Partitions
+ * ------------------------------------------------------------------------
+ */
+
+SourcePartition *
+source_find(Source *source, const char *topic, int partition)
+{
+	for (int i = 0; i < source->n; i++)
+	{
+		Position   *position = &source->partitions[i].position;
+
+		if (position->partition == partition &&
+			strcmp(position->topic, topic) == 0)
+			return &source->partitions[i];
+	}
+	return NULL;
+}
+
+static bool
+is_wanted(List *topics, const char *topic)
+{
+	ListCell   *cell;
+
+	foreach(cell, topics)
+	{
+		if (strcmp(lfirst(cell), topic) == 0)
+			return true;
+	}
+	return false;
+}
+
+static void
+start_partition(SourcePartition *partition, const Position *position)
+{
+	PartitionReport *stats = &partition->stats;
+
+	memset(partition, 0, sizeof(*partition));
+	partition->position = *position;
+	partition->checking = position->last_offset >= 0;
+	partition->lost_stored = position->lost;
+	strlcpy(stats->topic, position->topic, sizeof(stats->topic));
+	stats->partition = position->partition;
+	stats->high_watermark = -1;
+}
+
+void
+source_load(Source *source)
+{
+	List	   *topics = settings_split(setting_report_topics);
+	SourcePartition *fresh;
+	Position   *rows;
+	int			n_rows;
+	int			n = 0;
+
+	rows = progress_load(&n_rows);
+	fresh = MemoryContextAllocZero(source->context,
+								   sizeof(SourcePartition) * Max(n_rows, 1));
+	for (int i = 0; i < n_rows; i++)
+	{
+		SourcePartition *known = source_find(source, rows[i].topic,
+												rows[i].partition);
+
+		if (!is_wanted(topics, rows[i].topic))
+			continue;
+		if (known != NULL && known->position.stored == rows[i].stored &&
+			known->position.lost == rows[i].lost &&
+			(rows[i].cluster_id[0] == '\0') ==
+			(known->position.cluster_id[0] == '\0'))
+			fresh[n] = *known;
+		else
+		{
+			start_partition(&fresh[n], &rows[i]);
+			if (known != NULL)
+				fresh[n].there = known->there;
+			source->assign_needed = true;
+		}
+		n++;
+	}
+	if (n != source->n)
+		source->assign_needed = true;
+	if (source->partitions != NULL)
+		pfree(source->partitions);
+	source->partitions = fresh;
+	source->n = n;
+	for (int i = 0; i < n; i++)
+	{
+		fresh[i].log.topic = fresh[i].position.topic;
+		fresh[i].log.partition = fresh[i].position.partition;
+	}
+}
+
+/* Other brokers than those that the offsets belong to? */
+static bool
+check_cluster(Source *source)
+{
+	const char *id = kafka_reader_cluster_id(source->reader);
+
+	if (id == NULL)
+		return true;
+	strlcpy(source->cluster_id, id, sizeof(source->cluster_id));
+	for (int i = 0; i < source->n; i++)
+	{
+		Position   *position = &source->partitions[i].position;
+
+		if (position->cluster_id[0] == '\0' ||
+			strcmp(position->cluster_id, source->cluster_id) == 0)
+			continue;
+		source_trouble(source, SOURCE_STOPPED,
+					psprintf("the brokers belong to Kafka cluster \"%s\", the stored offsets to cluster \"%s\"",
+							 source->cluster_id, position->cluster_id),
+					psprintf("correct carshop_outbox.brokers, or say where to go on in the new cluster: SELECT report.seek(topic, partition, -2) FROM report.progress WHERE cluster_id = %s;",
+							 quote_literal_cstr(position->cluster_id)));
+		return false;
+	}
+	return true;
+}
+
+/* One topic, with the worker's interrupts served in between. */
+static KafkaOutcome
+look_up(Source *source, const char *topic, KafkaTopicInfo *info,
+		KafkaError *error)
+{
+	KafkaOutcome outcome;
+
+	for (;;)
+	{
+		outcome = kafka_reader_topic(source->reader, topic, LOOK_SLICE_MS,
+									 LOOK_MAX_MS, info, error);
+		if (outcome != KAFKA_PENDING)
+			return outcome;
+		if (worker_check() != 0)
+			return KAFKA_PENDING;	/* settings have changed */
+	}
+}
+
+/* A topic that the brokers know has this many partitions. */
+static bool
+note_topic(Source *source, const char *topic, int partitions)
+{
+	bool		unknown = false;
+
+	for (int i = 0; i < partitions; i++)
+	{
+		SourcePartition *partition = source_find(source, topic, i);
+
+		if (partition == NULL)
+		{
+			Position   *position = palloc0(sizeof(Position));
+
+			strlcpy(position->topic, topic, TOPIC_SIZE);
+			position->partition = i;
+			source->found = lappend(source->found, position);
+			unknown = true;
+		}
+		else if (!partition->there)
+		{
+			partition->there = true;
+			source->assign_needed = true;
+		}
+	}
+	return unknown;
+}
+
+bool
+source_look(Source *source)
+{
+	List	   *topics = settings_split(setting_report_topics);
+	KafkaOutcome worst = KAFKA_OK;
+	bool		unknown = false;
+	char		message[SHARED_TEXT] = "";
+	char		remedy[SHARED_TEXT] = "";
+	ListCell   *cell;
+
+	source->found = NIL;
+	foreach(cell, topics)
+	{
+		const char *topic = lfirst(cell);
+		KafkaTopicInfo info;
+		KafkaError	error;
+		KafkaOutcome outcome;
+
+		memset(&error, 0, sizeof(error));
+		outcome = look_up(source, topic, &info, &error);
+		if (outcome == KAFKA_OK && !info.exists)
+		{
+			outcome = KAFKA_TROUBLE;
+			snprintf(error.message, sizeof(error.message),
+					 "topic \"%s\" does not exist", topic);
+			snprintf(remedy, sizeof(remedy),
+					 "publish an event or create the topic; reading starts by itself then");
+		}
+		if (outcome == KAFKA_OK)
+			unknown |= note_topic(source, topic, info.partitions);
+		else
+		{
+			if (message[0] == '\0')
+				strlcpy(message, error.message, sizeof(message));
+			worst = outcome;
+		}
+		if (outcome == KAFKA_UNREACHABLE || outcome == KAFKA_PENDING)
+			break;
+	}
+	if (topics == NIL)
+	{
+		strlcpy(message, "carshop_outbox.report_topics names no topic",
+				sizeof(message));
+		worst = KAFKA_TROUBLE;
+	}
+
+	if (worst != KAFKA_PENDING && worst != KAFKA_UNREACHABLE &&
+		!check_cluster(source))
+		return false;
+	if (worst == KAFKA_OK)
+	{
+		clear_trouble(source);
+		source->attempts = 0;
+		source->look_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													  LOOK_AGAIN_MS);
+		return unknown;
+	}
+	if (worst == KAFKA_UNREACHABLE)
+	{
+		strlcpy(remedy, "start Kafka, or correct carshop_outbox.brokers; reading goes on by itself",
+				sizeof(remedy));
+		for (int i = 0; i < source->n; i++)
+			source->partitions[i].at_end = false;
+	}
+	if (worst != KAFKA_PENDING)
+		source_trouble(source, SOURCE_WAITING, message, remedy);
+	source_look_later(source);
+	return unknown;
+}
+
+/* In a transaction: rows for the partitions that source_look() has found. */
+void
+source_add(Source *source)
+{
+	ListCell   *cell;
+
+	foreach(cell, source->found)
+	{
+		Position   *position = lfirst(cell);
+
+		progress_add(position->topic, position->partition);
+	}
+	source->look_at = 0;
+}

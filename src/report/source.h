@@ -1,0 +1,115 @@
+/*-------------------------------------------------------------------------
+ *
+ * source.h
+ *	  What the reporter reads from: topics, their partitions, the Kafka handle.
+ *
+ * Outside of transactions, except where said.  One source per process.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SOURCE_H
+#define SOURCE_H
+
+#include "postgres.h"
+
+#include "kafka/kafka.h"
+#include "report/batch.h"
+#include "report/event_log.h"
+#include "report/progress.h"
+#include "shared.h"
+
+typedef struct SourcePartition
+{
+	Position	position;
+	bool		there;			/* the broker knows it */
+	bool		checking;		/* the newest message is read again first */
+	bool		at_end;			/* all that was there has been read */
+	bool		lost_stored;	/* its row says that it has stopped */
+	LogSource	log;			/* counts of the batch under way */
+	PartitionReport stats;
+} SourcePartition;
+
+typedef enum SourceState
+{
+	SOURCE_READING,
+	SOURCE_WAITING,				/* for a broker or a topic: trouble says which */
+	SOURCE_STOPPED				/* until a person has acted */
+} SourceState;
+
+typedef struct Source
+{
+	MemoryContext context;
+	KafkaReader *reader;		/* NULL: closed */
+	KafkaItem	item;			/* released before the reader is closed */
+	char		cluster_id[64]; /* "": not known yet */
+	SourcePartition *partitions;
+	int			n;
+	SourceState state;
+	SharedTrouble trouble;
+	TimestampTz look_at;		/* when to ask for topics again; 0: at once */
+	int			attempts;		/* of asking, in vain */
+	List	   *found;			/* Positions without a row yet; see source_look() */
+	bool		assign_needed;
+	TimestampTz assigned_at;
+} Source;
+
+extern Source *source_create(MemoryContext parent);
+
+/* Open the Kafka handle if it is closed.  False: trouble says why not. */
+extern bool source_open(Source *source, const char *group_id);
+
+/* False: it did not end in time. */
+extern bool source_close(Source *source);
+
+/*
+ * Take the rows of report.progress (in a transaction).  What differs from
+ * what is known was changed by somebody: it counts, and is assigned anew.
+ */
+extern void source_load(Source *source);
+
+/*
+ * Ask the brokers for the topics of the setting report_topics.  True: there
+ * are partitions without a row yet, which source_add() makes in a transaction;
+ * then comes source_load().  What is found lives in the current memory context.
+ */
+extern bool source_look(Source *source);
+extern void source_add(Source *source);
+
+/* For source_read.c: trouble, and asking again soon. */
+extern void source_trouble(Source *source, SourceState state,
+						   const char *message, const char *remedy);
+extern void source_look_later(Source *source);
+extern SourcePartition *source_find(Source *source, const char *topic,
+									int partition);
+
+/* Assign what is there and not lost, if that has changed. */
+extern void source_assign(Source *source);
+
+/* Prove again that all is read: see source_current_since(). */
+extern void source_check_ends(Source *source);
+
+/*
+ * Add what waits to the batch, as far as it has room.  True: more may wait.
+ */
+extern bool source_collect(Source *source, EventBatch *batch, int max_events,
+						   Size max_bytes);
+
+/*
+ * When all partitions have been read to their ends: a time so that everything
+ * that stood in the topics then has been read.  0: not so.
+ */
+extern TimestampTz source_current_since(const Source *source);
+
+/* Remember the newest messages of the batch as the last ones read. */
+extern void source_mark(Source *source, const EventBatch *batch);
+
+/* Is there a position to be stored?  Store them; false: somebody moved one. */
+extern bool source_is_dirty(const Source *source);
+extern bool source_store(Source *source, int64 log_seq);
+extern void source_stored(Source *source);
+
+/* Store, in a transaction, which partitions have stopped, if any did. */
+extern bool source_has_lost(const Source *source);
+extern void source_store_lost(Source *source);
+
+#endif							/* SOURCE_H */
