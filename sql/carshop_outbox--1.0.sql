@@ -10,6 +10,8 @@ SET LOCAL search_path = pg_catalog, pg_temp;
 
 CREATE SCHEMA outbox;
 COMMENT ON SCHEMA outbox IS 'carshop_outbox: what leaves the shop';
+-- to look at, not to use: each object has its own grants
+GRANT USAGE ON SCHEMA outbox TO PUBLIC;
 
 ----------------------------------------------------------------------------
 -- The event store: three insert-only segments behind one view
@@ -147,7 +149,6 @@ CREATE FUNCTION outbox.check_route(source regclass, operation text, arguments te
     RETURNS void LANGUAGE c STRICT STABLE AS 'MODULE_PATHNAME', 'outbox_check_route';
 COMMENT ON FUNCTION outbox.check_route(regclass, text, text[]) IS
 'Raises OB001 if a trigger of outbox.capture_row with these arguments would not work on the table';
-REVOKE ALL ON FUNCTION outbox.check_route(regclass, text, text[]) FROM PUBLIC;
 
 CREATE FUNCTION outbox.route_argument(trigger oid, name text)
     RETURNS text LANGUAGE c STRICT STABLE AS 'MODULE_PATHNAME', 'outbox_route_argument';
@@ -475,7 +476,6 @@ CREATE TABLE report.progress (
 	cluster_id		text,
 	last_offset		bigint,
 	last_mark		uuid,
-	last_event_id	uuid,
 	last_log_seq	bigint,
 	lost			text,
 	changed_at		timestamptz NOT NULL DEFAULT pg_catalog.now(),
@@ -488,8 +488,7 @@ COMMENT ON COLUMN report.progress.next_offset IS 'next offset to read; -2: the b
 COMMENT ON COLUMN report.progress.cluster_id IS 'Kafka cluster that the offset belongs to; null: not known yet';
 COMMENT ON COLUMN report.progress.last_offset IS 'offset of the newest message read';
 COMMENT ON COLUMN report.progress.last_mark IS 'digest of that message: the topic was made anew if it reads differently later';
-COMMENT ON COLUMN report.progress.last_event_id IS 'newest event stored from this partition';
-COMMENT ON COLUMN report.progress.last_log_seq IS 'its place in the event log';
+COMMENT ON COLUMN report.progress.last_log_seq IS 'no event of this partition has a higher log_seq';
 COMMENT ON COLUMN report.progress.lost IS 'why reading of this partition has stopped; null: it has not';
 COMMENT ON COLUMN report.progress.changed_at IS 'when the offset was stored';
 
@@ -868,7 +867,7 @@ COMMENT ON VIEW report.stat_reports IS 'every report, its state and its cost';
 CREATE VIEW report.status AS
 	WITH worker AS (
 		SELECT w.*, i.reading,
-			   w.listed OR i.only_one
+			   w.listed OR COALESCE(i.only_one, false)
 				   OR EXISTS (SELECT FROM report.definitions) AS used
 		FROM report.worker() w LEFT JOIN report.instance i ON true
 	), concerns (place, concern, level, message, remedy) AS (
@@ -1063,7 +1062,6 @@ COMMENT ON VIEW outbox.status IS 'What is wrong with publishing, worst first, an
 
 -- Writers of captured tables need nothing.  Members of pg_monitor see the
 -- state and not the events.
-GRANT USAGE ON SCHEMA outbox TO pg_monitor;
 GRANT SELECT ON outbox.status, outbox.stat_relay, outbox.routes TO pg_monitor;
 
 DO $warn$

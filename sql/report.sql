@@ -68,7 +68,6 @@ CREATE TABLE report.progress (
 	cluster_id		text,
 	last_offset		bigint,
 	last_mark		uuid,
-	last_event_id	uuid,
 	last_log_seq	bigint,
 	lost			text,
 	changed_at		timestamptz NOT NULL DEFAULT pg_catalog.now(),
@@ -81,8 +80,7 @@ COMMENT ON COLUMN report.progress.next_offset IS 'next offset to read; -2: the b
 COMMENT ON COLUMN report.progress.cluster_id IS 'Kafka cluster that the offset belongs to; null: not known yet';
 COMMENT ON COLUMN report.progress.last_offset IS 'offset of the newest message read';
 COMMENT ON COLUMN report.progress.last_mark IS 'digest of that message: the topic was made anew if it reads differently later';
-COMMENT ON COLUMN report.progress.last_event_id IS 'newest event stored from this partition';
-COMMENT ON COLUMN report.progress.last_log_seq IS 'its place in the event log';
+COMMENT ON COLUMN report.progress.last_log_seq IS 'no event of this partition has a higher log_seq';
 COMMENT ON COLUMN report.progress.lost IS 'why reading of this partition has stopped; null: it has not';
 COMMENT ON COLUMN report.progress.changed_at IS 'when the offset was stored';
 
@@ -461,7 +459,7 @@ COMMENT ON VIEW report.stat_reports IS 'every report, its state and its cost';
 CREATE VIEW report.status AS
 	WITH worker AS (
 		SELECT w.*, i.reading,
-			   w.listed OR i.only_one
+			   w.listed OR COALESCE(i.only_one, false)
 				   OR EXISTS (SELECT FROM report.definitions) AS used
 		FROM report.worker() w LEFT JOIN report.instance i ON true
 	), concerns (place, concern, level, message, remedy) AS (

@@ -112,7 +112,6 @@ COMMENT ON VIEW outbox.status IS 'What is wrong with publishing, worst first, an
 
 -- Writers of captured tables need nothing.  Members of pg_monitor see the
 -- state and not the events.
-GRANT USAGE ON SCHEMA outbox TO pg_monitor;
 GRANT SELECT ON outbox.status, outbox.stat_relay, outbox.routes TO pg_monitor;
 
 DO $warn$

@@ -31,6 +31,10 @@
 /* How long closing may take before a handle is left behind. */
 #define CLOSE_TIMEOUT_S 3
 
+/* Of that, at most this much to leave an open transaction, twice. */
+#define LEAVE_SLICE_MS 100
+#define LEAVE_TURNS 8
+
 /* ------------------------------------------------------------------------
  * Opening
  * ------------------------------------------------------------------------
@@ -115,21 +119,102 @@ typedef struct Closing
 	pthread_cond_t ended_cond;
 	bool		ended;
 	rd_kafka_t *rk;
+	rd_kafka_queue_t *queue;
+	KafkaOpenWork work;
 } Closing;
+
+/* Throw away what waits; true if a record's failure was among it. */
+static bool
+drain_for_close(Closing *closing)
+{
+	rd_kafka_event_t *event;
+	bool		failures = false;
+
+	while ((event = rd_kafka_queue_poll(closing->queue, 0)) != NULL)
+	{
+		if (rd_kafka_event_type(event) == RD_KAFKA_EVENT_DR)
+			failures = true;
+		rd_kafka_event_destroy(event);
+	}
+	return failures;
+}
+
+/*
+ * Leave an open transaction before the handle is destroyed.
+ *
+ * librdkafka 2.0.2 aborts the process ("txn_req_cnt > 0") when its main thread
+ * registers a partition with the transaction while the handle is being
+ * destroyed: the request fails at once in another thread, before it was
+ * counted.  A timer does that up to 500 ms after a record was enqueued, so
+ * closing a few milliseconds after a send hit it in one of twenty cases.
+ * Beginning to abort empties the list of partitions that wait for it.  That
+ * the abort reaches the broker as well is welcome: the next init need not do
+ * it.
+ *
+ * While a commit is under way there is no aborting, the library calls it a
+ * conflict.  If all records were delivered then nothing waits to be
+ * registered.  If not, the purge has made the commit impossible, and calling
+ * it once more makes the library admit that.
+ */
+static void
+leave_transaction(Closing *closing)
+{
+	rd_kafka_error_t *failed;
+	bool		failures;
+	int			turn;
+
+	rd_kafka_purge(closing->rk,
+				   RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
+	failures = drain_for_close(closing);
+	if (closing->work == KAFKA_WORK_FAILED_COMMIT)
+		failures = true;
+
+	if (closing->work == KAFKA_WORK_COMMIT ||
+		closing->work == KAFKA_WORK_FAILED_COMMIT)
+	{
+		bool		again = true;
+
+		if (!failures)
+			return;
+		for (turn = 0; again && turn < LEAVE_TURNS; turn++)
+		{
+			failed = rd_kafka_commit_transaction(closing->rk, LEAVE_SLICE_MS);
+			again = failed != NULL && rd_kafka_error_is_retriable(failed);
+			if (failed != NULL)
+				rd_kafka_error_destroy(failed);
+			drain_for_close(closing);
+		}
+	}
+
+	for (turn = 0; turn < LEAVE_TURNS; turn++)
+	{
+		bool		again;
+
+		failed = rd_kafka_abort_transaction(closing->rk, LEAVE_SLICE_MS);
+		if (failed == NULL)
+			break;
+		again = rd_kafka_error_is_retriable(failed);
+		rd_kafka_error_destroy(failed);
+		drain_for_close(closing);
+		if (!again)
+			break;
+	}
+}
 
 static void *
 destroy_handle(void *arg)
 {
 	Closing    *closing = arg;
 
-	/*
-	 * Without the purge a producer would first try to deliver.  A purged
-	 * transaction stays open at the broker until the next init or its
-	 * timeout; the caller closes only what it has given up.
-	 */
-	if (rd_kafka_type(closing->rk) == RD_KAFKA_PRODUCER)
+	/* Without the purge a producer would first try to deliver. */
+	if (closing->work == KAFKA_WORK_RECORDS)
 		rd_kafka_purge(closing->rk,
 					   RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
+	else if (closing->work != KAFKA_WORK_NONE)
+		leave_transaction(closing);
+
+	/* A reference still held would make the destroy wait for ever. */
+	rd_kafka_queue_destroy(closing->queue);
 	rd_kafka_destroy(closing->rk);
 
 	pthread_mutex_lock(&closing->mutex);
@@ -171,20 +256,18 @@ wait_until_ended(Closing *closing)
 }
 
 bool
-kafka_client_close(KafkaClient *client)
+kafka_client_close(KafkaClient *client, KafkaOpenWork work)
 {
 	Closing    *closing;
 	pthread_condattr_t attributes;
 	pthread_t	helper;
 	bool		ended;
 
-	/* A reference that we still held would make the destroy wait for ever. */
-	rd_kafka_queue_destroy(client->queue);
-	client->queue = NULL;
-
 	closing = kafka_malloc(sizeof(Closing));
 	memset(closing, 0, sizeof(*closing));
 	closing->rk = client->rk;
+	closing->queue = client->queue;
+	closing->work = work;
 	pthread_mutex_init(&closing->mutex, NULL);
 	pthread_condattr_init(&attributes);
 	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);

@@ -101,7 +101,17 @@ extern KafkaClient *kafka_client_open(rd_kafka_conf_t *conf,
 									  const KafkaProperties *props,
 									  KafkaLogFunc log, void *log_arg,
 									  KafkaError *error);
-extern bool kafka_client_close(KafkaClient *client);
+/* What a handle may be in the middle of when it is closed. */
+typedef enum KafkaOpenWork
+{
+	KAFKA_WORK_NONE,			/* a reader */
+	KAFKA_WORK_RECORDS,			/* a producer outside a transaction */
+	KAFKA_WORK_TRANSACTION,		/* one is open */
+	KAFKA_WORK_COMMIT,			/* its commit has begun */
+	KAFKA_WORK_FAILED_COMMIT	/* and a record of it has failed */
+} KafkaOpenWork;
+
+extern bool kafka_client_close(KafkaClient *client, KafkaOpenWork work);
 
 /*
  * The next event, waiting at most timeout_ms for it.  NULL: drained to empty,

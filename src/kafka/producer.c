@@ -44,6 +44,7 @@ struct KafkaProducer
 	KafkaTopics topics;
 	bool		transactional;
 	bool		in_transaction;
+	bool		committing;		/* the library's commit was called */
 	size_t		enqueued;		/* since begin, or since the last flush */
 	bool		incomplete;		/* a record was refused and not enqueued */
 	KafkaOutcome failure;		/* the worst delivery failure, KAFKA_OK: none */
@@ -151,6 +152,17 @@ kafka_producer_open(const KafkaProperties *props,
 	return producer;
 }
 
+static KafkaOpenWork
+open_work(const KafkaProducer *producer)
+{
+	if (!producer->in_transaction)
+		return KAFKA_WORK_RECORDS;
+	if (!producer->committing)
+		return KAFKA_WORK_TRANSACTION;
+	return producer->failure == KAFKA_OK ? KAFKA_WORK_COMMIT :
+		KAFKA_WORK_FAILED_COMMIT;
+}
+
 bool
 kafka_producer_close(KafkaProducer *producer)
 {
@@ -160,7 +172,7 @@ kafka_producer_close(KafkaProducer *producer)
 		return true;
 	kafka_topics_forget(&producer->topics);
 	kafka_admin_forget(&producer->admin);
-	ended = kafka_client_close(producer->client);
+	ended = kafka_client_close(producer->client, open_work(producer));
 	free(producer);
 	return ended;
 }
@@ -407,6 +419,7 @@ kafka_producer_begin(KafkaProducer *producer, KafkaError *error)
 	if (failed == NULL)
 	{
 		producer->in_transaction = true;
+		producer->committing = false;
 		return KAFKA_OK;
 	}
 	return transaction_outcome(kafka_error_take(producer->client->rk, failed, error));
@@ -555,6 +568,7 @@ kafka_producer_commit(KafkaProducer *producer, int slice_ms,
 	if (!producer->transactional)
 		return kafka_producer_flush(producer, slice_ms, error);
 
+	producer->committing = true;
 	failed = rd_kafka_commit_transaction(producer->client->rk, slice_ms);
 	if (failed == NULL)
 	{
@@ -571,6 +585,8 @@ kafka_producer_commit(KafkaProducer *producer, int slice_ms,
 		serve_rest_of_slice(producer, started, slice_ms);
 		return KAFKA_PENDING;
 	}
+	/* The library has ended this commit: it can be aborted now. */
+	producer->committing = false;
 	kafka_producer_poll(producer);
 	return failed_batch(producer,
 						transaction_outcome(kafka_error_take(producer->client->rk, failed,

@@ -149,7 +149,7 @@ kafka_reader_close(KafkaReader *reader)
 	forget_assignment(reader);
 	kafka_show_forget(&reader->show);
 	free(reader->group_id);
-	ended = kafka_client_close(reader->client);
+	ended = kafka_client_close(reader->client, KAFKA_WORK_NONE);
 	free(reader);
 	return ended;
 }

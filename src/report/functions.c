@@ -191,9 +191,13 @@ event_is_applied(Datum id)
 	return sql_plan_execute(&applied, &id, NULL) > 0;
 }
 
-/* Reading stands at what the reporter knows to be there, and reports as well? */
+/*
+ * All that stood in the topics at that time has been read, and applied?  The
+ * reporter, woken, reads to the ends again: "current since" is the time at
+ * which it began to.
+ */
 static bool
-all_is_applied(void)
+all_is_applied(TimestampTz asked)
 {
 	static SqlPlan applied = {
 		"SELECT WHERE NOT EXISTS (SELECT FROM report.applied a"
@@ -206,12 +210,9 @@ all_is_applied(void)
 	ReporterReport *report = palloc(sizeof(ReporterReport));
 	int			pid;
 	bool		done = shared_get_reporter(MyDatabaseId, &pid, report) &&
-		pid != 0 && report->n_partitions > 0;
+		pid != 0 && strcmp(report->state, "current") == 0 &&
+		report->since >= asked;
 
-	for (int i = 0; done && i < report->n_partitions; i++)
-		done = strcmp(report->partitions[i].state, "current") == 0 &&
-			report->partitions[i].kafka_offset >=
-			report->partitions[i].high_watermark;
 	pfree(report);
 	return done && sql_plan_execute(&applied, NULL, NULL) > 0;
 }
@@ -219,6 +220,7 @@ all_is_applied(void)
 Datum
 report_wait_applied(PG_FUNCTION_ARGS)
 {
+	TimestampTz asked = GetCurrentTimestamp();
 	TimestampTz deadline;
 	AsOwner		scope;
 	long		ms = WAIT_FIRST_MS;
@@ -233,15 +235,17 @@ report_wait_applied(PG_FUNCTION_ARGS)
 		deadline = DT_NOEND;
 	else
 		deadline = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-														   TimestampTzGetDatum(GetCurrentTimestamp()),
+														   TimestampTzGetDatum(asked),
 														   PG_GETARG_DATUM(1)));
 
+	if (PG_ARGISNULL(0))
+		shared_wake_reporter(MyDatabaseId);
 	for (;;)
 	{
 		long		left;
 
 		as_owner_begin(&scope);
-		done = PG_ARGISNULL(0) ? all_is_applied() :
+		done = PG_ARGISNULL(0) ? all_is_applied(asked) :
 			event_is_applied(PG_GETARG_DATUM(0));
 		as_owner_end(&scope);
 		if (done)

@@ -24,6 +24,7 @@
 #include "report/reports.h"
 #include "report/subtransaction.h"
 #include "storage/lock.h"
+#include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/queryenvironment.h"
 #include "utils/syscache.h"
@@ -149,10 +150,17 @@ report_run(const char *statement, ReportPlans *plans, Oid owner,
 	task.owner = owner;
 	task.store = store;
 	task.n = n;
-	tuplestore_rescan(store);
+
+	/*
+	 * Timers cancel by SIGINT, which workers ignore.  Here a cancel ends only
+	 * the statement, so that is also what pg_cancel_backend() can do to us.
+	 */
+	pqsignal(SIGINT, StatementCancelHandler);
 	done = subtransaction_try(run, &task, error);
+	pqsignal(SIGINT, SIG_IGN);
 	if (get_timeout_active(STATEMENT_TIMEOUT))
 		disable_timeout(STATEMENT_TIMEOUT, false);
+	QueryCancelPending = false;
 	LockReleaseSession(USER_LOCKMETHOD);
 	return done;
 }

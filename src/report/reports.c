@@ -66,7 +66,7 @@ typedef enum ErrorKind
 
 static MemoryContext reports_context = NULL;
 static List *reports = NIL;
-static long next_attempt_ms = -1;	/* as of the last reports_catch_up() */
+static TimestampTz next_attempt = DT_NOEND; /* of the reports behind */
 
 static SqlPlan get_definitions = {
 	"SELECT d.name, d.statement, d.target::pg_catalog.oid,"
@@ -287,6 +287,27 @@ apply(Report *report, Tuplestorestate *store, int64 n, int64 seq,
 	return true;
 }
 
+/* When does the next report that is behind want to go on? */
+static void
+note_next_attempt(int64 head)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	ListCell   *cell;
+
+	next_attempt = DT_NOEND;
+	foreach(cell, reports)
+	{
+		Report	   *report = lfirst(cell);
+		TimestampTz at = report->next_attempt;
+
+		if (report->loaded ? report->applied_seq >= head : !report->locked)
+			continue;
+		if (report->locked)
+			at = TimestampTzPlusMilliseconds(now, LOCKED_RETRY_MS);
+		next_attempt = Min(next_attempt, at);
+	}
+}
+
 void
 reports_apply(Tuplestorestate *store, int64 n, int64 after, int64 head)
 {
@@ -298,7 +319,8 @@ reports_apply(Tuplestorestate *store, int64 n, int64 after, int64 head)
 		const char *trouble;
 		ErrorData  *error;
 
-		if (!report->loaded || report->applied_seq != after)
+		if (!report->loaded || report->applied_seq != after ||
+			report->next_attempt > GetCurrentTimestamp())
 			continue;
 		trouble = report_owner_trouble(report->owner, report->target);
 		if (trouble != NULL)
@@ -311,6 +333,7 @@ reports_apply(Tuplestorestate *store, int64 n, int64 after, int64 head)
 			report->next_attempt = 0;
 		}
 	}
+	note_next_attempt(head);
 }
 
 static void
@@ -411,39 +434,33 @@ catch_up_one(Report *report, int64 head, int64 limit)
 	tuplestore_end(store);
 }
 
-long
+void
 reports_catch_up(int64 head, int64 limit)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	ListCell   *cell;
 
 	reports_load();
-	next_attempt_ms = -1;
 	foreach(cell, reports)
 	{
 		Report	   *report = lfirst(cell);
-		long		ms = 0;
 
 		if (report->loaded && report->applied_seq < head &&
 			report->next_attempt <= now)
 			catch_up_one(report, head, limit);
-
-		if (report->loaded ? report->applied_seq >= head : !report->locked)
-			continue;
-		if (report->locked)
-			ms = LOCKED_RETRY_MS;
-		else if (report->next_attempt > now)
-			ms = Max(1, TimestampDifferenceMilliseconds(now,
-														report->next_attempt));
-		next_attempt_ms = (next_attempt_ms < 0) ? ms : Min(next_attempt_ms, ms);
 	}
-	return next_attempt_ms;
+	note_next_attempt(head);
 }
 
 long
 reports_next_attempt(void)
 {
-	return next_attempt_ms;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (next_attempt == DT_NOEND)
+		return -1;
+	return next_attempt <= now ? 0 :
+		TimestampDifferenceMilliseconds(now, next_attempt) + 1;
 }
 
 bool

@@ -33,16 +33,18 @@ extern void reports_apply(Tuplestorestate *store, int64 n, int64 after,
 						  int64 head);
 
 /*
- * Let each report that stands before head apply one range of the event log,
- * at most limit events.  Answers the time in ms until it should be called
- * again: 0 at once, -1 all reports are current (or stopped).
+ * Let each report that stands before head, and is due, apply one range of the
+ * event log, at most limit events.
  */
-extern long reports_catch_up(int64 head, int64 limit);
+extern void reports_catch_up(int64 head, int64 limit);
 
 /* Try the dead letters of reports again that report.retry() named. */
 extern bool reports_retry(const char *name, int64 log_seq, ErrorData **error);
 
-/* Outside of transactions too: is anything known to be behind? */
+/*
+ * Also outside of transactions: in how many ms reports_catch_up() has work,
+ * 0: at once, -1: all reports are current or stopped.
+ */
 extern long reports_next_attempt(void);
 
 #endif							/* REPORTS_H */

@@ -143,13 +143,18 @@ source_close(Source *source)
 SourcePartition *
 source_find(Source *source, const char *topic, int partition)
 {
+	/* Messages come in runs of one partition. */
 	for (int i = 0; i < source->n; i++)
 	{
-		Position   *position = &source->partitions[i].position;
+		int			at = (source->last_found + i) % source->n;
+		Position   *position = &source->partitions[at].position;
 
 		if (position->partition == partition &&
 			strcmp(position->topic, topic) == 0)
-			return &source->partitions[i];
+		{
+			source->last_found = at;
+			return &source->partitions[at];
+		}
 	}
 	return NULL;
 }
@@ -220,6 +225,7 @@ source_load(Source *source)
 		pfree(source->partitions);
 	source->partitions = fresh;
 	source->n = n;
+	source->last_found = 0;
 	for (int i = 0; i < n; i++)
 	{
 		fresh[i].log.topic = fresh[i].position.topic;
@@ -299,6 +305,23 @@ note_topic(Source *source, const char *topic, int partitions)
 	return unknown;
 }
 
+/* Read the newest messages again before going on. */
+static void
+check_again(Source *source, const char *topic, bool there)
+{
+	for (int i = 0; i < source->n; i++)
+	{
+		SourcePartition *partition = &source->partitions[i];
+
+		if (topic != NULL && strcmp(partition->position.topic, topic) != 0)
+			continue;
+		partition->there = partition->there && there;
+		partition->checking = partition->position.last_offset >= 0;
+		partition->at_end = false;
+		source->assign_needed = true;
+	}
+}
+
 bool
 source_look(Source *source)
 {
@@ -326,6 +349,7 @@ source_look(Source *source)
 					 "topic \"%s\" does not exist", topic);
 			snprintf(remedy, sizeof(remedy),
 					 "publish an event or create the topic; reading starts by itself then");
+			check_again(source, topic, false);
 		}
 		if (outcome == KAFKA_OK)
 			unknown |= note_topic(source, topic, info.partitions);
@@ -350,6 +374,9 @@ source_look(Source *source)
 		return false;
 	if (worst == KAFKA_OK)
 	{
+		if (source->unreachable)
+			check_again(source, NULL, true);
+		source->unreachable = false;
 		clear_trouble(source);
 		source->attempts = 0;
 		source->look_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
@@ -360,6 +387,7 @@ source_look(Source *source)
 	{
 		strlcpy(remedy, "start Kafka, or correct carshop_outbox.brokers; reading goes on by itself",
 				sizeof(remedy));
+		source->unreachable = true;
 		for (int i = 0; i < source->n; i++)
 			source->partitions[i].at_end = false;
 	}

@@ -44,10 +44,12 @@ typedef struct Source
 	char		cluster_id[64]; /* "": not known yet */
 	SourcePartition *partitions;
 	int			n;
+	int			last_found;		/* where source_find() looks first */
 	SourceState state;
 	SharedTrouble trouble;
 	TimestampTz look_at;		/* when to ask for topics again; 0: at once */
 	int			attempts;		/* of asking, in vain */
+	bool		unreachable;	/* no broker answered lately */
 	List	   *found;			/* Positions without a row yet; see source_look() */
 	bool		assign_needed;
 	TimestampTz assigned_at;

@@ -203,6 +203,8 @@ take_error(Source *source)
 		source->partitions[i].at_end = false;
 	if (item->outcome == KAFKA_UNCERTAIN)
 		source->assign_needed = true;
+	if (item->outcome == KAFKA_UNREACHABLE)
+		source->unreachable = true;
 	source_trouble(source, SOURCE_WAITING, item->error.message,
 				   item->outcome == KAFKA_UNREACHABLE ?
 				   "start Kafka, or correct carshop_outbox.brokers; reading goes on by itself" :

@@ -16,6 +16,7 @@ use warnings;
 use Carp qw(croak);
 use Carshop;
 use Checker qw(audit audit_reports);
+use IPC::Run ();
 use List::Util qw(shuffle);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -132,14 +133,21 @@ sub live { return $_[0]->{live}; }
 
 # ---- asking a server that may be restarting ----
 
-# The answer, or nothing when there is none now.
+# The answer, or nothing when there is none now.  Not by the node's own psql():
+# that writes to the standard input, which may be closed before it is read.
 sub ask
 {
 	my ($self, $database, $query) = @_;
 	my ($answer, $error);
-	my $status = $self->{node}->psql($database, $query,
-		stdout => \$answer, stderr => \$error, timeout => 60, timed_out => \my $late);
-	return if !defined $status || $status != 0 || $late;
+	my @command = (
+		$self->{node}->installed_command('psql'),
+		'-XAtq', '-d', $self->{node}->connstr($database), '-v', 'ON_ERROR_STOP=1', '-c', $query);
+
+	return
+	  if !eval {
+		IPC::Run::run(\@command, '<', \undef, '>', \$answer, '2>', \$error, IPC::Run::timeout(60));
+	  };
+	chomp $answer;
 	return $answer;
 }
 
@@ -237,6 +245,7 @@ sub strike
 		my $pid = $self->worker($kind);
 		kill 'KILL', $pid;
 		# PostgreSQL ends every session and recovers
+		usleep(5_000) while kill(0, $pid);
 		$self->until(60, 'postgres', 'SELECT 1', qr/1/) or croak 'the server did not come back';
 	}
 	elsif ($kind eq 'server')

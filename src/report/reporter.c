@@ -1,0 +1,459 @@
+/*-------------------------------------------------------------------------
+ *
+ * reporter.c
+ *	  The background worker that reads Kafka into the report tables.
+ *
+ * One turn of its loop:
+ *	 1. look at what people have changed (started, stopped, defined, seek);
+ *	 2. see to the Kafka handle, the topics and the assignment;
+ *	 3. take the messages that wait;
+ *	 4. one transaction: offsets (compare-and-set), event log, reports;
+ *	 5. one transaction: a range of the event log for reports that are behind;
+ *	 6. show offsets under the group, once they are flushed;
+ *	 7. wait, for messages, a wake-up or the next thing due.
+ *
+ * Offsets and rows stand in one transaction, so its commit need not wait for
+ * the disk: what a crash takes back is read again.  Kafka trouble is lived
+ * through; an SQL error ends the process with code 1, and the postmaster
+ * starts it again.
+ *
+ * Memory: a context for the turn, one for the batch, and the source's.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "report/dead_letter.h"
+#include "report/event_log.h"
+#include "report/progress.h"
+#include "report/reports.h"
+#include "report/retry.h"
+#include "report/show.h"
+#include "report/source.h"
+#include "settings.h"
+#include "shared.h"
+#include "storage/ipc.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "worker/worker.h"
+
+/* A database without the extension is looked at again after this time. */
+#define NOT_READY_MS		5000
+
+/* What COMMIT PREPARED or a direct change has done is found after this time. */
+#define LOOK_AT_TABLES_MS	60000
+
+/* Positions without events (control records) are stored after this time. */
+#define STORE_POSITION_MS	1000
+
+typedef struct Reporter
+{
+	MemoryContext turn;
+	Source	   *source;
+	EventBatch *batch;
+	ReporterReport *report;
+	int			reading;		/* as progress_reading() says */
+	int64		head;			/* newest log_seq given */
+	TimestampTz look_at;		/* when to look at the tables; 0: at once */
+	TimestampTz dirty_since;	/* a position is not stored; 0: all are */
+	TimestampTz reset_at;		/* last stat_reset() seen */
+	uint32		settings_of;	/* worker_reloads() that the source is of */
+} Reporter;
+
+static Reporter reporter;
+
+static bool
+close_handles(void)
+{
+	return reporter.source == NULL || source_close(reporter.source);
+}
+
+static void
+begin(const char *activity)
+{
+	worker_begin(activity);
+	(void) set_config_option("synchronous_commit", "off", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+}
+
+static void
+commit(void)
+{
+	worker_commit();
+	MemoryContextSwitchTo(reporter.turn);
+}
+
+/* ------------------------------------------------------------------------
+ * What others may have changed
+ * ------------------------------------------------------------------------
+ */
+
+static void
+look_at_tables(void)
+{
+	begin("looking at report.instance");
+	reporter.reading = progress_reading();
+	if (reporter.reading == 1)
+	{
+		source_load(reporter.source);
+		reporter.head = Max(reporter.head, event_log_head());
+		retry_dead_letters(&reporter.head);
+		reports_catch_up(reporter.head, setting_report_batch_events);
+	}
+	commit();
+	reporter.look_at =
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOOK_AT_TABLES_MS);
+}
+
+/* ------------------------------------------------------------------------
+ * Storing
+ * ------------------------------------------------------------------------
+ */
+
+static void
+store_batch(void)
+{
+	Source	   *source = reporter.source;
+	EventBatch *batch = reporter.batch;
+	LogSource  *logs = palloc0(sizeof(LogSource) * Max(source->n, 1));
+	int64		after = reporter.head;
+	int64		head = after;
+
+	source_mark(source, batch);
+	begin("applying events");
+
+	/*
+	 * First the offsets: if somebody has moved one (report.seek), nothing of
+	 * this batch may be stored.  The upper bound of log_seq is good enough.
+	 */
+	if (!source_store(source, after + batch->n))
+	{
+		AbortCurrentTransaction();
+		MemoryContextSwitchTo(reporter.turn);
+		for (int i = 0; i < source->n; i++)
+			source->partitions[i].position.stored = PG_INT64_MIN;
+		reporter.look_at = 0;
+		return;
+	}
+
+	if (batch->n > 0)
+	{
+		Tuplestorestate *store;
+
+		store = tuplestore_begin_heap(false, false, setting_worker_memory / 4);
+		for (int i = 0; i < source->n; i++)
+			logs[i] = source->partitions[i].log;
+		reports_load();
+		event_log_store(batch, logs, store, &head);
+		if (head > after)
+			reports_apply(store, head - after, after, head);
+		tuplestore_end(store);
+	}
+	commit();
+
+	reporter.head = head;
+	for (int i = 0; i < source->n; i++)
+		source->partitions[i].log = logs[i];
+	source_stored(source);
+	show_note_commit();
+}
+
+static void
+store_lost(void)
+{
+	begin("noting a lost range");
+	source_store_lost(reporter.source);
+	commit();
+}
+
+/* ------------------------------------------------------------------------
+ * Telling
+ * ------------------------------------------------------------------------
+ */
+
+static const char *
+partition_state(const SourcePartition *partition)
+{
+	if (partition->position.lost)
+		return "stopped";
+	if (!partition->there || reporter.source->state == SOURCE_WAITING)
+		return "waiting";
+	return partition->at_end ? "current" : "reading";
+}
+
+static void
+reset_counters(void)
+{
+	TimestampTz asked = shared_stat_reset_at(MyDatabaseId, 'p');
+
+	if (asked <= reporter.reset_at)
+		return;
+	reporter.reset_at = asked;
+	for (int i = 0; i < reporter.source->n; i++)
+	{
+		PartitionReport *stats = &reporter.source->partitions[i].stats;
+
+		stats->events_applied = 0;
+		stats->duplicates = 0;
+		stats->skipped = 0;
+		stats->dead_letters = 0;
+	}
+}
+
+static void
+tell(const char *state)
+{
+	ReporterReport *report = reporter.report;
+	Source	   *source = reporter.source;
+	TimestampTz current = source_current_since(source);
+	bool		changed = strcmp(report->state, state) != 0;
+
+	reset_counters();
+	if (changed)
+	{
+		strlcpy(report->state, state, sizeof(report->state));
+		worker_show_state(state);
+	}
+	/* report.wait_applied() relies on this meaning of "current since". */
+	if (strcmp(state, "current") == 0)
+		report->since = current;
+	else if (changed)
+		report->since = GetCurrentTimestamp();
+
+	memset(&report->trouble, 0, sizeof(report->trouble));
+	if (reporter.reading == 1)
+		report->trouble = source->trouble;
+	if (report->trouble.message[0] == '\0')
+		show_trouble(&report->trouble);
+
+	report->n_partitions = 0;
+	for (int i = 0; i < source->n && i < SHARED_MAX_PARTITIONS; i++)
+	{
+		SourcePartition *partition = &source->partitions[i];
+		PartitionReport *stats = &partition->stats;
+
+		strlcpy(stats->state, partition_state(partition),
+				sizeof(stats->state));
+		stats->kafka_offset = partition->position.next;
+		if (source->reader != NULL)
+		{
+			int64		high;
+
+			high = kafka_reader_high_watermark(source->reader,
+											   partition->position.topic,
+											   partition->position.partition);
+			if (high >= 0)
+				stats->high_watermark = high;
+		}
+		report->partitions[report->n_partitions++] = *stats;
+	}
+	shared_report_reporter(report);
+}
+
+static const char *
+reading_state(void)
+{
+	Source	   *source = reporter.source;
+
+	if (source->state == SOURCE_STOPPED)
+		return "stopped";
+	if (source->state == SOURCE_WAITING)
+		return "waiting for Kafka";
+	return source_current_since(source) != 0 ? "current" : "reading";
+}
+
+/* ------------------------------------------------------------------------
+ * The loop
+ * ------------------------------------------------------------------------
+ */
+
+static long
+sooner(long a, long b)
+{
+	if (a < 0)
+		return b;
+	return b < 0 ? a : Min(a, b);
+}
+
+static long
+ms_until(TimestampTz at)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	return at <= now ? 0 : TimestampDifferenceMilliseconds(now, at) + 1;
+}
+
+/* Kafka's side of a turn.  True: messages may be taken. */
+static bool
+see_to_source(void)
+{
+	Source	   *source = reporter.source;
+
+	if (!source_open(source, show_group()))
+		return false;
+	if (source->state != SOURCE_STOPPED && ms_until(source->look_at) == 0 &&
+		source_look(source))
+	{
+		begin("adding partitions");
+		source_add(source);
+		source_load(source);
+		commit();
+		(void) source_look(source);
+	}
+	source_assign(source);
+	return source->state != SOURCE_STOPPED;
+}
+
+/* Take and store what waits.  True: there may be more at once. */
+static bool
+take_messages(void)
+{
+	Source	   *source = reporter.source;
+	bool		more;
+
+	batch_reset(reporter.batch);
+	more = source_collect(source, reporter.batch, setting_report_batch_events,
+						  (Size) setting_worker_memory * 1024 / 4);
+	if (!source_is_dirty(source))
+		reporter.dirty_since = 0;
+	else if (reporter.dirty_since == 0)
+		reporter.dirty_since = GetCurrentTimestamp();
+
+	if (reporter.batch->n > 0 ||
+		(reporter.dirty_since != 0 &&
+		 ms_until(TimestampTzPlusMilliseconds(reporter.dirty_since,
+											  STORE_POSITION_MS)) == 0))
+	{
+		store_batch();
+		reporter.dirty_since = 0;
+	}
+	if (source_has_lost(source))
+		store_lost();
+	return more;
+}
+
+/* One turn while reading.  Answers how long to wait before the next. */
+static long
+read_turn(void)
+{
+	Source	   *source = reporter.source;
+	long		wait_ms = ms_until(reporter.look_at);
+
+	if (see_to_source())
+	{
+		if (take_messages())
+			wait_ms = 0;
+		if (source->assign_needed)
+			wait_ms = 0;
+		wait_ms = sooner(wait_ms, ms_until(source->look_at));
+		if (reporter.dirty_since != 0)
+			wait_ms = sooner(wait_ms,
+							 ms_until(TimestampTzPlusMilliseconds(reporter.dirty_since,
+																  STORE_POSITION_MS)));
+		wait_ms = sooner(wait_ms, show_step(source));
+	}
+
+	if (reports_next_attempt() == 0)
+	{
+		begin("catching up");
+		reports_catch_up(reporter.head, setting_report_batch_events);
+		commit();
+	}
+	return sooner(wait_ms, reports_next_attempt());
+}
+
+/* Settings have been read again: reading starts anew where it stands. */
+static void
+take_settings(void)
+{
+	if (reporter.settings_of == worker_reloads())
+		return;
+	reporter.settings_of = worker_reloads();
+	if (!source_close(reporter.source))
+		proc_exit(1);
+	reporter.source->state = SOURCE_WAITING;
+	show_forget();
+	reporter.look_at = 0;
+}
+
+static long
+turn(void)
+{
+	Source	   *source = reporter.source;
+	bool		woken = shared_take_reporter_wake();
+	long		wait_ms;
+
+	take_settings();
+	if (woken || ms_until(reporter.look_at) == 0)
+	{
+		look_at_tables();
+		/* Who has woken us may want to know that all is read: prove it. */
+		if (woken)
+			source_check_ends(source);
+		if (source->state == SOURCE_STOPPED)
+		{
+			source->state = SOURCE_WAITING;
+			source->look_at = 0;
+		}
+	}
+
+	if (reporter.reading == 1)
+	{
+		wait_ms = read_turn();
+		tell(reading_state());
+		return wait_ms;
+	}
+
+	if (!source_close(source))
+		proc_exit(1);
+	show_forget();
+	tell(reporter.reading < 0 ? "not started" : "stopped by report.stop()");
+	return ms_until(reporter.look_at);
+}
+
+static void
+wait_for_extension(void)
+{
+	while (!worker_extension_ready())
+	{
+		strlcpy(reporter.report->state, "waiting for the extension",
+				sizeof(reporter.report->state));
+		shared_report_reporter(reporter.report);
+		worker_show_state(reporter.report->state);
+		(void) worker_wait(-1, NOT_READY_MS);
+	}
+}
+
+void
+carshop_reporter_main(Datum arg)
+{
+	worker_start(WORKER_REPORTER, arg);
+
+	reporter.turn = AllocSetContextCreate(TopMemoryContext,
+										  "carshop_outbox turn",
+										  ALLOCSET_DEFAULT_SIZES);
+	reporter.source = source_create(TopMemoryContext);
+	reporter.batch = batch_create(TopMemoryContext);
+	reporter.report = MemoryContextAllocZero(TopMemoryContext,
+											 sizeof(ReporterReport));
+	reporter.reset_at = GetCurrentTimestamp();
+	reporter.settings_of = worker_reloads();
+	worker_on_exit(close_handles);
+	wait_for_extension();
+
+	for (;;)
+	{
+		long		wait_ms;
+		int			fd = -1;
+
+		MemoryContextSwitchTo(reporter.turn);
+		MemoryContextReset(reporter.turn);
+		wait_ms = turn();
+		if (reporter.source->reader != NULL)
+			fd = kafka_reader_fd(reporter.source->reader);
+		(void) worker_wait(fd, wait_ms);
+	}
+}

@@ -1,0 +1,176 @@
+/*-------------------------------------------------------------------------
+ *
+ * show.c
+ *	  Offsets shown under a Kafka group, for the usual lag tools.
+ *
+ * At most once a second the stored positions are noted with the place of
+ * their commit in the WAL; when that is flushed, they are written to the
+ * group, with our identity as metadata.  A group that belongs to another
+ * service is never written: that service would skip events.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "commands/dbcommands.h"
+#include "miscadmin.h"
+#include "report/show.h"
+#include "settings.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "worker/worker.h"
+
+#define SHOW_EVERY_MS	1000
+#define FLUSH_LOOK_MS	100
+#define REFUSED_MS		60000	/* a refusing group is asked again after this */
+
+typedef enum ShowState
+{
+	SHOW_NOTHING,				/* to do */
+	SHOW_FLUSH,					/* wait until noted positions are flushed */
+	SHOW_ASKED					/* the brokers are at it */
+} ShowState;
+
+static ShowState state = SHOW_NOTHING;
+static bool wanted = false;		/* positions have changed since noted */
+static XLogRecPtr committed;	/* end of the newest commit */
+static XLogRecPtr noted;		/* end of the commit of the noted ones */
+static KafkaPosition *positions = NULL;
+static char (*topics)[TOPIC_SIZE] = NULL;
+static int	n_positions = 0;
+static TimestampTz next_at = 0;
+static SharedTrouble refusal;
+
+const char *
+show_group(void)
+{
+	static char group[NAMEDATALEN + 64];
+
+	if (setting_group_id[0] != '\0')
+		return setting_group_id;
+	if (group[0] == '\0')
+	{
+		char	   *name;
+
+		worker_begin(NULL);
+		name = get_database_name(MyDatabaseId);
+		snprintf(group, sizeof(group), "carshop-report-" UINT64_FORMAT "-%s",
+				 GetSystemIdentifier(), name != NULL ? name : "");
+		worker_commit();
+	}
+	return group;
+}
+
+void
+show_note_commit(void)
+{
+	committed = XactLastCommitEnd;
+	wanted = true;
+}
+
+void
+show_forget(void)
+{
+	state = SHOW_NOTHING;
+	wanted = true;
+	memset(&refusal, 0, sizeof(refusal));
+}
+
+void
+show_trouble(SharedTrouble *trouble)
+{
+	*trouble = refusal;
+}
+
+static void
+note_positions(Source *source)
+{
+	n_positions = 0;
+	if (positions != NULL)
+	{
+		pfree(positions);
+		pfree(topics);
+	}
+	positions = MemoryContextAlloc(TopMemoryContext,
+								   sizeof(KafkaPosition) * Max(source->n, 1));
+	topics = MemoryContextAlloc(TopMemoryContext,
+								TOPIC_SIZE * Max(source->n, 1));
+	for (int i = 0; i < source->n; i++)
+	{
+		Position   *position = &source->partitions[i].position;
+
+		if (position->stored < 0 || position->lost)
+			continue;
+		strlcpy(topics[n_positions], position->topic, TOPIC_SIZE);
+		positions[n_positions].topic = topics[n_positions];
+		positions[n_positions].partition = position->partition;
+		positions[n_positions].offset = position->stored;
+		n_positions++;
+	}
+	noted = committed;
+	wanted = false;
+}
+
+static long
+ask(Source *source)
+{
+	static char identity[64];
+	KafkaOutcome outcome;
+	KafkaError	error;
+
+	if (identity[0] == '\0')
+		snprintf(identity, sizeof(identity),
+				 "carshop_outbox " UINT64_FORMAT "/%u",
+				 GetSystemIdentifier(), MyDatabaseId);
+
+	memset(&error, 0, sizeof(error));
+	outcome = kafka_reader_show_offsets(source->reader, positions,
+										n_positions, identity, &error);
+	if (outcome == KAFKA_PENDING)
+	{
+		state = SHOW_ASKED;
+		return -1;				/* the descriptor tells */
+	}
+	state = SHOW_NOTHING;
+	next_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+										  outcome == KAFKA_REFUSED ?
+										  REFUSED_MS : SHOW_EVERY_MS);
+	if (outcome == KAFKA_REFUSED)
+	{
+		strlcpy(refusal.message, error.message, sizeof(refusal.message));
+		strlcpy(refusal.remedy, "choose another carshop_outbox.group_id; reading goes on without it",
+				sizeof(refusal.remedy));
+		if (refusal.at == 0)
+			refusal.at = GetCurrentTimestamp();
+		worker_log_change(true, error.message,
+						  "Offsets are not shown; choose another carshop_outbox.group_id.");
+	}
+	else if (outcome == KAFKA_OK)
+		memset(&refusal, 0, sizeof(refusal));
+	if (outcome != KAFKA_OK)
+		wanted = true;
+	return -1;
+}
+
+long
+show_step(Source *source)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (state == SHOW_ASKED)
+		return ask(source);
+	if (state == SHOW_NOTHING)
+	{
+		if (!wanted || source->state != SOURCE_READING || source->n == 0)
+			return -1;
+		if (now < next_at)
+			return TimestampDifferenceMilliseconds(now, next_at) + 1;
+		note_positions(source);
+		state = SHOW_FLUSH;
+	}
+	if (GetFlushRecPtr(NULL) < noted)
+		return FLUSH_LOOK_MS;
+	return ask(source);
+}

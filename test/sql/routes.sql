@@ -1,0 +1,106 @@
+-- What outbox.capture takes and refuses, and what its options do.
+SET client_min_messages = error;	-- the warning that no relay works here names the database
+CREATE TABLE item (id integer, shop text, name text, price numeric(10,2), made timestamptz, note text,
+    PRIMARY KEY (shop, id));
+
+-- refused, each with a hint
+DO $$ BEGIN PERFORM outbox.capture('item', 'X', operations => 'insert, truncate');
+EXCEPTION WHEN OTHERS THEN RAISE NOTICE '% %', SQLSTATE, SQLERRM; END $$;
+SELECT outbox.capture('item', 'X', operations => 'upsert');
+SELECT outbox.capture('item', 'X', operations => '');
+SELECT outbox.capture('item', NULL);
+SELECT outbox.capture('item', repeat('x', 52));
+SELECT outbox.capture('item', 'X', key => '{nr}');
+SELECT outbox.capture('item', 'X', key => '{Id}');
+SELECT outbox.capture('item', 'X', description => 'a {name');
+SELECT outbox.capture('item', 'X', description => '{old.name}');
+SELECT outbox.capture('item', 'X', columns => '{id,nope}');
+SELECT outbox.capture('item', 'X', columns => '{}');
+SELECT outbox.capture('item', 'X', columns => '{id,id}');
+SELECT outbox.capture('item', 'X', topic => 'with space');
+SELECT outbox.capture('item', 'X', topic => 'carshop-outbox-progress-x');
+SELECT outbox.capture('item', 'X', headers => '["a"]');
+SELECT outbox.capture('item', 'X', headers => '{"a": 1}');
+SELECT outbox.capture('item', 'X', headers => '{"ce_id": "1"}');
+SELECT outbox.capture('item', 'X', format => 'xml');
+SELECT outbox.capture('item', 'X', format => 'raw');
+SELECT outbox.capture('item', 'X', condition => 'OLD.id > 0');
+SELECT outbox.capture('pg_class', 'X');
+CREATE VIEW item_view AS SELECT * FROM item;
+SELECT outbox.capture('item_view', 'X');
+DROP VIEW item_view;
+SELECT count(*) AS no_route_was_made FROM outbox.routes;
+
+-- a composite primary key is joined by commas, in the key's order
+SELECT outbox.capture('item', 'Made');
+INSERT INTO item VALUES (1, 'a', 'x', 1.10, '2026-01-02 03:04:05.678+02', E'tab\t');
+SELECT aggregateid, description, payload FROM outbox.event ORDER BY seq DESC LIMIT 1;
+
+-- calling it again replaces what it names
+SELECT outbox.capture('item', 'Made', key => '{{{shop}}/{id}', description => '{name} for {price} ({note})',
+    columns => '{price,name}', aggregate_type => 'thing', headers => '{"from": "till 4"}',
+    topic => 'things-{aggregate_type}-{shop}', format => 'payload');
+INSERT INTO item VALUES (2, 'a', 'x', 1.10, NULL, NULL);
+SELECT aggregatetype, aggregateid, description, payload, topic, headers, format
+  FROM outbox.event ORDER BY seq DESC LIMIT 1;
+-- a topic made of a row is checked when it is written
+INSERT INTO item VALUES (3, 'not legal', 'x', 1.10, NULL, NULL);
+SELECT columns, headers, topic FROM outbox.routes;
+
+-- old and new
+SELECT outbox.capture('item', 'Changed', 'update, delete', include_old => true, columns => '{id,name}',
+    key => '{id}', description => '{old.name} to {name}');
+UPDATE item SET name = 'y' WHERE id = 1;
+DELETE FROM item WHERE id = 1;
+SELECT type, aggregateid, description, payload FROM outbox.event ORDER BY seq DESC LIMIT 2;
+-- a delete as bare payload is a tombstone
+SELECT outbox.capture('item', 'Gone', 'delete', format => 'payload');
+DELETE FROM item WHERE id = 2;
+SELECT type, aggregateid, payload IS NULL AS tombstone FROM outbox.event ORDER BY seq DESC LIMIT 1;
+
+-- without a primary key there is no key unless a template gives one
+CREATE TABLE plain (a integer);
+SELECT outbox.capture('plain', 'Plain');
+INSERT INTO plain VALUES (1);
+SELECT aggregateid, description, payload FROM outbox.event ORDER BY seq DESC LIMIT 1;
+
+-- a column that a route uses is gone: a clear error at the write
+ALTER TABLE item RENAME COLUMN shop TO place;
+INSERT INTO item VALUES (4, 'b', 'x', 1, NULL, NULL);
+ALTER TABLE item RENAME COLUMN place TO shop;
+
+-- the session's settings do not show
+SET DateStyle = 'German'; SET TimeZone = 'America/New_York'; SET extra_float_digits = -10;
+SET bytea_output = 'escape'; SET IntervalStyle = 'sql_standard';
+CREATE TABLE odd (ts timestamptz, d date, f float8, b bytea, i interval, a timestamptz[]);
+SELECT outbox.capture('odd', 'Odd', key => '{ts}|{d}|{f}|{b}|{i}|{a}');
+INSERT INTO odd VALUES ('2026-01-02 03:04:05.678+00', '2026-01-02', 0.1::float8 + 0.2, '\x00ff', '1 day 2 hours',
+    '{2026-01-02 03:04:05+00}');
+SHOW DateStyle;
+RESET ALL;
+SELECT aggregateid, payload FROM outbox.event ORDER BY seq DESC LIMIT 1;
+
+-- a hand-written trigger works alike
+CREATE TRIGGER mine AFTER INSERT ON plain FOR EACH ROW EXECUTE FUNCTION outbox.capture_row('event_type=Mine', 'key={a}');
+INSERT INTO plain VALUES (2);
+SELECT type, aggregateid FROM outbox.event ORDER BY seq DESC LIMIT 2;
+CREATE TRIGGER bad AFTER INSERT ON plain FOR EACH ROW EXECUTE FUNCTION outbox.capture_row('event_typ=Mine');
+INSERT INTO plain VALUES (3);
+DROP TRIGGER bad ON plain;
+CREATE TRIGGER bad BEFORE INSERT ON plain FOR EACH ROW EXECUTE FUNCTION outbox.capture_row('event_type=Mine');
+INSERT INTO plain VALUES (3);
+DROP TRIGGER bad ON plain;
+SELECT outbox.capture_row();
+
+-- partitions: members in the order of the root's columns
+CREATE TABLE part (id integer PRIMARY KEY, v text, w text) PARTITION BY RANGE (id);
+CREATE TABLE part_1 (w text, v text, id integer NOT NULL);
+ALTER TABLE part ATTACH PARTITION part_1 FOR VALUES FROM (0) TO (10);
+SELECT outbox.capture('part', 'Part', columns => NULL);
+CREATE TABLE part_2 PARTITION OF part FOR VALUES FROM (10) TO (20);
+INSERT INTO part VALUES (1, 'v', 'w'), (11, 'v', 'w');
+INSERT INTO part_1 (id, v) VALUES (2, 'v');
+SELECT aggregatetype, aggregateid, payload FROM outbox.event ORDER BY seq DESC LIMIT 3;
+SELECT source, event_type FROM outbox.routes WHERE event_type = 'Part';
+
+DROP TABLE item, plain, odd, part;
