@@ -8,6 +8,7 @@
 #   make test-unit | test-regress | test-isolation | test-tap
 #   make test-tap TESTS=test/t/001_kafka.pl
 #   make demo                 the car shop, live, on a private server and broker
+#   make bench                measures latency and throughput
 #   make indent               lay out the C sources (clang-format)
 #
 # PG_CONFIG selects a PostgreSQL, WERROR=1 makes warnings errors.
@@ -25,9 +26,9 @@ PG_CONFIG ?= pg_config
 .DEFAULT_GOAL := all
 
 # These targets install what the build needs, so they must not ask for it.
-STANDALONE = setup test test-unit test-regress test-isolation test-tap demo indent help
+STANDALONE = setup test test-unit test-regress test-isolation test-tap demo bench indent help
 
-.PHONY: $(STANDALONE) units
+.PHONY: $(STANDALONE) units benches
 
 ifneq ($(MAKECMDGOALS),)
 ifeq ($(filter-out $(STANDALONE),$(MAKECMDGOALS)),)
@@ -46,6 +47,9 @@ test-unit test-regress test-isolation test-tap:
 
 demo:
 	@demo/run
+
+bench:
+	@bench/run
 
 help:
 	@sed -n 's/^#\( \|$$\)//p' Makefile | sed '/^PG_CONFIG/q'
@@ -153,5 +157,10 @@ $(UNITS): build/unit/%: test/unit/%.c $(PLAIN_OBJS)
 	$(CC) $(UNIT_FLAGS) -o $@ $< $(PLAIN_OBJS) $(LIBS_LINK) -lpthread -lm
 
 -include $(PLAIN_OBJS:.o=.d) $(UNITS:=.d)
+
+# ---- what demo and benchmarks drive and measure with ----
+
+benches:
+	$(MAKE) -C bench OUT=../build/bench PG_CONFIG=$(PG_CONFIG)
 
 endif

@@ -312,31 +312,30 @@ $statement$, 'report.events_by_day', 'events of each type per day (UTC)');
 		);
 		COMMENT ON TABLE report.cars IS 'every car: its engine ($type without "EngineEntity", in lower case: pedal, hand), when it was added, when and to whom it was sold last';
 	END IF;
+	/* The newest value that is known wins: input of the aggregates is ordered
+	 * by log_seq, and the last element of each array is taken. */
 	PERFORM report.define('cars', $statement$
 INSERT INTO report.cars AS t
 	(number, engine, pedal_size, added_on, sold_on, customer)
 SELECT number,
-	(array_agg(engine ORDER BY log_seq DESC) FILTER (WHERE engine IS NOT NULL))[1],
-	(array_agg(pedal_size ORDER BY log_seq DESC) FILTER (WHERE pedal_size IS NOT NULL))[1],
-	(array_agg(occurred_on ORDER BY log_seq DESC) FILTER (WHERE event_type = 'CarAdded'))[1],
-	(array_agg(occurred_on ORDER BY log_seq DESC) FILTER (WHERE event_type = 'CarSold'))[1],
-	(array_agg(customer ORDER BY log_seq DESC) FILTER (WHERE customer IS NOT NULL))[1]
+	(array_agg(engine) FILTER (WHERE engine <> ''))[(count(*) FILTER (WHERE engine <> ''))::integer],
+	(array_agg(pedal_size) FILTER (WHERE pedal_size IS NOT NULL))[count(pedal_size)::integer],
+	(array_agg(added_on) FILTER (WHERE added_on IS NOT NULL))[count(added_on)::integer],
+	(array_agg(sold_on) FILTER (WHERE sold_on IS NOT NULL))[count(sold_on)::integer],
+	(array_agg(customer) FILTER (WHERE customer IS NOT NULL))[count(customer)::integer]
 FROM (
-	SELECT log_seq, event_type, occurred_on,
-		CASE event_type
-			WHEN 'CarAdded' THEN (data ->> 'Number')::integer
-			ELSE (data ->> 'CarNumber')::integer
-		END AS number,
-		CASE WHEN event_type = 'CarAdded' THEN
-			lower(regexp_replace(substring(data ->> 'Engine' FROM '"\$type"\s*:\s*"([^",]*)'),
-								 '^.*[.+]|Engine(Entity)?$', '', 'g'))
-		END AS engine,
-		CASE WHEN event_type = 'CarAdded' THEN
-			substring(data ->> 'Engine' FROM '"PedalSize"\s*:\s*(-?\d+)')::integer
-		END AS pedal_size,
-		CASE WHEN event_type = 'CarSold' THEN data ->> 'Name' END AS customer
-	FROM new_events
-	WHERE event_type IN ('CarAdded', 'CarSold')
+	SELECT (data ->> 'Number')::integer AS number, log_seq,
+		lower(replace(split_part(split_part(split_part(split_part(replace(
+			data ->> 'Engine', ' ', ''), '"$type":"', 2), '"', 1), ',', 1), '.', -1), 'EngineEntity', '')) AS engine,
+		NULLIF(split_part(split_part(split_part(replace(
+			data ->> 'Engine', ' ', ''), '"PedalSize":', 2), ',', 1), '}', 1), '')::integer AS pedal_size,
+		occurred_on AS added_on, NULL::timestamptz AS sold_on, NULL::text AS customer
+	FROM new_events WHERE event_type = 'CarAdded'
+	UNION ALL
+	SELECT (data ->> 'CarNumber')::integer, log_seq, NULL, NULL,
+		NULL, occurred_on, data ->> 'Name'
+	FROM new_events WHERE event_type = 'CarSold'
+	ORDER BY 1, 2
 ) e
 WHERE number IS NOT NULL
 GROUP BY number
@@ -362,17 +361,19 @@ $statement$, 'report.cars', 'every car, when it was added, when and to whom it w
 	PERFORM report.define('customers', $statement$
 INSERT INTO report.customers AS t (name, leg_power, hand_power, added_on, cars)
 SELECT name,
-	(array_agg(leg_power ORDER BY log_seq DESC) FILTER (WHERE leg_power IS NOT NULL))[1],
-	(array_agg(hand_power ORDER BY log_seq DESC) FILTER (WHERE hand_power IS NOT NULL))[1],
-	(array_agg(occurred_on ORDER BY log_seq DESC) FILTER (WHERE event_type = 'CustomerAdded'))[1],
+	(array_agg(leg_power) FILTER (WHERE leg_power IS NOT NULL))[count(leg_power)::integer],
+	(array_agg(hand_power) FILTER (WHERE hand_power IS NOT NULL))[count(hand_power)::integer],
+	(array_agg(added_on) FILTER (WHERE added_on IS NOT NULL))[count(added_on)::integer],
 	count(*) FILTER (WHERE event_type = 'CarSold')
 FROM (
-	SELECT log_seq, event_type, occurred_on,
+	SELECT log_seq, event_type,
 		data ->> 'Name' AS name,
 		(data ->> 'LegPower')::integer AS leg_power,
-		(data ->> 'HandPower')::integer AS hand_power
+		(data ->> 'HandPower')::integer AS hand_power,
+		CASE event_type WHEN 'CustomerAdded' THEN occurred_on END AS added_on
 	FROM new_events
 	WHERE event_type IN ('CustomerAdded', 'CarSold')
+	ORDER BY data ->> 'Name', log_seq
 ) e
 WHERE name IS NOT NULL
 GROUP BY name
@@ -398,8 +399,8 @@ $statement$, 'report.customers', 'every customer and how many cars were bought')
 	PERFORM report.define('sales_by_day', $statement$
 INSERT INTO report.sales_by_day AS t (day, engine, cars_sold)
 SELECT (s.occurred_on AT TIME ZONE 'UTC')::date,
-	COALESCE(lower(regexp_replace(substring(c.engine FROM '"\$type"\s*:\s*"([^",]*)'),
-								  '^.*[.+]|Engine(Entity)?$', '', 'g')), 'unknown'),
+	COALESCE(NULLIF(lower(replace(split_part(split_part(split_part(split_part(replace(
+		c.engine, ' ', ''), '"$type":"', 2), '"', 1), ',', 1), '.', -1), 'EngineEntity', '')), ''), 'unknown'),
 	count(*)
 FROM new_events s
 LEFT JOIN LATERAL (

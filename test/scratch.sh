@@ -67,7 +67,7 @@ build_scratch() {
 # environment of its own, as a user without privileges if we are root.
 run_inside() {
 	local kafka status=0 as_user=() environment=()
-	kafka=$(kafka_home)
+	kafka=$(kafka_home) || return 1
 	environment=(
 		PATH="$PATH" LANG=C.UTF-8 TZ=UTC HOME="$scratch/home" TMPDIR="$scratch/tmp"
 		PG_CONFIG="$PG_CONFIG" CARSHOP_SCRATCH="$scratch"

@@ -368,6 +368,18 @@ says_nothing_new(const char *facility)
 	return false;
 }
 
+/* The library's own closing of connections is no trouble. */
+static bool
+is_housekeeping(const char *text)
+{
+	if (strstr(text, "(_DESTROY)") != NULL)
+		return true;
+
+	/* At every start, once the coordinator's address is known. */
+	return strstr(text, "nodename change") != NULL &&
+		!kafka_failure_counts(text);
+}
+
 static void
 handle_log(KafkaClient *client, rd_kafka_event_t *event)
 {
@@ -380,9 +392,8 @@ handle_log(KafkaClient *client, rd_kafka_event_t *event)
 		return;
 	text = skip_thread(text);
 
-	/* "Client is terminating" is no trouble. */
 	if ((strcmp(facility, "FAIL") == 0 || strcmp(facility, "REQTMOUT") == 0) &&
-		strstr(text, "(_DESTROY)") == NULL)
+		!is_housekeeping(text))
 	{
 		if (kafka_failure_counts(text))
 			client->failures++;

@@ -136,7 +136,10 @@ extern KafkaProducer *kafka_producer_open(const KafkaProperties *props,
 										  const KafkaProducerOptions *options,
 										  KafkaError *error);
 
-/* Purge, destroy.  False: it did not end in time and was left behind. */
+/*
+ * Purge, abort what is open (for at most 1.6 s), destroy.  A commit under way
+ * may still be applied.  False: it did not end in time and was left behind.
+ */
 extern bool kafka_producer_close(KafkaProducer *producer);
 
 /*
@@ -152,12 +155,13 @@ extern int	kafka_producer_fd(KafkaProducer *producer);
 extern void kafka_producer_poll(KafkaProducer *producer);
 
 /*
- * True after any connection failure since the handle was made (ERROR events,
- * FAIL lines of debug=broker), also while idle.  A tainted handle must be
- * replaced before the next transaction begins: an EndTxn of ours may still be
- * under way, and no librdkafka has KIP-890's client side (librdkafka #5423).
- * Failures of connections that never carried anything of a transaction may
- * be left out only where that is certain.
+ * True after any connection failure since init succeeded (ERROR events, FAIL
+ * lines of debug=broker), also while idle.  A tainted handle must be replaced
+ * before the next transaction begins: an EndTxn of ours may still be under
+ * way, and no librdkafka has KIP-890's client side (librdkafka #5423).
+ * Failures of connections that never carried anything of a transaction (they
+ * failed before they were up) are left out.  A broker closes idle connections
+ * after ten minutes by default, which taints: replace a handle lazily.
  */
 extern bool kafka_producer_tainted(KafkaProducer *producer);
 
@@ -206,6 +210,7 @@ typedef struct KafkaRecord
 	uint64_t	tag;			/* comes back in kafka_producer_refused_tag */
 } KafkaRecord;
 
+/* A tainted handle is answered with KAFKA_UNCERTAIN. */
 extern KafkaOutcome kafka_producer_begin(KafkaProducer *producer,
 										 KafkaError *error);
 
@@ -249,7 +254,8 @@ typedef struct KafkaConfigEntry
 
 /*
  * Create a topic.  replication < 0: the broker's default.  KAFKA_OK also when
- * it exists already.  Call until the answer is not PENDING.
+ * it exists already; by then the topic is known and has leaders.  Call until
+ * the answer is not PENDING.
  */
 extern KafkaOutcome kafka_admin_create_topic(KafkaProducer *producer,
 											 const char *topic, int partitions,
@@ -312,7 +318,10 @@ typedef enum KafkaItemKind
 								 * offset = the next to read */
 	KAFKA_ITEM_LOST,			/* the offset is out of range: a range was lost
 								 * or the topic was made anew */
-	KAFKA_ITEM_ERROR			/* error->message; outcome says of what kind */
+	KAFKA_ITEM_ERROR			/* error->message; outcome says of what kind.
+								 * UNREACHABLE: every broker was away at that
+								 * moment; the library goes on by itself, and
+								 * a look-up that is answered tells the end */
 } KafkaItemKind;
 
 /*
@@ -361,7 +370,11 @@ extern void kafka_reader_release(KafkaItem *item);
 extern bool kafka_item_header(const KafkaItem *item, size_t index,
 							  KafkaHeader *header);
 
-/* Look a topic up, as kafka_producer_topic. */
+/*
+ * Look a topic up, as kafka_producer_topic.  Do so before assigning: a
+ * position like KAFKA_OFFSET_BEGINNING in a topic that the handle does not
+ * know yet costs half a second.
+ */
 extern KafkaOutcome kafka_reader_topic(KafkaReader *reader, const char *topic,
 									   int slice_ms, int max_ms,
 									   KafkaTopicInfo *info, KafkaError *error);
@@ -376,7 +389,8 @@ extern int64_t kafka_reader_high_watermark(KafkaReader *reader,
  * whether the group has live members or offsets whose metadata is not ours:
  * then nothing is written and KAFKA_REFUSED says why.  In slices, by event
  * queue; one request at a time: KAFKA_PENDING until kafka_reader_next's
- * drain has brought the answer.
+ * drain has brought the answer.  positions are copied when the request starts;
+ * positions without an offset (>= 0) are left out.
  */
 extern KafkaOutcome kafka_reader_show_offsets(KafkaReader *reader,
 											  const KafkaPosition *positions,

@@ -41,6 +41,14 @@
 #define QUEUE_BYTES (4 * 1024 * 1024)
 #define LOOKUP_MAX_MS 5000
 
+/*
+ * If nothing at all was heard this long after assigning, assign again, and
+ * wait twice as long then.  Now and then the partition is not yet attached to
+ * its broker when the library wants to ask for the end, and it then pauses
+ * for 500 ms.
+ */
+#define FIRST_PATIENCE_MS 50
+
 /* As rdkafka.h says it: n before the end is this minus n. */
 #define BEFORE_END (-2000)
 
@@ -62,6 +70,9 @@ struct KafkaLastRead
 	LastStage	stage;
 	bool		topic_exists;
 	int64_t		step;			/* 0: from the beginning */
+	int64_t		assigned_ms;
+	int			patience_ms;
+	bool		heard;			/* something came since assigning */
 	bool		found;
 	bool		tombstone;		/* the newest record has no value */
 	char	   *value;
@@ -95,6 +106,7 @@ kafka_last_open(const KafkaProperties *props, const char *topic,
 	read->stable = stable;
 	read->stage = LAST_LOOKUP;
 	read->step = FIRST_STEP;
+	read->patience_ms = FIRST_PATIENCE_MS;
 	return read;
 }
 
@@ -178,6 +190,8 @@ assign(KafkaLastRead *read, KafkaError *error)
 	outcome = kafka_reader_assign(read->reader, &position, 1, error);
 	if (outcome == KAFKA_OK)
 		read->stage = LAST_READ;
+	read->assigned_ms = kafka_now_ms();
+	read->heard = false;
 	return outcome;
 }
 
@@ -224,6 +238,7 @@ take_end(KafkaLastRead *read, const KafkaItem *item)
 static KafkaOutcome
 take_item(KafkaLastRead *read, const KafkaItem *item, KafkaError *error)
 {
+	read->heard = true;
 	switch (item->kind)
 	{
 		case KAFKA_ITEM_MESSAGE:
@@ -249,10 +264,27 @@ take_item(KafkaLastRead *read, const KafkaItem *item, KafkaError *error)
 	return item->kind == KAFKA_ITEM_ERROR ? item->outcome : KAFKA_UNCERTAIN;
 }
 
-/*
- * Read what waits; if the answer is not complete wait for more, at most the
- * slice, and read once more.
- */
+/* Nothing waits: wait for something, at most the slice.  False: not now. */
+static bool
+wait_for_items(KafkaLastRead *read, int slice_ms)
+{
+	struct pollfd wait = {kafka_reader_fd(read->reader), POLLIN, 0};
+	int64_t		silence = kafka_now_ms() - read->assigned_ms;
+
+	if (!read->heard)
+	{
+		if (silence >= read->patience_ms)
+		{
+			read->patience_ms *= 2;
+			read->stage = LAST_ASSIGN;
+			return true;
+		}
+		if (slice_ms > read->patience_ms - silence)
+			slice_ms = (int) (read->patience_ms - silence);
+	}
+	return poll(&wait, 1, slice_ms) > 0;
+}
+
 static KafkaOutcome
 read_items(KafkaLastRead *read, int slice_ms, KafkaError *error)
 {
@@ -266,18 +298,17 @@ read_items(KafkaLastRead *read, int slice_ms, KafkaError *error)
 		kafka_reader_next(read->reader, &item);
 		if (item.kind == KAFKA_ITEM_NONE)
 		{
-			struct pollfd wait = {kafka_reader_fd(read->reader), POLLIN, 0};
+			const char *trouble = kafka_reader_trouble(read->reader);
 
-			if (waited || slice_ms <= 0 || poll(&wait, 1, slice_ms) <= 0)
+			/* Wait once a call, or many small answers exceed the slice. */
+			if (!waited && wait_for_items(read, slice_ms))
 			{
-				const char *trouble = kafka_reader_trouble(read->reader);
-
-				kafka_error_set(error, 0, "%s",
-								trouble[0] != '\0' ? trouble : "no end yet");
-				return KAFKA_PENDING;
+				waited = true;
+				continue;
 			}
-			waited = true;
-			continue;
+			kafka_error_set(error, 0, "%s",
+							trouble[0] != '\0' ? trouble : "no end yet");
+			return KAFKA_PENDING;
 		}
 		outcome = take_item(read, &item, error);
 		kafka_reader_release(&item);

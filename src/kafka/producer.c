@@ -35,7 +35,7 @@
 
 /* Topic, partition, flags, value, key, opaque. */
 #define FIXED_FIELDS 6
-#define MAX_HEADERS 64
+#define FEW_HEADERS 16
 
 struct KafkaProducer
 {
@@ -352,6 +352,25 @@ serve_rest_of_slice(KafkaProducer *producer, int64_t started, int slice_ms)
 	kafka_producer_serve(producer, rest > 0 ? (int) rest : 0);
 }
 
+/*
+ * What the library says of a call that is not finished ("the event queue must
+ * be polled ...") is meant for a programmer; the connection's trouble, if
+ * there is any, says more to a person.
+ */
+static KafkaOutcome
+still_pending(KafkaProducer *producer, rd_kafka_error_t *failed,
+			  int64_t started, int slice_ms, KafkaError *error)
+{
+	int			code = rd_kafka_error_code(failed);
+	const char *trouble = producer->client->trouble;
+
+	rd_kafka_error_destroy(failed);
+	serve_rest_of_slice(producer, started, slice_ms);
+	kafka_error_set(error, code, "%s",
+					trouble[0] != '\0' ? trouble : "no answer from Kafka yet");
+	return KAFKA_PENDING;
+}
+
 static void
 reset_batch(KafkaProducer *producer)
 {
@@ -383,14 +402,7 @@ kafka_producer_init(KafkaProducer *producer, int slice_ms, KafkaError *error)
 		return KAFKA_OK;
 	}
 	if (rd_kafka_error_is_retriable(failed))
-	{
-		kafka_error_take(producer->client->rk, failed, error);
-		serve_rest_of_slice(producer, started, slice_ms);
-		if (producer->client->trouble[0] != '\0')
-			kafka_error_set(error, error->code, "%s",
-							producer->client->trouble);
-		return KAFKA_PENDING;
-	}
+		return still_pending(producer, failed, started, slice_ms, error);
 	kafka_producer_poll(producer);
 	code = kafka_error_take(producer->client->rk, failed, error);
 	outcome = kafka_outcome_of(code);
@@ -484,7 +496,9 @@ KafkaOutcome
 kafka_producer_send(KafkaProducer *producer, const KafkaRecord *record,
 					KafkaError *error)
 {
-	rd_kafka_vu_t fields[FIXED_FIELDS + MAX_HEADERS];
+	rd_kafka_vu_t few[FIXED_FIELDS + FEW_HEADERS];
+	rd_kafka_vu_t *fields = few;
+	size_t		n_fields = FIXED_FIELDS + (size_t) record->n_headers;
 	rd_kafka_topic_t *rkt = topic_handle(producer, record->topic);
 	rd_kafka_error_t *failed;
 	rd_kafka_resp_err_t code;
@@ -496,16 +510,14 @@ kafka_producer_send(KafkaProducer *producer, const KafkaRecord *record,
 						record->topic);
 		return not_enqueued(producer, record, KAFKA_REFUSED);
 	}
-	if (record->n_headers > MAX_HEADERS)
-	{
-		kafka_error_set(error, RD_KAFKA_RESP_ERR__INVALID_ARG,
-						"a record has more than %d headers", MAX_HEADERS);
-		return not_enqueued(producer, record, KAFKA_REFUSED);
-	}
 
+	/* No allocation of ours for the usual record. */
+	if (record->n_headers > FEW_HEADERS)
+		fields = kafka_malloc(n_fields * sizeof(rd_kafka_vu_t));
 	fill_fields(fields, record, rkt);
-	failed = rd_kafka_produceva(producer->client->rk, fields,
-								(size_t) (FIXED_FIELDS + record->n_headers));
+	failed = rd_kafka_produceva(producer->client->rk, fields, n_fields);
+	if (fields != few)
+		free(fields);
 	if (failed == NULL)
 	{
 		producer->enqueued++;
@@ -580,11 +592,7 @@ kafka_producer_commit(KafkaProducer *producer, int slice_ms,
 		return KAFKA_OK;
 	}
 	if (rd_kafka_error_is_retriable(failed))
-	{
-		kafka_error_take(producer->client->rk, failed, error);
-		serve_rest_of_slice(producer, started, slice_ms);
-		return KAFKA_PENDING;
-	}
+		return still_pending(producer, failed, started, slice_ms, error);
 	/* The library has ended this commit: it can be aborted now. */
 	producer->committing = false;
 	kafka_producer_poll(producer);

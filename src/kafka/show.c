@@ -52,7 +52,10 @@ finish_with_code(KafkaShow *show, rd_kafka_resp_err_t code, const char *text)
 	if (code == RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID ||
 		code == RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION ||
 		code == RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS)
+	{
 		outcome = KAFKA_REFUSED;
+		text = "it has live members: it belongs to another service";
+	}
 	kafka_error_set(&show->error, code, "group \"%s\": %s", show->group_id,
 					text != NULL ? text : rd_kafka_err2str(code));
 	finish(show, outcome == KAFKA_OK ? KAFKA_UNCERTAIN : outcome);

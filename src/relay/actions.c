@@ -207,7 +207,8 @@ relay_check(Relay *relay, RelayResult *result)
 			answer(relay, result, outcome, &error);
 			return;
 		}
-		relay->verification_known = true;
+		/* a refusal is asked again: the broker may have been mended */
+		relay->verification_known = relay->verification == KAFKA_VERIFIES;
 	}
 
 	/* warm the topics that were in use: the first message would wait a second */

@@ -193,19 +193,17 @@ relay_machine_next(RelayMachine *machine, const RelayInput *input,
 		else
 			until(wait_until, machine->ticked_at + machine->limits.poll_interval_ms);
 	}
-	if (machine->lineage_changed || (input->reload && machine->state != RELAY_READY))
+	machine->restart |= input->reload;
+	if (machine->restart && machine->state != RELAY_PUBLISH &&
+		machine->state != RELAY_COMMIT && machine->state != RELAY_JUDGE)
 	{
-		bool		changed = machine->lineage_changed;
-
-		machine->lineage_changed = false;
-		if (changed || machine->state == RELAY_STOPPED ||
-			machine->state == RELAY_CLOSED)
-		{
-			machine->attempts = 0;
-			machine->fenced = 0;
-			machine->stop_reason[0] = machine->stop_remedy[0] = '\0';
-			close_and_retry(machine, input->now);
-		}
+		/* begin anew, with new settings or for another lineage */
+		machine->restart = false;
+		machine->attempts = 0;
+		machine->fenced = 0;
+		machine->trouble[0] = '\0';
+		machine->stop_reason[0] = machine->stop_remedy[0] = '\0';
+		close_and_retry(machine, input->now);
 	}
 	if (machine->close_first && machine->open)
 		return ACT_CLOSE;
@@ -338,13 +336,25 @@ compared(RelayMachine *machine, const RelayResult *result)
 		machine->place.complete = true;
 	}
 	machine->newest_tick = result->newest_tick;
-	machine->state = RELAY_READY;
-	machine->trouble[0] = '\0';
+	machine->state = machine->topic_first ? RELAY_TOPIC : RELAY_READY;
+	if (!machine->topic_first)
+		machine->trouble[0] = '\0';
 }
 
 static void
-published(RelayMachine *machine, const RelayResult *result)
+published(RelayMachine *machine, const RelayResult *result, int64_t now)
 {
+	if (result->need_topic && result->torn)
+	{
+		/*
+		 * Half of a transaction is sent and the other half goes to a topic
+		 * that is not known: take it back with the handle, and begin again
+		 * when the topic is there.
+		 */
+		machine->topic_first = true;
+		close_and_retry(machine, now);
+		return;
+	}
 	machine->pending = result->reached;
 	machine->pending_events = result->events;
 	if (result->events > 0)
@@ -476,7 +486,7 @@ relay_machine_done(RelayMachine *machine, RelayAction action,
 	{
 		machine->newest_tick = result->newest_tick;
 		machine->paused = result->paused;
-		machine->lineage_changed = result->lineage_changed;
+		machine->restart |= result->lineage_changed;
 		return;
 	}
 	if (action == ACT_OPEN && result->outcome == DONE_OK)
@@ -544,10 +554,11 @@ relay_machine_done(RelayMachine *machine, RelayAction action,
 #endif
 			break;
 		case ACT_PREPARE_TOPIC:
+			machine->topic_first = false;
 			machine->state = RELAY_READY;
 			break;
 		case ACT_PUBLISH:
-			published(machine, result);
+			published(machine, result, now);
 			break;
 		case ACT_COMMIT:
 			committed(machine, now);

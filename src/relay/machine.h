@@ -117,6 +117,7 @@ typedef struct RelayResult
 
 	/* ACT_PUBLISH */
 	bool		need_topic;		/* cut here: the next event's topic is unknown */
+	bool		torn;			/* ... and a transaction is half sent */
 	int64_t		events;			/* sent in this transaction */
 	Progress	reached;		/* where it ends */
 } RelayResult;
@@ -152,7 +153,7 @@ typedef struct RelayMachine
 	int64_t		deadline;		/* of a pending action; 0: none */
 	int			attempts;		/* for the back-off */
 	int			fenced;			/* times in a row */
-	bool		topic_was_made;
+	bool		topic_first;	/* a topic is prepared before publishing */
 
 	/* position: everything up to it is in Kafka */
 	Progress	place;
@@ -165,7 +166,7 @@ typedef struct RelayMachine
 	int64_t		wake_at;		/* when the wake came (linger) */
 	int64_t		ticked_at;		/* last attempt to make one */
 	bool		paused;
-	bool		lineage_changed;
+	bool		restart;		/* settings or the lineage have changed */
 
 	/* cutting */
 	int64_t		events_now;		/* halved after a refusal or a timeout */

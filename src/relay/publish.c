@@ -424,22 +424,12 @@ relay_publish(Relay *relay, RelayResult *result)
 
 	result->events = sending.events;
 	result->reached = sending.place;
-	if (sending.outcome == KAFKA_OK && sending.torn)
-	{
-		/*
-		 * Half of a transaction is sent and the other half goes to a topic
-		 * that this handle does not know: begin again with a new handle, which
-		 * looks up both.
-		 */
-		sending.outcome = KAFKA_UNCERTAIN;
-		snprintf(sending.error.message, sizeof(sending.error.message),
-				 "topic \"%s\" is looked up first", relay->wanted_topic);
-	}
 #ifndef MUTANT_NO_PROGRESS
-	if (sending.outcome == KAFKA_OK && sending.events > 0)
+	if (sending.outcome == KAFKA_OK && sending.events > 0 && !sending.torn)
 		sending.outcome = send_progress(relay, &result->reached, &sending.error);
 #endif
 	result->need_topic = sending.need_topic;
+	result->torn = sending.torn;
 	if (sending.need_topic || sending.outcome != KAFKA_OK)
 		relay_drop_batch(relay);	/* an event was read and not sent */
 	result->outcome = relay_outcome(sending.outcome == KAFKA_PENDING ?

@@ -23,6 +23,7 @@ batch_create(MemoryContext parent)
 {
 	EventBatch *batch = MemoryContextAllocZero(parent, sizeof(EventBatch));
 
+	/* Blocks large enough for a full batch not to consist of many. */
 	batch->context = AllocSetContextCreate(parent, "carshop_outbox batch",
 										   ALLOCSET_DEFAULT_MINSIZE,
 										   64 * 1024, 8 * 1024 * 1024);

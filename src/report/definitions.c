@@ -28,7 +28,6 @@
 #include "report/report_run.h"
 #include "report/reports.h"
 #include "report/sql_plan.h"
-#include "report/subtransaction.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -56,6 +55,7 @@ typedef struct Validation
 	const char *statement;
 	Oid			target;
 	Oid			owner;
+	bool		target_has_rows;
 } Validation;
 
 /* ------------------------------------------------------------------------
@@ -177,11 +177,26 @@ check_statement(SPIPlanPtr plan, Oid target)
 		refuse_deferrable(lfirst_oid(cell));
 }
 
+/* Rows that no report has made: a new report adds the whole log to them. */
+static bool
+has_rows(Oid relid)
+{
+	char	   *query;
+
+	if (pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) != ACLCHECK_OK)
+		return false;
+	query = psprintf("SELECT FROM %s LIMIT 1",
+					 quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
+												get_rel_name(relid)));
+	if (SPI_execute(query, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the target of the report");
+	return SPI_processed > 0;
+}
+
 /* Prepare the statement as its owner, and execute it over no events. */
 static void
-validate(void *arg)
+validate(Validation *validation)
 {
-	Validation *validation = arg;
 	ReportScope scope;
 	Tuplestorestate *store = tuplestore_begin_heap(false, false, 64);
 	SPIPlanPtr	plan;
@@ -198,6 +213,7 @@ validate(void *arg)
 	if (rc < 0)
 		elog(ERROR, "could not execute the report's statement: %s",
 			 SPI_result_code_string(rc));
+	validation->target_has_rows = has_rows(validation->target);
 	report_leave(&scope);
 	tuplestore_end(store);
 }
@@ -299,6 +315,7 @@ report_define(PG_FUNCTION_ARGS)
 	Oid			caller = GetUserId();
 	char	   *name;
 	Validation	validation;
+	bool		known;
 	AsOwner		scope;
 	Datum		values[5];
 	char		nulls[5] = {' ', ' ', ' ', ' ', ' '};
@@ -334,7 +351,7 @@ report_define(PG_FUNCTION_ARGS)
 	SPI_finish();
 
 	as_owner_begin(&scope);
-	(void) lookup_definition(name, caller);
+	known = lookup_definition(name, caller);
 	values[0] = CStringGetTextDatum(name);
 	sql_plan_execute(&start_first, values, NULL);
 	values[1] = CStringGetTextDatum(validation.statement);
@@ -348,6 +365,11 @@ report_define(PG_FUNCTION_ARGS)
 	sql_plan_execute(&reset, values, NULL);
 	as_owner_end(&scope);
 	wake_reporter_at_commit();
+	if (!known && validation.target_has_rows)
+		ereport(WARNING,
+				(errmsg("table \"%s\" is not empty: the report adds the whole event log to what it holds",
+						get_rel_name(validation.target)),
+				 errhint("Empty the table in the same transaction, unless its rows come from elsewhere.")));
 	PG_RETURN_VOID();
 }
 

@@ -66,29 +66,34 @@ typedef struct Members
 	JsonSpan	data_base64;
 } Members;
 
-static const struct
+typedef struct MemberName
 {
 	const char *name;
+	size_t		len;
 	bool		fold;			/* compared without case */
 	size_t		offset;
-}			member_table[] =
-{
-	{"EventType", true, offsetof(Members, event_type)},
-	{"EventDescription", true, offsetof(Members, description)},
-	{"OccuredOn", true, offsetof(Members, occurred_on)},
-	{"OccurredOn", true, offsetof(Members, occurred_on)},
-	{"EventId", true, offsetof(Members, event_id)},
-	{"Key", true, offsetof(Members, key)},
-	{"Data", true, offsetof(Members, data)},
-	{"specversion", false, offsetof(Members, specversion)},
-	{"id", false, offsetof(Members, id)},
-	{"source", false, offsetof(Members, source)},
-	{"type", false, offsetof(Members, type)},
-	{"time", false, offsetof(Members, time)},
-	{"subject", false, offsetof(Members, subject)},
-	{"description", false, offsetof(Members, ce_description)},
-	{"data", false, offsetof(Members, ce_data)},
-	{"data_base64", false, offsetof(Members, data_base64)},
+} MemberName;
+
+#define MEMBER(name, fold, field) \
+	{name, sizeof(name) - 1, fold, offsetof(Members, field)}
+
+static const MemberName member_names[] = {
+	MEMBER("EventType", true, event_type),
+	MEMBER("EventDescription", true, description),
+	MEMBER("OccuredOn", true, occurred_on),
+	MEMBER("OccurredOn", true, occurred_on),
+	MEMBER("EventId", true, event_id),
+	MEMBER("Key", true, key),
+	MEMBER("Data", true, data),
+	MEMBER("specversion", false, specversion),
+	MEMBER("id", false, id),
+	MEMBER("source", false, source),
+	MEMBER("type", false, type),
+	MEMBER("time", false, time),
+	MEMBER("subject", false, subject),
+	MEMBER("description", false, ce_description),
+	MEMBER("data", false, ce_data),
+	MEMBER("data_base64", false, data_base64),
 };
 
 static void reject(Message *message, const char *sqlstate, const char *reason);
@@ -418,15 +423,15 @@ find_members(MessageDecoder *decoder, JsonScanner *scanner, Members *members)
 
 		if (!decode_string(decoder, &name, &text))
 			continue;
-		for (i = 0; i < sizeof(member_table) / sizeof(member_table[0]); i++)
+		for (i = 0; i < sizeof(member_names) / sizeof(member_names[0]); i++)
 		{
-			const char *known = member_table[i].name;
+			const MemberName *known = &member_names[i];
 
-			if (strlen(known) == text.len &&
-				(member_table[i].fold ?
-				 strncasecmp(known, text.data, text.len) == 0 :
-				 memcmp(known, text.data, text.len) == 0))
-				*(JsonSpan *) ((char *) members + member_table[i].offset) = value;
+			if (known->len == text.len &&
+				(known->fold ?
+				 strncasecmp(known->name, text.data, text.len) == 0 :
+				 memcmp(known->name, text.data, text.len) == 0))
+				*(JsonSpan *) ((char *) members + known->offset) = value;
 		}
 		decoder->used = used;
 	}

@@ -356,9 +356,28 @@ note_passing(Report *report, const ErrorData *error, int64 n)
 		report->range = Max(n / 2, 1);
 }
 
+/*
+ * SPI ends an error's context with the whole statement: its name says as much
+ * beside the dead letter.
+ */
+static void
+shorten_context(const Report *report, ErrorData *error)
+{
+	char	   *statement;
+
+	if (error->context == NULL)
+		return;
+	statement = strstr(error->context, report->statement);
+	if (statement != NULL)
+		error->context = psprintf("%.*s%s%s",
+								  (int) (statement - error->context),
+								  error->context, report->name,
+								  statement + strlen(report->statement));
+}
+
 /* A range of n events up to seq has failed. */
 static void
-handle_failure(Report *report, const ErrorData *error, int64 n, int64 seq)
+handle_failure(Report *report, ErrorData *error, int64 n, int64 seq)
 {
 	Datum		values[3];
 
@@ -370,6 +389,7 @@ handle_failure(Report *report, const ErrorData *error, int64 n, int64 seq)
 				report->range = n / 2;
 				return;
 			}
+			shorten_context(report, error);
 			dead_letter_add_event(report->name, seq, error);
 			values[0] = CStringGetTextDatum(report->name);
 			values[1] = Int64GetDatum(seq);

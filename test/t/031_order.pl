@@ -27,7 +27,7 @@ append_to_file($long, q{
 BEGIN;
 SELECT pg_current_xact_id();
 SELECT pg_sleep(0.2);
-SELECT shop.change(1 + floor(random() * 47)::integer, 3, floor(random() * 9e15)::bigint);
+SELECT shop.change(1 + floor(random() * 47)::integer, 3, pg_current_xact_id()::text::bigint);
 COMMIT;
 });
 

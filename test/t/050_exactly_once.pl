@@ -19,8 +19,10 @@ use Scenario;
 use Test::More;
 
 my %size = $ENV{CARSHOP_TEST_FULL}
-  ? (relay => 10, reporter => 10, server => 10, broker => 10, events => 200_000, settle => 600)
-  : (relay => 4, reporter => 3, server => 3, broker => 2, events => 20_000, settle => 120);
+  ? (relay => 10, reporter => 10, server => 10, broker => 10, events => 200_000,
+	window => 1, settle => 600)
+  : (relay => 4, reporter => 3, server => 3, broker => 2, events => 30_000,
+	window => 0.2, settle => 120);
 
 my $scenario = Scenario->new(name => 'storm');
 my $result = $scenario->storm(%size);

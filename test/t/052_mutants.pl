@@ -29,7 +29,7 @@ plan skip_all => 'the sources are not here' if !-d "$root/src/relay";
 sub stage
 {
 	my ($macro) = @_;
-	my $dir = PostgreSQL::Test::Utils::tempdir();
+	my $dir = abs_path(PostgreSQL::Test::Utils::tempdir());
 	my $pg_config = $ENV{PG_CONFIG} // 'pg_config';
 
 	system("cp -r '$root/src' '$root/sql' '$root/Makefile' '$root/carshop_outbox.control' '$dir/'") == 0

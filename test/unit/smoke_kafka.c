@@ -8,6 +8,7 @@
  *
  *-------------------------------------------------------------------------
  */
+#include <dirent.h>
 #include <poll.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -264,6 +265,45 @@ check_topics(KafkaProducer *producer)
 	is_text(value, "compact", "cleanup.policy is compact");
 	ok(kafka_producer_cluster_id(producer) != NULL &&
 	   kafka_producer_cluster_id(producer)[0] != '\0', "the cluster has an id");
+}
+
+/* A thread of the library that took a signal would take it from PostgreSQL. */
+static void
+check_signals(void)
+{
+	DIR		   *tasks = opendir("/proc/self/task");
+	struct dirent *task;
+	int			threads = 0;
+	int			open_threads = 0;
+
+	while ((task = readdir(tasks)) != NULL)
+	{
+		char		path[300];
+		char		line[256];
+		FILE	   *status;
+
+		if (task->d_name[0] == '.' || atoi(task->d_name) == (int) getpid())
+			continue;
+		snprintf(path, sizeof(path), "/proc/self/task/%s/status",
+				 task->d_name);
+		status = fopen(path, "r");
+		if (status == NULL)
+			continue;
+		threads++;
+		while (fgets(line, sizeof(line), status) != NULL)
+		{
+			unsigned long long blocked;
+
+			/* SIGKILL and SIGSTOP cannot be, glibc keeps 32 and 33. */
+			if (sscanf(line, "SigBlk: %llx", &blocked) == 1 &&
+				(blocked | 0x180040100ULL) != 0xffffffffffffffffULL)
+				open_threads++;
+		}
+		fclose(status);
+	}
+	closedir(tasks);
+	ok(threads > 0 && open_threads == 0,
+	   "all %d threads of the library block every signal", threads);
 }
 
 static void
@@ -574,6 +614,7 @@ main(int argc, char **argv)
 	ok(!kafka_producer_tainted(producer), "not tainted after init");
 	check_last(progress_topic, "relay", true, NULL);
 	check_transactions(producer);
+	check_signals();
 	check_last(progress_topic, "relay", false, "progress 3");
 	leave_open(producer);
 	check_fencing(producer);

@@ -100,9 +100,10 @@ sub audit
 				$runs++;
 			}
 			$next_offset{$partition} = $offset + 1;
-			my $run = $run_of{"$partition,$txn"} //= $run{$partition};
+			my $run = $run_of{"$partition,$txn"} // $run{$partition};
 			$note->('torn', "txn $txn goes on in another Kafka transaction at $place")
 			  if $run != $run{$partition};
+			$run_of{"$partition,$txn"} = $run{$partition};
 			$total{"$partition,$txn"}++;
 		});
 	foreach my $name (keys %$truth)

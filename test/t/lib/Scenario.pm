@@ -202,7 +202,7 @@ sub worker
 sub work
 {
 	my ($self, %arg) = @_;
-	Workload::work($self->{node}, 'shop', seed => $self->{seed} + ++$self->{works}, %arg);
+	Workload::work($self->{node}, 'shop', seed => $self->{seed} + 1000 * ++$self->{works}, %arg);
 	return;
 }
 
@@ -267,9 +267,9 @@ sub strike
 }
 
 # storm(relay => n, reporter => n, server => n, broker => n, events => per drain,
-#		settle => seconds)
-# So many strikes in random order, each at a random moment of a drain, while two
-# sessions work all along, one of them without waiting for its commits.
+#		window => seconds, settle => seconds)
+# So many strikes in random order, two per drain, each at a random moment (within
+# the window after its begin, or after the first strike), while two sessions work all along, one of them without waiting for its commits.
 sub storm
 {
 	my ($self, %arg) = @_;
@@ -277,7 +277,7 @@ sub storm
 	my @strikes = shuffle(map { ($_) x ($arg{$_} // 0) } @kinds);
 	my $begun = time();
 	my @writers = map {
-		Workload->start($self->{node}, 'shop', seed => $self->{seed} + 1000 * $_,
+		Workload->start($self->{node}, 'shop', seed => $self->{seed} - 100_000 * $_,
 			most => 8, chunk => 20, pause => 0.02, asynchronous => $_ == 2)
 	} 1, 2;
 
@@ -285,15 +285,22 @@ sub storm
 	{
 		my $kind = $strikes[ $number - 1 ];
 		# strikes on the server and the broker hit both workers in turn
-		my $drain = $kind eq 'reporter' || ($kind ne 'relay' && $self->{reports} && $number % 2)
+		my $drain = $kind eq 'reporter' || ($kind ne 'relay' && $self->{reports} && $number % 4 > 1)
 		  ? 'reporter' : 'relay';
-		my $delay = rand(0.6);
+		my $delay = rand($arg{window} // 0.5);
 
-		$self->worker($drain);
-		$self->backlog($drain, $arg{events});
+		if ($number % 2)
+		{
+			$self->backlog($drain, $arg{events});
+		}
+		else
+		{
+			$self->worker($_) foreach 'relay', $self->{reports} ? 'reporter' : ();
+		}
 		usleep($delay * 1_000_000);
-		note(sprintf('%.1f s: strike %d of %d: %s, %.0f ms into the drain of the %s',
-			time() - $begun, $number, scalar @strikes, $kind, $delay * 1000, $drain));
+		note(sprintf('%.1f s: strike %d of %d: %s, %.0f ms into the %s of the %s',
+			time() - $begun, $number, scalar @strikes, $kind, $delay * 1000,
+			$number % 2 ? 'drain' : 'new start', $drain));
 		$self->strike($kind);
 	}
 	$_->stop foreach @writers;

@@ -3,7 +3,7 @@
 # shop.stock holds rows with a version counter; a route makes an event of each
 # update.  shop.truth is written by hand in the same transaction: what is in it
 # after the storm is what was committed, whatever a session was told.  Each
-# transaction changes a run of rows and marks them with a random label, txn: a
+# transaction changes a run of rows and marks them with a label of its own, txn: a
 # transaction id could be used again after a crash.  Some transactions roll back,
 # some roll back a part.
 
@@ -50,7 +50,7 @@ BEGIN
 	FOR i IN 1 .. transactions LOOP
 		n := 1 + floor(random() * most);
 		first := 1 + floor(random() * (keys - n + 1));
-		label := floor(random() * 9e15);
+		label := ('x' || left(md5(gen_random_uuid()::text), 13))::bit(52)::bigint;
 		dice := random();
 		PERFORM shop.change(first, n, label);
 		IF dice < 0.1 THEN
@@ -109,7 +109,7 @@ sub work
 	my $sessions = $arg{sessions} // 2;
 
 	my @writers = map {
-		Workload->start($node, $database, most => $most, seed => $arg{seed} + $_ / 100,
+		Workload->start($node, $database, most => $most, seed => $arg{seed} + $_ * 100_000,
 			transactions => int($transactions / $sessions) + 1)
 	} 1 .. $sessions;
 	$_->wait foreach @writers;

@@ -1,0 +1,161 @@
+# Bad settings and missing things: each gives one clear message with a remedy, in
+# the log once and in outbox.status; nothing is lost, and it heals by itself when
+# the cause is gone.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+
+use Carshop;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $topic = 'car-shop-reported-events';
+my $kafka = Carshop::Kafka->start;
+my $node = Carshop->new_node('bad', conf => { 'shared_preload_libraries' => '', '.report_databases' => '' });
+my $sold = 0;
+
+sub sell
+{
+	$sold++;
+	$node->safe_psql('shop', qq{INSERT INTO "Cars" VALUES ($sold, NULL)});
+}
+
+sub published
+{
+	my ($what) = @_;
+
+	poll_until(sub { query_value($node, 'shop', q{SELECT outbox.wait_published('1s')}) eq 't' }, 60, $what);
+	my @keys = map { $_->{key} } grep { $_->{value} =~ /CarAdded/ } $kafka->read_topic($topic);
+	is_deeply(\@keys, [ 1 .. $sold ], "$what: nothing lost, nothing twice");
+}
+
+# The failing row of outbox.status with that text.
+sub failing
+{
+	my ($pattern, $what) = @_;
+	my $row;
+
+	poll_until(sub {
+		$row = $node->safe_psql('shop', q{SELECT message, remedy FROM outbox.status WHERE level = 'fail'});
+		$row =~ $pattern;
+	}, 60, $what);
+	like($row, $pattern, "$what: outbox.status says so");
+	like($row, qr/\|./, "$what: with a remedy");
+}
+
+sub set_and_reload
+{
+	my ($name, $value) = @_;
+
+	$node->safe_psql('postgres', "ALTER SYSTEM SET carshop_outbox.$name = '$value'");
+	$node->reload;
+}
+
+sub logged
+{
+	my ($pattern) = @_;
+	my @lines = grep { $_ =~ $pattern } split /\n/, slurp_file($node->logfile);
+
+	return scalar @lines;
+}
+
+# --- not preloaded: events are stored ---
+$node->start;
+$node->safe_psql('postgres', 'CREATE DATABASE shop');
+create_car_shop_tables($node, 'shop');
+my ($status, $output, $warning) = $node->psql('shop', 'CREATE EXTENSION carshop_outbox');
+is($status, 0, 'CREATE EXTENSION without preload');
+like($warning, qr/WARNING:.*not preloaded.*HINT:.*shared_preload_libraries/s, 'warns with a hint');
+$node->safe_psql('shop', 'SELECT outbox.capture_car_shop()');
+sell();
+failing(qr/not preloaded/, 'not preloaded');
+($status, $output, $warning) = $node->psql('shop', 'SELECT outbox.wait_published()');
+like($warning, qr/no relay publishes.*HINT:.*shared_preload_libraries/s, 'wait_published says what is missing');
+
+# --- no broker there ---
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'carshop_outbox'");
+$node->restart;
+failing(qr/127\.0\.0\.1:1\b/, 'unreachable broker');
+sell();
+sell();
+is(query_value($node, 'shop', q{SELECT unconfirmed_events FROM outbox.stat_relay}), $sold,
+	'what waits is counted');
+cmp_ok(logged(qr/relay for shop: .*127\.0\.0\.1:1\b/), '==', 1, 'logged once');
+set_and_reload('brokers', $kafka->bootstrap);
+published('the right broker');
+is(query_value($node, 'shop', q{SELECT count(*) FROM outbox.status WHERE level = 'fail'}), 0,
+	'no failure is left in outbox.status');
+
+# --- a wrong name ---
+set_and_reload('brokers', 'no.such.host.invalid:9092');
+failing(qr/no\.such\.host\.invalid/, 'unknown host');
+sell();
+set_and_reload('brokers', $kafka->bootstrap);
+published('after the unknown host');
+
+# --- a file of properties that cannot be used ---
+my $file = $node->basedir . '/kafka.properties';
+append_to_file($file, "sasl.password=geheim\nplugin.library.paths=/tmp/x.so\n");
+chmod 0600, $file;
+set_and_reload('kafka_config_file', $file);
+$node->safe_psql('shop', q{SELECT pg_terminate_backend(pid) FROM outbox.stat_relay});
+failing(qr/plugin\.library\.paths/, 'a property that is not allowed');
+is(logged(qr/geheim/), 0, 'no secret in the log');
+sell();
+set_and_reload('kafka_config_file', '');
+published('after the wrong property');
+
+# --- a topic that is missing, and may not be made ---
+set_and_reload('create_topics', 'off');
+$node->safe_psql('shop', q{SELECT outbox.capture('"Customers"', 'Elsewhere', topic => 'elsewhere');
+	INSERT INTO "Customers" VALUES ('Ann')});
+failing(qr/"elsewhere" does not exist and .*create_topics is off/, 'missing topic');
+sell();
+$kafka->create_topic('elsewhere');
+published('after the topic was made');
+is(scalar($kafka->read_topic('elsewhere')), 1, 'the event of the missing topic');
+
+# --- an event that the broker refuses: a dead letter, the others go on ---
+$kafka->create_topic('narrow', 1, 'max.message.bytes' => 2000);
+$node->safe_psql('shop', q{CREATE TABLE note (id integer PRIMARY KEY, note text);
+	SELECT outbox.capture('note', 'Narrow', topic => 'narrow');
+	INSERT INTO note SELECT n, CASE n WHEN 3 THEN string_agg(md5(i::text), '') ELSE 'n' || n END
+	  FROM generate_series(1, 6) n, generate_series(1, 200) i GROUP BY n ORDER BY n});
+sell();
+published('beside an event that is refused');
+is(query_value($node, 'shop', 'SELECT string_agg(type, $$,$$) FROM outbox.dead_letters'), 'Narrow',
+	'the refused event is in outbox.dead_letters');
+is(scalar($kafka->read_topic('narrow')), 5, 'the other events of its transaction are in the topic');
+like($node->safe_psql('shop', q{SELECT level, message FROM outbox.status}), qr/warn\|Kafka refuses 1 event/,
+	'outbox.status tells of the dead letter');
+
+# --- a database without the extension, and one that is missing ---
+$node->safe_psql('postgres', 'CREATE DATABASE empty');
+set_and_reload('shop_databases', 'shop, empty, missing');
+wait_for_worker($node, 'relay', 'empty');
+poll_until(sub { logged(qr/database "missing" in carshop_outbox\.shop_databases does not exist/) }, 30,
+	'the missing database is logged');
+poll_until(sub {
+	query_value($node, 'postgres', q{SELECT query FROM pg_stat_activity WHERE datname = 'empty' AND backend_type = 'carshop_outbox relay'})
+	  eq 'waiting for CREATE EXTENSION carshop_outbox';
+}, 30, 'the relay of a database without the extension waits');
+$node->safe_psql('postgres', 'CREATE DATABASE missing');
+wait_for_worker($node, 'relay', 'missing');
+is(logged(qr/database "missing" .* does not exist/), 1, 'logged once');
+sell();
+published('beside them');
+
+# --- a broker that does not verify partitions ---
+$kafka->restart(set => ['transaction.partition.verification.enable=false']);
+$node->safe_psql('shop', q{SELECT pg_terminate_backend(pid) FROM outbox.stat_relay});
+failing(qr/does not verify partitions/, 'a broker without verification');
+sell();
+$kafka->restart(set => ['transaction.partition.verification.enable=true']);
+published('with verification again');
+
+unlike(slurp_file($node->logfile), qr/PANIC|terminated by signal/, 'nothing crashed');
+$node->stop;
+done_testing();

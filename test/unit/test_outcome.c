@@ -1,0 +1,90 @@
+/*-------------------------------------------------------------------------
+ *
+ * test_outcome.c
+ *	  What librdkafka's codes and failure lines mean for us.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "kafka/internal.h"
+#include "tap.h"
+
+static void
+is_outcome(rd_kafka_resp_err_t code, KafkaOutcome expected)
+{
+	is_text(kafka_outcome_name(kafka_outcome_of(code)),
+			kafka_outcome_name(expected), rd_kafka_err2name(code));
+}
+
+static void
+test_codes(void)
+{
+	is_outcome(RD_KAFKA_RESP_ERR_NO_ERROR, KAFKA_OK);
+
+	is_outcome(RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, KAFKA_REFUSED);
+	is_outcome(RD_KAFKA_RESP_ERR_INVALID_RECORD, KAFKA_REFUSED);
+	is_outcome(RD_KAFKA_RESP_ERR_INVALID_MSG, KAFKA_REFUSED);
+	is_outcome(RD_KAFKA_RESP_ERR_POLICY_VIOLATION, KAFKA_REFUSED);
+	is_outcome(RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE, KAFKA_REFUSED);
+	is_outcome(RD_KAFKA_RESP_ERR_INVALID_MSG_SIZE, KAFKA_REFUSED);
+	is_outcome(RD_KAFKA_RESP_ERR_UNSUPPORTED_FOR_MESSAGE_FORMAT,
+			   KAFKA_REFUSED);
+	is_outcome(RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP, KAFKA_REFUSED);
+
+	is_outcome(RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, KAFKA_TROUBLE);
+	is_outcome(RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART, KAFKA_TROUBLE);
+	is_outcome(RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS, KAFKA_TROUBLE);
+	is_outcome(RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+			   KAFKA_TROUBLE);
+	is_outcome(RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+			   KAFKA_TROUBLE);
+	is_outcome(RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION, KAFKA_TROUBLE);
+
+	is_outcome(RD_KAFKA_RESP_ERR__FENCED, KAFKA_FENCED);
+	is_outcome(RD_KAFKA_RESP_ERR_PRODUCER_FENCED, KAFKA_FENCED);
+	is_outcome(RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH, KAFKA_FENCED);
+
+	is_outcome(RD_KAFKA_RESP_ERR_INVALID_TRANSACTION_TIMEOUT,
+			   KAFKA_MISCONFIGURED);
+	is_outcome(RD_KAFKA_RESP_ERR__TRANSPORT, KAFKA_UNREACHABLE);
+	is_outcome(RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN, KAFKA_UNREACHABLE);
+
+	is_outcome(RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER,
+			   KAFKA_UNCERTAIN);
+	is_outcome(RD_KAFKA_RESP_ERR_INVALID_TXN_STATE, KAFKA_UNCERTAIN);
+	is_outcome(RD_KAFKA_RESP_ERR_UNKNOWN, KAFKA_UNCERTAIN);
+	is_outcome((rd_kafka_resp_err_t) 9999, KAFKA_UNCERTAIN);
+}
+
+/* Lines as librdkafka 2.0.2 writes them. */
+static void
+test_failure_lines(void)
+{
+	ok(kafka_failure_counts("127.0.0.1:9092/1: Disconnected (after 4123ms in state UP) (_TRANSPORT)"),
+	   "a connection that was up counts");
+	ok(kafka_failure_counts("TxnCoordinator/1: 127.0.0.1:9092: 1 request(s) timed out: disconnect (after 61000ms in state UP) (_TIMED_OUT)"),
+	   "the coordinator's connection counts");
+	ok(kafka_failure_counts("127.0.0.1:9092/1: Disconnected (after 4ms in state UPDATE) (_TRANSPORT)"),
+	   "so does one in the state UPDATE");
+	ok(kafka_failure_counts("127.0.0.1:9092/1: something new"),
+	   "a line that is not understood counts");
+	ok(kafka_failure_counts("127.0.0.1:9092/1: Broken (after 1ms in state RENEWED) (_TRANSPORT)"),
+	   "an unknown state counts");
+	ok(!kafka_failure_counts("localhost:9092/1: Connect to ipv6#[::1]:9092 failed: Connection refused (after 0ms in state CONNECT) (_TRANSPORT)"),
+	   "a refused connect does not count");
+	ok(!kafka_failure_counts("TxnCoordinator/1: 127.0.0.1:9092: Closing connection due to nodename change (after 16ms in state TRY_CONNECT) (_TRANSPORT)"),
+	   "nor does one before connecting");
+	ok(!kafka_failure_counts("127.0.0.1:9092/1: Disconnected while requesting ApiVersion (after 3ms in state APIVERSION_QUERY) (_TRANSPORT)"),
+	   "nor does one in the middle of its set-up");
+	ok(!kafka_failure_counts("kafka.example:9092/bootstrap: Disconnected (after 600000ms in state UP) (_TRANSPORT)"),
+	   "nor does a bootstrap connection of no known broker");
+	ok(kafka_failure_counts("127.0.0.1:9092/1: Closed by x/bootstrap: y (after 6ms in state UP) (_TRANSPORT)"),
+	   "which is told by the broker's name alone");
+}
+
+int
+main(void)
+{
+	test_codes();
+	test_failure_lines();
+	return done_testing();
+}
