@@ -578,6 +578,7 @@ COMMENT ON COLUMN report.dead_letter.log_seq IS 'the refused event''s place in t
 COMMENT ON COLUMN report.dead_letter.at IS 'when it was refused, last time';
 COMMENT ON COLUMN report.dead_letter.attempts IS 'how often it was tried';
 COMMENT ON COLUMN report.dead_letter.retry IS 'the reporter is asked to try again';
+COMMENT ON SEQUENCE report.dead_letter_id_seq IS 'ids of dead letters';
 CREATE INDEX dead_letter_retry ON report.dead_letter (id) WHERE retry;
 COMMENT ON INDEX report.dead_letter_retry IS 'what report.retry() asked for';
 
@@ -586,6 +587,18 @@ CREATE VIEW report.dead_letters AS
 		   d.message, d.context, d.value, d.headers, d.at, d.attempts
 	FROM report.dead_letter d;
 COMMENT ON VIEW report.dead_letters IS 'messages that could not be read (report is null), and events that a report refused';
+COMMENT ON COLUMN report.dead_letters.id IS 'for report.retry() and report.skip()';
+COMMENT ON COLUMN report.dead_letters.topic IS 'topic of the message';
+COMMENT ON COLUMN report.dead_letters.partition IS 'partition of the message';
+COMMENT ON COLUMN report.dead_letters.kafka_offset IS 'offset of the message';
+COMMENT ON COLUMN report.dead_letters.report IS 'report that refused the event; null: the message itself could not be read';
+COMMENT ON COLUMN report.dead_letters.sqlstate IS 'SQLSTATE of the refusal';
+COMMENT ON COLUMN report.dead_letters.message IS 'why';
+COMMENT ON COLUMN report.dead_letters.context IS 'where';
+COMMENT ON COLUMN report.dead_letters.value IS 'the unreadable message, or the refused event as JSON';
+COMMENT ON COLUMN report.dead_letters.headers IS 'headers of the message';
+COMMENT ON COLUMN report.dead_letters.at IS 'when it was refused, last time';
+COMMENT ON COLUMN report.dead_letters.attempts IS 'how often it was tried';
 
 /* ---- what pg_dump carries ---- */
 
@@ -720,31 +733,30 @@ $statement$, 'report.events_by_day', 'events of each type per day (UTC)');
 		);
 		COMMENT ON TABLE report.cars IS 'every car: its engine ($type without "EngineEntity", in lower case: pedal, hand), when it was added, when and to whom it was sold last';
 	END IF;
+	/* The newest value that is known wins: input of the aggregates is ordered
+	 * by log_seq, and the last element of each array is taken. */
 	PERFORM report.define('cars', $statement$
 INSERT INTO report.cars AS t
 	(number, engine, pedal_size, added_on, sold_on, customer)
 SELECT number,
-	(array_agg(engine ORDER BY log_seq DESC) FILTER (WHERE engine IS NOT NULL))[1],
-	(array_agg(pedal_size ORDER BY log_seq DESC) FILTER (WHERE pedal_size IS NOT NULL))[1],
-	(array_agg(occurred_on ORDER BY log_seq DESC) FILTER (WHERE event_type = 'CarAdded'))[1],
-	(array_agg(occurred_on ORDER BY log_seq DESC) FILTER (WHERE event_type = 'CarSold'))[1],
-	(array_agg(customer ORDER BY log_seq DESC) FILTER (WHERE customer IS NOT NULL))[1]
+	(array_agg(engine) FILTER (WHERE engine <> ''))[(count(*) FILTER (WHERE engine <> ''))::integer],
+	(array_agg(pedal_size) FILTER (WHERE pedal_size IS NOT NULL))[count(pedal_size)::integer],
+	(array_agg(added_on) FILTER (WHERE added_on IS NOT NULL))[count(added_on)::integer],
+	(array_agg(sold_on) FILTER (WHERE sold_on IS NOT NULL))[count(sold_on)::integer],
+	(array_agg(customer) FILTER (WHERE customer IS NOT NULL))[count(customer)::integer]
 FROM (
-	SELECT log_seq, event_type, occurred_on,
-		CASE event_type
-			WHEN 'CarAdded' THEN (data ->> 'Number')::integer
-			ELSE (data ->> 'CarNumber')::integer
-		END AS number,
-		CASE WHEN event_type = 'CarAdded' THEN
-			lower(regexp_replace(substring(data ->> 'Engine' FROM '"\$type"\s*:\s*"([^",]*)'),
-								 '^.*[.+]|Engine(Entity)?$', '', 'g'))
-		END AS engine,
-		CASE WHEN event_type = 'CarAdded' THEN
-			substring(data ->> 'Engine' FROM '"PedalSize"\s*:\s*(-?\d+)')::integer
-		END AS pedal_size,
-		CASE WHEN event_type = 'CarSold' THEN data ->> 'Name' END AS customer
-	FROM new_events
-	WHERE event_type IN ('CarAdded', 'CarSold')
+	SELECT (data ->> 'Number')::integer AS number, log_seq,
+		lower(replace(split_part(split_part(split_part(split_part(replace(
+			data ->> 'Engine', ' ', ''), '"$type":"', 2), '"', 1), ',', 1), '.', -1), 'EngineEntity', '')) AS engine,
+		NULLIF(split_part(split_part(split_part(replace(
+			data ->> 'Engine', ' ', ''), '"PedalSize":', 2), ',', 1), '}', 1), '')::integer AS pedal_size,
+		occurred_on AS added_on, NULL::timestamptz AS sold_on, NULL::text AS customer
+	FROM new_events WHERE event_type = 'CarAdded'
+	UNION ALL
+	SELECT (data ->> 'CarNumber')::integer, log_seq, NULL, NULL,
+		NULL, occurred_on, data ->> 'Name'
+	FROM new_events WHERE event_type = 'CarSold'
+	ORDER BY 1, 2
 ) e
 WHERE number IS NOT NULL
 GROUP BY number
@@ -770,17 +782,19 @@ $statement$, 'report.cars', 'every car, when it was added, when and to whom it w
 	PERFORM report.define('customers', $statement$
 INSERT INTO report.customers AS t (name, leg_power, hand_power, added_on, cars)
 SELECT name,
-	(array_agg(leg_power ORDER BY log_seq DESC) FILTER (WHERE leg_power IS NOT NULL))[1],
-	(array_agg(hand_power ORDER BY log_seq DESC) FILTER (WHERE hand_power IS NOT NULL))[1],
-	(array_agg(occurred_on ORDER BY log_seq DESC) FILTER (WHERE event_type = 'CustomerAdded'))[1],
+	(array_agg(leg_power) FILTER (WHERE leg_power IS NOT NULL))[count(leg_power)::integer],
+	(array_agg(hand_power) FILTER (WHERE hand_power IS NOT NULL))[count(hand_power)::integer],
+	(array_agg(added_on) FILTER (WHERE added_on IS NOT NULL))[count(added_on)::integer],
 	count(*) FILTER (WHERE event_type = 'CarSold')
 FROM (
-	SELECT log_seq, event_type, occurred_on,
+	SELECT log_seq, event_type,
 		data ->> 'Name' AS name,
 		(data ->> 'LegPower')::integer AS leg_power,
-		(data ->> 'HandPower')::integer AS hand_power
+		(data ->> 'HandPower')::integer AS hand_power,
+		CASE event_type WHEN 'CustomerAdded' THEN occurred_on END AS added_on
 	FROM new_events
 	WHERE event_type IN ('CustomerAdded', 'CarSold')
+	ORDER BY data ->> 'Name', log_seq
 ) e
 WHERE name IS NOT NULL
 GROUP BY name
@@ -806,8 +820,8 @@ $statement$, 'report.customers', 'every customer and how many cars were bought')
 	PERFORM report.define('sales_by_day', $statement$
 INSERT INTO report.sales_by_day AS t (day, engine, cars_sold)
 SELECT (s.occurred_on AT TIME ZONE 'UTC')::date,
-	COALESCE(lower(regexp_replace(substring(c.engine FROM '"\$type"\s*:\s*"([^",]*)'),
-								  '^.*[.+]|Engine(Entity)?$', '', 'g')), 'unknown'),
+	COALESCE(NULLIF(lower(replace(split_part(split_part(split_part(split_part(replace(
+		c.engine, ' ', ''), '"$type":"', 2), '"', 1), ',', 1), '.', -1), 'EngineEntity', '')), ''), 'unknown'),
 	count(*)
 FROM new_events s
 LEFT JOIN LATERAL (
@@ -847,6 +861,20 @@ CREATE VIEW report.stat_reporter AS
 		FULL JOIN report.worker_partitions() s USING (topic, partition)
 		CROSS JOIN report.worker() w;
 COMMENT ON VIEW report.stat_reporter IS 'reading, per topic and partition; counters since the reporter''s start or report.stat_reset()';
+COMMENT ON COLUMN report.stat_reporter.pid IS 'process of the reporter; null: it does not run';
+COMMENT ON COLUMN report.stat_reporter.state IS 'current, reading, waiting, stopped, not running';
+COMMENT ON COLUMN report.stat_reporter.topic IS 'topic';
+COMMENT ON COLUMN report.stat_reporter.partition IS 'partition';
+COMMENT ON COLUMN report.stat_reporter.kafka_offset IS 'next offset to read';
+COMMENT ON COLUMN report.stat_reporter.high_watermark IS 'the partition''s end, as last fetched';
+COMMENT ON COLUMN report.stat_reporter.lag IS 'messages between the two';
+COMMENT ON COLUMN report.stat_reporter.events_applied IS 'events stored in the event log';
+COMMENT ON COLUMN report.stat_reporter.duplicates IS 'events that were stored before';
+COMMENT ON COLUMN report.stat_reporter.skipped IS 'tombstones and JSON nulls';
+COMMENT ON COLUMN report.stat_reporter.dead_letters IS 'messages that could not be read';
+COMMENT ON COLUMN report.stat_reporter.last_applied_at IS 'when messages were stored last';
+COMMENT ON COLUMN report.stat_reporter.last_error IS 'newest error of this partition';
+COMMENT ON COLUMN report.stat_reporter.last_error_at IS 'when it happened';
 
 CREATE VIEW report.stat_reports AS
 	SELECT d.name, d.owner, d.target,
@@ -863,6 +891,18 @@ CREATE VIEW report.stat_reports AS
 		CROSS JOIN (SELECT COALESCE(pg_catalog.max(e.log_seq), 0) AS head
 					FROM report.reported_events e) l;
 COMMENT ON VIEW report.stat_reports IS 'every report, its state and its cost';
+COMMENT ON COLUMN report.stat_reports.name IS 'name of the report';
+COMMENT ON COLUMN report.stat_reports.owner IS 'role that it runs as';
+COMMENT ON COLUMN report.stat_reports.target IS 'the table people read';
+COMMENT ON COLUMN report.stat_reports.state IS 'current, catching up, trying again, disabled, failed';
+COMMENT ON COLUMN report.stat_reports.events IS 'events given to the report';
+COMMENT ON COLUMN report.stat_reports.runs IS 'times the statement was executed';
+COMMENT ON COLUMN report.stat_reports.total_ms IS 'time spent in the statement';
+COMMENT ON COLUMN report.stat_reports.last_ms IS 'time of the newest execution';
+COMMENT ON COLUMN report.stat_reports.dead_letters IS 'events that the report has refused';
+COMMENT ON COLUMN report.stat_reports.rebuild_done IS 'events applied by a rebuild under way';
+COMMENT ON COLUMN report.stat_reports.rebuild_total IS 'events that it has to apply';
+COMMENT ON COLUMN report.stat_reports.last_error IS 'newest error';
 
 CREATE VIEW report.status AS
 	WITH worker AS (
@@ -941,6 +981,10 @@ CREATE VIEW report.status AS
 	ORDER BY CASE c.level WHEN 'fail' THEN 1 WHEN 'warn' THEN 2 ELSE 3 END,
 			 c.place, c.concern;
 COMMENT ON VIEW report.status IS 'what is right and what is wrong with reading and reports, worst first, with the remedy';
+COMMENT ON COLUMN report.status.concern IS 'what it is about';
+COMMENT ON COLUMN report.status.level IS 'ok, warn or fail';
+COMMENT ON COLUMN report.status.message IS 'what is right or wrong';
+COMMENT ON COLUMN report.status.remedy IS 'what to do';
 
 /* ---- rights ---- */
 
@@ -1030,6 +1074,11 @@ CREATE VIEW outbox.status AS
         SELECT 'kafka', 'warn', broker_warning,
                'Allow the relay''s principal DescribeConfigs on the cluster, or check transaction.partition.verification.enable yourself.'
           FROM r WHERE pid IS NOT NULL AND broker_warning IS NOT NULL
+        UNION ALL
+        SELECT 'delivery', 'warn',
+               'delivery = at_least_once: events may be doubled, torn or out of order after a crash.',
+               'ALTER SYSTEM SET carshop_outbox.delivery = ''exactly_once''; SELECT pg_reload_conf();'
+          FROM r WHERE preloaded AND wanted AND current_setting('carshop_outbox.delivery') = 'at_least_once'
         UNION ALL
         SELECT 'paused', 'warn', 'Publishing is paused; events are stored.', 'SELECT outbox.resume();'
           FROM outbox.lineage WHERE paused

@@ -170,6 +170,7 @@ COMMENT ON COLUMN report.dead_letter.log_seq IS 'the refused event''s place in t
 COMMENT ON COLUMN report.dead_letter.at IS 'when it was refused, last time';
 COMMENT ON COLUMN report.dead_letter.attempts IS 'how often it was tried';
 COMMENT ON COLUMN report.dead_letter.retry IS 'the reporter is asked to try again';
+COMMENT ON SEQUENCE report.dead_letter_id_seq IS 'ids of dead letters';
 CREATE INDEX dead_letter_retry ON report.dead_letter (id) WHERE retry;
 COMMENT ON INDEX report.dead_letter_retry IS 'what report.retry() asked for';
 
@@ -178,6 +179,18 @@ CREATE VIEW report.dead_letters AS
 		   d.message, d.context, d.value, d.headers, d.at, d.attempts
 	FROM report.dead_letter d;
 COMMENT ON VIEW report.dead_letters IS 'messages that could not be read (report is null), and events that a report refused';
+COMMENT ON COLUMN report.dead_letters.id IS 'for report.retry() and report.skip()';
+COMMENT ON COLUMN report.dead_letters.topic IS 'topic of the message';
+COMMENT ON COLUMN report.dead_letters.partition IS 'partition of the message';
+COMMENT ON COLUMN report.dead_letters.kafka_offset IS 'offset of the message';
+COMMENT ON COLUMN report.dead_letters.report IS 'report that refused the event; null: the message itself could not be read';
+COMMENT ON COLUMN report.dead_letters.sqlstate IS 'SQLSTATE of the refusal';
+COMMENT ON COLUMN report.dead_letters.message IS 'why';
+COMMENT ON COLUMN report.dead_letters.context IS 'where';
+COMMENT ON COLUMN report.dead_letters.value IS 'the unreadable message, or the refused event as JSON';
+COMMENT ON COLUMN report.dead_letters.headers IS 'headers of the message';
+COMMENT ON COLUMN report.dead_letters.at IS 'when it was refused, last time';
+COMMENT ON COLUMN report.dead_letters.attempts IS 'how often it was tried';
 
 /* ---- what pg_dump carries ---- */
 
@@ -440,6 +453,20 @@ CREATE VIEW report.stat_reporter AS
 		FULL JOIN report.worker_partitions() s USING (topic, partition)
 		CROSS JOIN report.worker() w;
 COMMENT ON VIEW report.stat_reporter IS 'reading, per topic and partition; counters since the reporter''s start or report.stat_reset()';
+COMMENT ON COLUMN report.stat_reporter.pid IS 'process of the reporter; null: it does not run';
+COMMENT ON COLUMN report.stat_reporter.state IS 'current, reading, waiting, stopped, not running';
+COMMENT ON COLUMN report.stat_reporter.topic IS 'topic';
+COMMENT ON COLUMN report.stat_reporter.partition IS 'partition';
+COMMENT ON COLUMN report.stat_reporter.kafka_offset IS 'next offset to read';
+COMMENT ON COLUMN report.stat_reporter.high_watermark IS 'the partition''s end, as last fetched';
+COMMENT ON COLUMN report.stat_reporter.lag IS 'messages between the two';
+COMMENT ON COLUMN report.stat_reporter.events_applied IS 'events stored in the event log';
+COMMENT ON COLUMN report.stat_reporter.duplicates IS 'events that were stored before';
+COMMENT ON COLUMN report.stat_reporter.skipped IS 'tombstones and JSON nulls';
+COMMENT ON COLUMN report.stat_reporter.dead_letters IS 'messages that could not be read';
+COMMENT ON COLUMN report.stat_reporter.last_applied_at IS 'when messages were stored last';
+COMMENT ON COLUMN report.stat_reporter.last_error IS 'newest error of this partition';
+COMMENT ON COLUMN report.stat_reporter.last_error_at IS 'when it happened';
 
 CREATE VIEW report.stat_reports AS
 	SELECT d.name, d.owner, d.target,
@@ -456,6 +483,18 @@ CREATE VIEW report.stat_reports AS
 		CROSS JOIN (SELECT COALESCE(pg_catalog.max(e.log_seq), 0) AS head
 					FROM report.reported_events e) l;
 COMMENT ON VIEW report.stat_reports IS 'every report, its state and its cost';
+COMMENT ON COLUMN report.stat_reports.name IS 'name of the report';
+COMMENT ON COLUMN report.stat_reports.owner IS 'role that it runs as';
+COMMENT ON COLUMN report.stat_reports.target IS 'the table people read';
+COMMENT ON COLUMN report.stat_reports.state IS 'current, catching up, trying again, disabled, failed';
+COMMENT ON COLUMN report.stat_reports.events IS 'events given to the report';
+COMMENT ON COLUMN report.stat_reports.runs IS 'times the statement was executed';
+COMMENT ON COLUMN report.stat_reports.total_ms IS 'time spent in the statement';
+COMMENT ON COLUMN report.stat_reports.last_ms IS 'time of the newest execution';
+COMMENT ON COLUMN report.stat_reports.dead_letters IS 'events that the report has refused';
+COMMENT ON COLUMN report.stat_reports.rebuild_done IS 'events applied by a rebuild under way';
+COMMENT ON COLUMN report.stat_reports.rebuild_total IS 'events that it has to apply';
+COMMENT ON COLUMN report.stat_reports.last_error IS 'newest error';
 
 CREATE VIEW report.status AS
 	WITH worker AS (
@@ -534,6 +573,10 @@ CREATE VIEW report.status AS
 	ORDER BY CASE c.level WHEN 'fail' THEN 1 WHEN 'warn' THEN 2 ELSE 3 END,
 			 c.place, c.concern;
 COMMENT ON VIEW report.status IS 'what is right and what is wrong with reading and reports, worst first, with the remedy';
+COMMENT ON COLUMN report.status.concern IS 'what it is about';
+COMMENT ON COLUMN report.status.level IS 'ok, warn or fail';
+COMMENT ON COLUMN report.status.message IS 'what is right or wrong';
+COMMENT ON COLUMN report.status.remedy IS 'what to do';
 
 /* ---- rights ---- */
 

@@ -81,6 +81,11 @@ CREATE VIEW outbox.status AS
                'Allow the relay''s principal DescribeConfigs on the cluster, or check transaction.partition.verification.enable yourself.'
           FROM r WHERE pid IS NOT NULL AND broker_warning IS NOT NULL
         UNION ALL
+        SELECT 'delivery', 'warn',
+               'delivery = at_least_once: events may be doubled, torn or out of order after a crash.',
+               'ALTER SYSTEM SET carshop_outbox.delivery = ''exactly_once''; SELECT pg_reload_conf();'
+          FROM r WHERE preloaded AND wanted AND current_setting('carshop_outbox.delivery') = 'at_least_once'
+        UNION ALL
         SELECT 'paused', 'warn', 'Publishing is paused; events are stored.', 'SELECT outbox.resume();'
           FROM outbox.lineage WHERE paused
         UNION ALL

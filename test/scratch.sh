@@ -58,7 +58,7 @@ build_scratch() {
 	# Warnings, when they are not errors.
 	cat "$scratch/build.log" >&2
 	say "built in $((SECONDS - started)) s"
-	for folder in test expected sql demo bench build README.md; do
+	for folder in test expected sql src demo bench build Makefile carshop_outbox.control README.md; do
 		[ ! -e "$root/$folder" ] || cp -r "$root/$folder" "$scratch/tree/"
 	done
 }

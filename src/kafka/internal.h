@@ -34,9 +34,6 @@ extern void kafka_error_set(KafkaError *error, int code, const char *format,
 /* What one of librdkafka's codes means for us; never KAFKA_PENDING. */
 extern KafkaOutcome kafka_outcome_of(rd_kafka_resp_err_t code);
 
-/* True for a code that says a batch was refused for what it contains. */
-extern bool kafka_code_refuses(rd_kafka_resp_err_t code);
-
 /* Fills error, frees failed; a fatal error is given its own code. */
 extern rd_kafka_resp_err_t kafka_error_take(rd_kafka_t *rk,
 											rd_kafka_error_t *failed,
@@ -94,6 +91,11 @@ extern bool kafka_conf_at_least(rd_kafka_conf_t *conf, const char *key,
 								int64_t limit, KafkaError *error);
 extern bool kafka_conf_at_most(rd_kafka_conf_t *conf, const char *key,
 							   int64_t limit, KafkaError *error);
+
+/* All of a producer's configuration. */
+extern rd_kafka_conf_t *kafka_producer_conf(const KafkaProperties *props,
+											const KafkaProducerOptions *options,
+											KafkaError *error);
 
 /* Takes conf over, also when it fails. */
 extern KafkaClient *kafka_client_open(rd_kafka_conf_t *conf,

@@ -90,12 +90,6 @@ kafka_outcome_name(KafkaOutcome outcome)
 	return "unknown";
 }
 
-bool
-kafka_code_refuses(rd_kafka_resp_err_t code)
-{
-	return kafka_outcome_of(code) == KAFKA_REFUSED;
-}
-
 KafkaOutcome
 kafka_outcome_of(rd_kafka_resp_err_t code)
 {

@@ -24,15 +24,6 @@
 
 #include "kafka/internal.h"
 
-/*
- * Room for what the library counts besides key and value: headers and the
- * record's own frame.  A topic with a lower limit is watched by batch.size.
- */
-#define MESSAGE_OVERHEAD_BYTES (128 * 1024)
-
-/* Below every sensible max.message.bytes (Kafka's default is 1048588). */
-#define DEFAULT_BATCH_BYTES 900000
-
 /* Topic, partition, flags, value, key, opaque. */
 #define FIXED_FIELDS 6
 #define FEW_HEADERS 16
@@ -56,85 +47,11 @@ struct KafkaProducer
  * Opening and closing
  * ------------------------------------------------------------------------
  */
-static bool
-set_compression(rd_kafka_conf_t *conf, const KafkaProperties *props,
-				const KafkaProducerOptions *options, KafkaError *error)
-{
-	/* As with bootstrap.servers, what the file says wins. */
-	if (options->compression == NULL ||
-		kafka_properties_has(props, "compression.codec") ||
-		kafka_properties_has(props, "compression.type"))
-		return true;
-	return kafka_conf_set(conf, "compression.codec", options->compression,
-						  error);
-}
-
-static bool
-set_transaction(rd_kafka_conf_t *conf, const KafkaProducerOptions *options,
-				KafkaError *error)
-{
-	/*
-	 * Without transactions the same time bounds how long a record may wait
-	 * for its delivery; with them the library derives it.
-	 */
-	if (options->transactional_id == NULL)
-		return kafka_conf_set_int(conf, "message.timeout.ms",
-								  options->transaction_timeout_ms, error);
-	return kafka_conf_set(conf, "transactional.id", options->transactional_id,
-						  error) &&
-		kafka_conf_set_int(conf, "transaction.timeout.ms",
-						   options->transaction_timeout_ms, error);
-}
-
-static bool
-set_limits(rd_kafka_conf_t *conf, const KafkaProducerOptions *options,
-		   KafkaError *error)
-{
-	int64_t		kbytes = (int64_t) (options->queue_bytes / 1024);
-	int64_t		batch = options->batch_bytes > 0 ?
-		(int64_t) options->batch_bytes : DEFAULT_BATCH_BYTES;
-
-	return kafka_conf_set_int(conf, "queue.buffering.max.kbytes",
-							  kbytes > 0 ? kbytes : 1, error) &&
-		kafka_conf_set_int(conf, "queue.buffering.max.messages",
-						   options->queue_messages, error) &&
-		kafka_conf_at_least(conf, "message.max.bytes",
-							(int64_t) options->max_message_bytes +
-							MESSAGE_OVERHEAD_BYTES, error) &&
-		kafka_conf_at_most(conf, "batch.size", batch, error);
-}
-
-static rd_kafka_conf_t *
-producer_conf(const KafkaProperties *props,
-			  const KafkaProducerOptions *options, KafkaError *error)
-{
-	rd_kafka_conf_t *conf = kafka_conf_new(props, RD_KAFKA_PRODUCER, error);
-
-	if (conf == NULL)
-		return NULL;
-	if (!kafka_properties_has(props, "linger.ms") &&
-		!kafka_conf_set(conf, "linger.ms", "0", error))
-		goto failed;
-	if (set_compression(conf, props, options, error) &&
-		set_transaction(conf, options, error) &&
-		set_limits(conf, options, error) &&
-		kafka_conf_set(conf, "enable.idempotence", "true", error) &&
-		kafka_conf_set(conf, "acks", "all", error) &&
-		kafka_conf_set(conf, "max.in.flight.requests.per.connection", "5",
-					   error) &&
-		kafka_conf_set(conf, "delivery.report.only.error", "true", error))
-		return conf;
-
-failed:
-	rd_kafka_conf_destroy(conf);
-	return NULL;
-}
-
 KafkaProducer *
 kafka_producer_open(const KafkaProperties *props,
 					const KafkaProducerOptions *options, KafkaError *error)
 {
-	rd_kafka_conf_t *conf = producer_conf(props, options, error);
+	rd_kafka_conf_t *conf = kafka_producer_conf(props, options, error);
 	KafkaClient *client;
 	KafkaProducer *producer;
 

@@ -131,7 +131,18 @@ relay_open(Relay *relay, RelayResult *result)
 		options.queue_messages = setting_max_transaction_events + 1000;
 		options.log = worker_kafka_log;
 		relay->producer = kafka_producer_open(relay->properties, &options, &error);
+		if (relay->producer != NULL && setting_delivery == DELIVERY_AT_LEAST_ONCE)
+		{
+			options.transactional_id = NULL;
+			relay->plain = kafka_producer_open(relay->properties, &options, &error);
+			if (relay->plain == NULL)
+			{
+				(void) kafka_producer_close(relay->producer);
+				relay->producer = NULL;
+			}
+		}
 	}
+	relay->progress_sent = false;
 	for (int i = 0; i < relay->n_topics; i++)
 		relay->topics[i].partitions = 0;
 	if (relay->producer == NULL)
@@ -154,6 +165,11 @@ relay_close(Relay *relay)
 		ended = kafka_last_close(relay->last_read) && ended;
 		relay->last_read = NULL;
 	}
+	if (relay->plain != NULL)
+	{
+		ended = kafka_producer_close(relay->plain) && ended;
+		relay->plain = NULL;
+	}
 	if (relay->producer != NULL)
 	{
 		ended = kafka_producer_close(relay->producer) && ended;
@@ -174,7 +190,7 @@ relay_close(Relay *relay)
 static KafkaOutcome
 look_up(Relay *relay, RelayTopic *topic, KafkaTopicInfo *info, KafkaError *error)
 {
-	KafkaOutcome outcome = kafka_producer_topic(relay->producer, topic->name,
+	KafkaOutcome outcome = kafka_producer_topic(relay_sender(relay), topic->name,
 												SLICE_MS, METADATA_MOST_MS,
 												info, error);
 
@@ -197,6 +213,19 @@ relay_check(Relay *relay, RelayResult *result)
 	{
 		answer(relay, result, outcome, &error);
 		return;
+	}
+	if (relay->plain != NULL && info.exists)
+	{
+		/* the progress record goes by the other handle, which must know it */
+		KafkaTopicInfo again = {0};
+
+		outcome = kafka_producer_topic(relay->plain, relay->progress_topic,
+									   SLICE_MS, METADATA_MOST_MS, &again, &error);
+		if (outcome != KAFKA_OK)
+		{
+			answer(relay, result, outcome, &error);
+			return;
+		}
 	}
 	if (!relay->verification_known)
 	{

@@ -161,7 +161,8 @@ next_ready(RelayMachine *machine, const RelayInput *input, int64_t *wait_until)
 
 	if (machine->work && !machine->paused)
 	{
-		if (input->now < machine->settled_at + machine->settle_ms)
+		if (machine->limits.transactions &&
+			input->now < machine->settled_at + machine->settle_ms)
 			until(wait_until, machine->settled_at + machine->settle_ms);
 		else
 		{

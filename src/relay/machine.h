@@ -139,6 +139,7 @@ typedef struct RelayLimits
 	int			transaction_timeout_ms;
 	int			poll_interval_ms;
 	int			linger_ms;
+	bool		transactions;	/* false: at_least_once, nothing settles */
 	bool		require_verification;
 } RelayLimits;
 

@@ -258,7 +258,7 @@ send_event(Relay *relay, StoredEvent *event, RelayTopic *topic, int64 *bytes,
 	record.n_headers = make_headers(event, headers, id, time);
 	record.tag = (uint64_t) event->seq;
 	*bytes += record.value_len + record.key_len + 100;
-	return kafka_producer_send(relay->producer, &record, error);
+	return kafka_producer_send(relay_sender(relay), &record, error);
 }
 
 static KafkaOutcome
@@ -291,7 +291,7 @@ send_progress(Relay *relay, Progress *place, KafkaError *error)
 	record.key_len = strlen(place->lineage);
 	record.value = text;
 	record.value_len = strlen(text);
-	outcome = kafka_producer_send(relay->producer, &record, error);
+	outcome = kafka_producer_send(relay_sender(relay), &record, error);
 	free(text);
 	return outcome;
 }
@@ -356,7 +356,8 @@ send_transaction(Relay *relay, Sending *sending, int64 n)
 		}
 		if (!sending->begun)
 		{
-			sending->outcome = kafka_producer_begin(relay->producer, &sending->error);
+			sending->outcome = kafka_producer_begin(relay_sender(relay),
+													&sending->error);
 			if (sending->outcome != KAFKA_OK)
 				return false;
 			sending->begun = true;
@@ -378,7 +379,7 @@ send_transaction(Relay *relay, Sending *sending, int64 n)
 		relay->last_seq = event.seq;
 		set_place(relay, &sending->place, &event);
 		if ((sending->events & 1023) == 0)
-			kafka_producer_poll(relay->producer);
+			kafka_producer_poll(relay_sender(relay));
 	}
 	return true;
 }
@@ -425,7 +426,8 @@ relay_publish(Relay *relay, RelayResult *result)
 	result->events = sending.events;
 	result->reached = sending.place;
 #ifndef MUTANT_NO_PROGRESS
-	if (sending.outcome == KAFKA_OK && sending.events > 0 && !sending.torn)
+	if (sending.outcome == KAFKA_OK && sending.events > 0 && !sending.torn &&
+		relay->plain == NULL)
 		sending.outcome = send_progress(relay, &result->reached, &sending.error);
 #endif
 	result->need_topic = sending.need_topic;
@@ -464,12 +466,39 @@ mutant_progress(Relay *relay, KafkaError *error)
 }
 #endif
 
+/*
+ * delivery = at_least_once: the progress record follows when the whole batch
+ * is delivered, so what a crash leaves undecided is published again.
+ */
+static KafkaOutcome
+deliver(Relay *relay, KafkaError *error)
+{
+	KafkaOutcome outcome = kafka_producer_flush(relay->plain, SLICE_MS, error);
+
+	if (outcome != KAFKA_OK)
+		return outcome;
+	if (!relay->progress_sent)
+	{
+		outcome = send_progress(relay, &relay->machine.pending, error);
+		if (outcome != KAFKA_OK)
+			return outcome;
+		relay->progress_sent = true;
+		return KAFKA_PENDING;
+	}
+	relay->progress_sent = false;
+	return KAFKA_OK;
+}
+
 void
 relay_commit(Relay *relay, RelayResult *result)
 {
 	KafkaError	error = {0};
-	KafkaOutcome outcome = kafka_producer_commit(relay->producer, SLICE_MS, &error);
+	KafkaOutcome outcome;
 
+	if (relay->plain != NULL)
+		outcome = deliver(relay, &error);
+	else
+		outcome = kafka_producer_commit(relay->producer, SLICE_MS, &error);
 #ifdef MUTANT_NO_PROGRESS
 	if (outcome == KAFKA_OK)
 		outcome = mutant_progress(relay, &error);
@@ -479,7 +508,7 @@ relay_commit(Relay *relay, RelayResult *result)
 	{
 		strlcpy(relay->last_trouble,
 				outcome == KAFKA_PENDING ?
-				kafka_producer_last_trouble(relay->producer) : error.message,
+				kafka_producer_last_trouble(relay_sender(relay)) : error.message,
 				sizeof(relay->last_trouble));
 		result->message = relay->last_trouble;
 		return;

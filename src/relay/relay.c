@@ -40,6 +40,9 @@ close_handles(void)
 	if (relay->last_read != NULL)
 		ended = kafka_last_close(relay->last_read) && ended;
 	relay->last_read = NULL;
+	if (relay->plain != NULL)
+		ended = kafka_producer_close(relay->plain) && ended;
+	relay->plain = NULL;
 	if (relay->producer != NULL)
 		ended = kafka_producer_close(relay->producer) && ended;
 	relay->producer = NULL;
@@ -65,7 +68,8 @@ limits_from_settings(void)
 	limits.transaction_timeout_ms = setting_transaction_timeout;
 	limits.poll_interval_ms = setting_poll_interval;
 	limits.linger_ms = setting_linger;
-	limits.require_verification = true;
+	limits.transactions = setting_delivery == DELIVERY_EXACTLY_ONCE;
+	limits.require_verification = limits.transactions;
 	return limits;
 }
 
@@ -259,9 +263,11 @@ turn(Relay *relay, uint32 *reloads, TimestampTz *reset_seen)
 	(void) worker_check();
 	if (relay->producer != NULL)
 		kafka_producer_poll(relay->producer);
+	if (relay->plain != NULL)
+		kafka_producer_poll(relay->plain);
 	input.now = now_ms();
 	input.wake = shared_take_wake();
-	input.tainted = relay->producer != NULL &&
+	input.tainted = relay->producer != NULL && relay->plain == NULL &&
 		kafka_producer_tainted(relay->producer);
 	if (shared_prepared_noted())
 		relay->may_poll = true;
@@ -289,7 +295,7 @@ turn(Relay *relay, uint32 *reloads, TimestampTz *reset_seen)
 		tell(relay);
 		if (wait_until >= 0)
 			timeout = (long) Max(wait_until - now_ms(), 0);
-		(void) worker_wait(relay->producer ? kafka_producer_fd(relay->producer) : -1,
+		(void) worker_wait(relay->producer ? kafka_producer_fd(relay_sender(relay)) : -1,
 						   timeout);
 		return;
 	}

@@ -39,7 +39,10 @@ typedef struct Relay
 	char		event_source[300];
 
 	KafkaProperties *properties;
-	KafkaProducer *producer;
+	KafkaProducer *producer;	/* transactional: fences, also when it does not
+								 * publish */
+	KafkaProducer *plain;		/* delivery = at_least_once: publishes */
+	bool		progress_sent;	/* at_least_once: after the batch is delivered */
 	KafkaLastRead *last_read;
 	bool		verification_known;	/* for this cluster */
 	KafkaVerification verification;
@@ -77,6 +80,13 @@ extern void relay_init(Relay *relay, RelayResult *result);
 extern void relay_prepare_topic(Relay *relay, RelayResult *result);
 extern RelayOutcome relay_outcome(KafkaOutcome outcome);
 extern RelayTopic *relay_topic(Relay *relay, const char *name);
+
+/* The handle that events are sent with. */
+static inline KafkaProducer *
+relay_sender(Relay *relay)
+{
+	return relay->plain != NULL ? relay->plain : relay->producer;
+}
 
 /* publish.c */
 extern void relay_make_tick(Relay *relay, RelayResult *result);

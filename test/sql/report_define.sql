@@ -1,5 +1,7 @@
 -- What report.define takes, what it refuses, and with whose rights it looks.
+SET client_min_messages = error;
 CREATE EXTENSION IF NOT EXISTS carshop_outbox;
+RESET client_min_messages;
 \set VERBOSITY terse
 \set SHOW_CONTEXT never
 CREATE SCHEMA shop;
@@ -107,9 +109,7 @@ GRANT EXECUTE ON FUNCTION report.define(text, text, regclass, text), report.drop
 GRANT USAGE ON SCHEMA shop TO regress_reader;
 GRANT ALL ON shop.by_type TO regress_reader;
 SET ROLE regress_reader;
-\set VERBOSITY default
 SELECT report.define('mine', 'INSERT INTO shop.by_type SELECT event_key, 1 FROM new_events', 'shop.by_type');
-\set VERBOSITY terse
 SELECT report.disable('by_type');
 SELECT report.drop('by_type');
 RESET ROLE;
@@ -122,11 +122,9 @@ SET ROLE regress_reader;
 SELECT report.define('mine', 'INSERT INTO shop.mine SELECT event_key FROM new_events', 'shop.mine');
 SELECT report.define('by_type', 'INSERT INTO shop.mine SELECT event_key FROM new_events', 'shop.mine');
 -- what runs at define runs as the caller, restricted, with a fixed path
-CREATE SCHEMA AUTHORIZATION regress_reader;
 RESET ROLE;
-GRANT CREATE ON DATABASE :DBNAME TO regress_reader;
-SET ROLE regress_reader;
 CREATE SCHEMA AUTHORIZATION regress_reader;
+SET ROLE regress_reader;
 CREATE FUNCTION regress_reader.look() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	RAISE NOTICE '% as %, path %', TG_OP, current_user, current_setting('search_path');
@@ -143,7 +141,7 @@ SELECT report.define('mine', 'INSERT INTO shop.mine SELECT event_key FROM new_ev
 SHOW search_path;
 RESET search_path;
 RESET ROLE;
-SELECT name, owner FROM report.definitions ORDER BY name;
+SELECT name, owner = 'regress_reader'::regrole AS by_reader FROM report.definitions ORDER BY name;
 
 -- the car shop's reports
 SELECT * FROM report.create_car_shop();
@@ -194,8 +192,12 @@ SELECT a.attrelid::regclass, attname AS undescribed FROM pg_attribute a JOIN pg_
 WHERE relnamespace = 'report'::regnamespace AND relkind IN ('r', 'v') AND attnum > 0
 	AND col_description(attrelid, attnum) IS NULL ORDER BY 1, attnum;
 
-DROP EXTENSION carshop_outbox CASCADE;
+SELECT count(report.drop(name)) FROM report.definitions;
+DELETE FROM report.dead_letter;
+DELETE FROM report.progress;
+DELETE FROM report.instance;
+DROP TABLE report.events_by_day, report.cars, report.customers, report.sales_by_day;
+SET client_min_messages = warning;
 DROP SCHEMA shop CASCADE;
-DROP TABLE report.cars;
 DROP OWNED BY regress_reader CASCADE;
 DROP ROLE regress_reader;

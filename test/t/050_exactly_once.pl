@@ -5,9 +5,10 @@
 # events, each once, in order and untorn, also for a reader that read all along;
 # the reports hold the same set and their sums equal a direct computation.
 #
-# By default some strikes of each kind in drains of a few thousand events;
-# CARSHOP_TEST_FULL=1: 10 of each worker, 10 of the server, 10 of the broker, in
-# drains of 200,000.  CARSHOP_TEST_SEED repeats the random choices of a run.
+# By default some strikes of each kind in drains of 30,000 events; with
+# CARSHOP_TEST_FULL=1 (and TEST_TIMEOUT=3600) 10 of each worker, 10 of the server,
+# 10 of the broker, in drains of 200,000.  CARSHOP_TEST_SEED repeats the random
+# choices of a run.
 
 use strict;
 use warnings;

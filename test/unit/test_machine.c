@@ -231,7 +231,7 @@ limits(void)
 {
 	RelayLimits made = {
 		.max_events = 7, .max_bytes = 1000000, .transaction_timeout_ms = 1000,
-		.poll_interval_ms = 50, .require_verification = true
+		.poll_interval_ms = 50, .transactions = true, .require_verification = true
 	};
 
 	return made;
