@@ -1,0 +1,164 @@
+# Fail closed (I13): a copied server, a restored backup, another cluster, a lost
+# progress topic.  The relay stops, says so with the remedy, fences nobody, and
+# goes on when a person has decided.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+
+use Carshop;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $topic = 'car-shop-reported-events';
+my $kafka = Carshop::Kafka->start;
+my $node = Carshop->new_node('original', kafka => $kafka, conf => { '.report_databases' => '' });
+my $cars = 0;
+
+sub add_car
+{
+	my ($where) = @_;
+
+	$cars++;
+	$where->safe_psql('shop', qq{INSERT INTO "Cars" VALUES ($cars, NULL)});
+	return $cars;
+}
+
+sub published
+{
+	my ($where, $what) = @_;
+
+	poll_until(sub { query_value($where, 'shop', q{SELECT outbox.wait_published('1s')}) eq 't' }, 60, $what);
+	pass("$what: published");
+}
+
+sub in_topic
+{
+	my ($car) = @_;
+
+	return scalar grep { $_->{key} eq $car } $kafka->read_topic($topic);
+}
+
+# The relay has stopped for that reason, and names the function.
+sub stopped
+{
+	my ($where, $pattern, $remedy, $what) = @_;
+	my $row;
+
+	poll_until(sub {
+		$row = $where->safe_psql('shop', q{SELECT message, remedy FROM outbox.status WHERE concern = 'divergence'});
+		$row =~ $pattern;
+	}, 60, $what);
+	like($row, $remedy, "$what: stopped, the remedy names what to call");
+	is(query_value($where, 'shop', 'SELECT state FROM outbox.stat_relay'), 'stopped', "$what: state");
+}
+
+# A copy of a server that is down, started beside it.
+sub copy_of
+{
+	my ($from, $name) = @_;
+	my $copy = PostgreSQL::Test::Cluster->new($name);
+
+	system_or_bail('cp', '-a', $from->data_dir, $copy->data_dir);
+	my $host = $copy->host;
+	$copy->append_conf('postgresql.conf', 'port = ' . $copy->port . "\nunix_socket_directories = '$host'\n");
+	return $copy;
+}
+
+$node->start;
+create_shop($node, 'shop', reports => 0);
+add_car($node);
+published($node, 'the original');
+$node->stop;
+my $copy = copy_of($node, 'copy');
+my $backup = copy_of($node, 'backup');
+my $moved = copy_of($node, 'moved');
+$node->start;
+
+# --- a copy beside the original ---
+$copy->start;
+my $of_copy = add_car($copy);
+stopped($copy, qr/written by another server/, qr/outbox\.claim\(\).*outbox\.start_lineage\(\)/s, 'a copy');
+add_car($node);
+published($node, 'the original beside its copy');
+is($node->safe_psql('shop', 'SELECT errors FROM outbox.stat_relay'), 0, 'the original was not fenced');
+is(in_topic($of_copy), 0, 'nothing of the copy is in the topic');
+
+# A person says what it is: from now on it publishes for itself.
+$copy->safe_psql('shop', 'SELECT outbox.start_lineage()');
+published($copy, 'the copy with a lineage of its own');
+is(in_topic($of_copy), 1, 'the event that waited is published, once');
+add_car($node);
+published($node, 'the original goes on');
+isnt(query_value($copy, 'shop', 'SELECT lineage FROM outbox.stat_relay'),
+	query_value($node, 'shop', 'SELECT lineage FROM outbox.stat_relay'), 'two lineages');
+$copy->stop;
+
+# --- 'nothing': only what comes from now on ---
+$backup->start;
+my $before = add_car($backup);
+stopped($backup, qr/written by another server/, qr/start_lineage/, 'a restored backup');
+$backup->safe_psql('shop', q{SELECT outbox.start_lineage('nothing')});
+my $after = add_car($backup);
+published($backup, 'the backup with a new lineage');
+is(in_topic($after), 1, 'an event after start_lineage is published');
+is(in_topic($before), 0, 'an event before start_lineage(nothing) is not');
+$backup->stop;
+
+# --- moved: the original is gone, the copy claims its lineage ---
+# The backup is older than what Kafka has: claiming cannot help.
+$node->stop;
+$moved->start;
+add_car($moved);
+stopped($moved, qr/written by another server/, qr/claim/, 'a move to an older copy');
+$moved->safe_psql('shop', 'SELECT outbox.claim()');
+stopped($moved, qr/does not know/, qr/start_lineage/, 'claimed, but Kafka knows more');
+$moved->stop;
+
+my $heir = copy_of($node, 'heir');
+$heir->start;
+my $of_heir = add_car($heir);
+stopped($heir, qr/written by another server/, qr/claim/, 'a move');
+$heir->safe_psql('shop', 'SELECT outbox.claim()');
+published($heir, 'the server after its move');
+is(in_topic($of_heir), 1, 'its event, once');
+
+# The original comes back nevertheless: it stops, it is not the home any more.
+$node->start;
+add_car($node);
+stopped($node, qr/written by another server/, qr/start_lineage/, 'the original after its lineage was claimed');
+add_car($heir);
+published($heir, 'the heir goes on');
+$node->stop;
+
+# --- another cluster ---
+my $other = Carshop::Kafka->start;
+$heir->safe_psql('postgres', sprintf q{ALTER SYSTEM SET carshop_outbox.brokers = '%s'}, $other->bootstrap);
+$heir->reload;
+stopped($heir, qr/another Kafka cluster/, qr/start_lineage/, 'another cluster');
+is_deeply([ grep { /carshop/ } keys %{ $other->topics } ], [], 'nothing was made there');
+$heir->safe_psql('postgres', sprintf q{ALTER SYSTEM SET carshop_outbox.brokers = '%s'}, $kafka->bootstrap);
+$heir->reload;
+my $again = add_car($heir);
+published($heir, 'back at its cluster');
+is(in_topic($again), 1, 'the event that waited, once');
+$other->stop;
+
+# --- the progress topic is gone ---
+my $lineage = query_value($heir, 'shop', 'SELECT lineage FROM outbox.stat_relay');
+$kafka->delete_topic("carshop-outbox-progress-$lineage");
+$heir->restart;
+add_car($heir);
+stopped($heir, qr/progress topic is missing/, qr/start_lineage/, 'a lost progress topic');
+ok(!exists $kafka->topics->{"carshop-outbox-progress-$lineage"}, 'it is not made again');
+$heir->safe_psql('shop', 'SELECT outbox.start_lineage()');
+published($heir, 'with a new lineage');
+
+foreach my $server ($node, $copy, $backup, $moved, $heir)
+{
+	unlike(slurp_file($server->logfile), qr/PANIC|terminated by signal/, $server->name . ': nothing crashed');
+}
+$heir->stop;
+done_testing();
