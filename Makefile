@@ -120,7 +120,7 @@ override with_llvm := no
 REGRESS := $(shell sed -n 's/^test: *//p' test/schedule 2>/dev/null)
 REGRESS_OPTS = --inputdir=test
 ISOLATION := $(shell sed -n 's/^test: *//p' test/isolation/schedule 2>/dev/null)
-ISOLATION_OPTS = --inputdir=test/isolation --outputdir=.
+ISOLATION_OPTS = --inputdir=test/isolation --outputdir=. --load-extension=carshop_outbox
 
 DEPS = $(SOURCES:.c=.d)
 EXTRA_CLEAN = $(DEPS) src/.flags build tmp_check output_iso

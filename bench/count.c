@@ -7,7 +7,8 @@
  * Usage: count -b BROKERS -n EVENTS [-t TOPIC] [-e EVENT_TYPE] [-T SECONDS]
  *
  * Prints "ready" when it reads, and at the end
- *	 result last EPOCH_SECONDS	wall clock time at which the last one arrived
+ *	 result first EPOCH_SECONDS	wall clock time at which the first one arrived
+ *	 result last EPOCH_SECONDS	and the last one
  *	 result bytes NUMBER		of their values, on average
  * Exit code 1: they did not arrive within SECONDS (120).
  *
@@ -35,7 +36,8 @@ main(int argc, char **argv)
 	int64_t		bytes = 0;
 	int64_t		deadline;
 	rd_kafka_t *reader;
-	struct timespec now;
+	struct timespec first = {0};
+	struct timespec last;
 	int			option;
 
 	while ((option = getopt(argc, argv, "b:n:t:e:T:")) != -1)
@@ -75,13 +77,15 @@ main(int argc, char **argv)
 			continue;
 		if (message->len > begin_len && memcmp(message->payload, begin, begin_len) == 0)
 		{
-			seen++;
+			if (seen++ == 0)
+				clock_gettime(CLOCK_REALTIME, &first);
 			bytes += (int64_t) message->len;
 		}
 		rd_kafka_message_destroy(message);
 	}
-	clock_gettime(CLOCK_REALTIME, &now);
-	printf("result last %lld.%06ld\n", (long long) now.tv_sec, now.tv_nsec / 1000);
+	clock_gettime(CLOCK_REALTIME, &last);
+	printf("result first %lld.%06ld\n", (long long) first.tv_sec, first.tv_nsec / 1000);
+	printf("result last %lld.%06ld\n", (long long) last.tv_sec, last.tv_nsec / 1000);
 	printf("result bytes %lld\n", (long long) (bytes / seen));
 	rd_kafka_consumer_close(reader);
 	rd_kafka_destroy(reader);

@@ -94,17 +94,19 @@ commit(void)
 static void
 look_at_tables(void)
 {
+	bool		more = false;
+
 	begin("looking at report.instance");
 	reporter.reading = progress_reading();
 	if (reporter.reading == 1)
 	{
 		source_load(reporter.source);
 		reporter.head = Max(reporter.head, event_log_head());
-		retry_dead_letters(&reporter.head);
+		more = retry_dead_letters(&reporter.head);
 		reports_catch_up(reporter.head, setting_report_batch_events);
 	}
 	commit();
-	reporter.look_at =
+	reporter.look_at = more ? 0 :
 		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOOK_AT_TABLES_MS);
 }
 

@@ -62,7 +62,7 @@ retry_message(EventBatch *batch, const DeadLetter *letter, int64 *head)
 		dead_letter_remove(letter->id);
 }
 
-void
+bool
 retry_dead_letters(int64 *head)
 {
 	static EventBatch *batch = NULL;
@@ -71,7 +71,7 @@ retry_dead_letters(int64 *head)
 
 	letters = dead_letter_retries(&n);
 	if (n == 0)
-		return;
+		return false;
 	if (batch == NULL)
 		batch = batch_create(TopMemoryContext);
 	reports_load();
@@ -83,4 +83,5 @@ retry_dead_letters(int64 *head)
 			retry_message(batch, &letters[i], head);
 	}
 	batch_reset(batch);
+	return true;
 }

@@ -11,9 +11,10 @@
 #include "postgres.h"
 
 /*
- * In a transaction of the reporter: try them, at most a hundred at a time.
- * Events that can be read now get log_seq from *head upwards.
+ * In a transaction of the reporter: try some of them.
+ * Events that can be read now get log_seq from *head upwards.  True: there may
+ * be more.
  */
-extern void retry_dead_letters(int64 *head);
+extern bool retry_dead_letters(int64 *head);
 
 #endif							/* RETRY_H */

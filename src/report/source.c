@@ -25,6 +25,9 @@
 /* Topics are asked for again after this time, for new partitions. */
 #define LOOK_AGAIN_MS		30000
 
+/* The longest time until a missing topic or broker is asked for again. */
+#define LOOK_LATER_MS		2000
+
 /* A question to the brokers: first slice, longest slice, patience. */
 #define LOOK_SLICE_MS		100
 #define LOOK_MAX_MS			1000
@@ -68,12 +71,12 @@ void
 source_look_later(Source *source)
 {
 	Backoff		backoff;
+	long		ms;
 
 	backoff.attempts = source->attempts;
-	source->look_at =
-		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-									backoff_next_ms(&backoff));
+	ms = Min(backoff_next_ms(&backoff), LOOK_LATER_MS);
 	source->attempts = backoff.attempts;
+	source->look_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
 }
 
 /* ------------------------------------------------------------------------

@@ -165,6 +165,8 @@ take_message(Source *source, SourcePartition *partition, EventBatch *batch)
 	fill_place(source, position, item->offset, item->timestamp_ms, &place);
 
 	partition->at_end = false;
+	if (source->unreachable)
+		source->look_at = 0;	/* it is back */
 	if (partition->checking)
 	{
 		check_newest(source, partition, &input, &place);

@@ -78,6 +78,7 @@ INSERT INTO odd VALUES ('2026-01-02 03:04:05.678+00', '2026-01-02', 0.1::float8 
     '{2026-01-02 03:04:05+00}');
 SHOW DateStyle;
 RESET ALL;
+SET client_min_messages = error;
 SELECT aggregateid, payload FROM outbox.event ORDER BY seq DESC LIMIT 1;
 
 -- a hand-written trigger works alike

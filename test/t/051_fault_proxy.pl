@@ -103,6 +103,10 @@ foreach my $ms (300, 1500, $ENV{CARSHOP_TEST_FULL} ? (5000, 12_000) : ())
 	$proxy->command('clear');
 }
 
+# ---- an EndTxn that reaches the broker in the middle of a later transaction ----
+
+isnt($scenario->late_end, 0, 'an EndTxn amid a later transaction is refused');
+
 # ---- and while a relay dies ----
 
 my $result = $scenario->late_commit(rounds => $ENV{CARSHOP_TEST_FULL} ? 5 : 1);

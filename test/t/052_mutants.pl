@@ -4,6 +4,7 @@
 #	MUTANT_NO_PROGRESS	the progress record is left out of the transaction
 #	MUTANT_READ_FIRST	the authoritative read of the progress comes before
 #						init_transactions
+#	MUTANT_KEEP_HANDLE	a handle that has met trouble is not replaced
 # The unharmed build goes through the same ones as the control.
 #
 # Runs with CARSHOP_TEST_MUTANTS=1, and needs the sources beside the tests.
@@ -47,21 +48,28 @@ sub stage
 	return "$dir/stage.conf";
 }
 
+# The faults of 051 that leave nothing to chance.
 sub result_of
 {
 	my ($name, $stage) = @_;
 	my $scenario = Scenario->new(name => $name, proxy => 1, reports => 0, stage => $stage);
-	my $result = $scenario->late_commit(rounds => 2, settle => 40);
+
+	$scenario->late_end;
+	my $result = $scenario->late_commit(settle => 40);
 	$scenario->stop;
 	return $result;
 }
 
 Scenario::exactly_once_ok(result_of('control'), 'the unharmed build passes');
-foreach my $macro ('MUTANT_NO_PROGRESS', 'MUTANT_READ_FIRST')
+foreach my $macro ('MUTANT_NO_PROGRESS', 'MUTANT_READ_FIRST', 'MUTANT_KEEP_HANDLE')
 {
-	my $findings = result_of(lc($macro), stage($macro))->{findings};
-	ok(scalar(grep { /^(duplicate|lost|torn|stuck|phantom)/ } @$findings), "$macro is noticed");
-	note(join("\n", @$findings));
+  SKIP:
+	{
+		skip("the sources do not know $macro", 1) if system("grep -rq $macro '$root/src'") != 0;
+		my $findings = result_of(lc($macro), stage($macro))->{findings};
+		ok(scalar(grep { /^(duplicate|lost|torn|phantom)/ } @$findings), "$macro is noticed");
+		note(join("\n", @$findings));
+	}
 }
 
 done_testing();

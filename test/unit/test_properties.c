@@ -115,8 +115,11 @@ test_refusals(void)
 static void
 write_file(const char *path, const char *text, mode_t mode)
 {
-	FILE	   *file = fopen(path, "w");
+	FILE	   *file;
 
+	/* a former file of mode 0400 cannot be written to, but replaced */
+	unlink(path);
+	file = fopen(path, "w");
 	if (file == NULL)
 	{
 		ok(false, "could not write %s", path);

@@ -342,6 +342,36 @@ sub late_commit
 	return $self->settle($arg{settle} // 60);
 }
 
+# An EndTxn that reaches the broker in the middle of a later transaction, long
+# after its own one was committed by librdkafka's second try: it is held back
+# until the next transaction has written a part of its events.  Needs the proxy.
+# Returns the broker's answer to it, 0 if it was taken for the later one's.
+sub late_end
+{
+	my ($self) = @_;
+	my $proxy = $self->{proxy} or croak 'late_end needs the proxy';
+	my $from = $proxy->log_position;
+
+	$self->published(60);
+	$proxy->command('clear');
+	my ($end) = $proxy->command('hold-request api=26 producer=1 detach=1');
+	$self->work(events => 60, sessions => 1);
+	$proxy->wait_for_log(qr/closed, request delivered later api=26/, $from) or croak 'no EndTxn came';
+	$self->published(60) or croak 'the second try did not succeed: ' . $self->status;
+
+	my ($produce) = $proxy->command('hold-request api=0 producer=1 skip=1');
+	$self->work(events => 60, sessions => 1);
+	$proxy->wait_for_log(qr/request held back api=0/, $from) or croak 'no second Produce came';
+	usleep(200_000);			# the first one is written by now
+	$proxy->command("release $1") if $end =~ /^rule (\d+)/;
+	$proxy->wait_for_log(qr/late answer from the broker: api=26/, $from) or croak 'no answer came';
+	usleep(300_000);			# the markers are written after the answer
+	$proxy->command("release $1") if $produce =~ /^rule (\d+)/;
+	$proxy->command('clear');
+	my ($error) = substr($proxy->log_contents, $from) =~ /late answer .* error=(-?\d+)/;
+	return $error;
+}
+
 # Everything is repaired: wait until all is published and applied, then audit.
 # Returns { findings => [text, ...], figures => {name => number, ...} }.
 sub settle
