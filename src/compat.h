@@ -21,6 +21,33 @@
 #define PG17_GE (PG_VERSION_NUM >= 170000)
 #define PG18_GE (PG_VERSION_NUM >= 180000)
 
+/* 16 added missing_ok */
+#if PG16_GE
+#define compat_build_attrmap(in, out) \
+	build_attrmap_by_name_if_req(in, out, false)
+#else
+#define compat_build_attrmap(in, out) \
+	build_attrmap_by_name_if_req(in, out)
+#endif
+
+/* 16 added onlySummarizing */
+#if PG16_GE
+#define compat_insert_index_tuples(info, slot, estate) \
+	ExecInsertIndexTuples(info, slot, estate, false, false, NULL, NIL, false)
+#else
+#define compat_insert_index_tuples(info, slot, estate) \
+	ExecInsertIndexTuples(info, slot, estate, false, false, NULL, NIL)
+#endif
+
+/* 18 added instrument */
+#if PG18_GE
+#define compat_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)
+#else
+#define compat_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, nkeys, 0)
+#endif
+
 #endif							/* PG_VERSION_NUM */
 
 #endif							/* COMPAT_H */

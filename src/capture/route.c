@@ -326,12 +326,7 @@ compile_shape(Route *route, Relation rel, Relation root)
 	{
 		/* the JSON's members follow the root's columns */
 		route->shape = BlessTupleDesc(route->shape);
-		route->to_shape = build_attrmap_by_name_if_req(RelationGetDescr(rel),
-													   route->shape
-#if PG16_GE
-													   ,false
-#endif
-			);
+		route->to_shape = compat_build_attrmap(RelationGetDescr(rel), route->shape);
 	}
 	route->outputs = palloc0(sizeof(FmgrInfo) * route->shape->natts);
 	for (int i = 0; i < route->shape->natts; i++)

@@ -24,6 +24,7 @@
 #include "access/skey.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "compat.h"
 #include "executor/tuptable.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -95,11 +96,7 @@ begin_range(Relation heap, Relation index, const XidRange *range)
 				UInt64GetDatum(range->low));
 	ScanKeyInit(&keys[1], 1, BTLessStrategyNumber, F_XID8LT,
 				UInt64GetDatum(range->high));
-	scan = index_beginscan(heap, index, GetActiveSnapshot(),
-#if PG18_GE
-						   NULL,
-#endif
-						   2, 0);
+	scan = compat_index_beginscan(heap, index, GetActiveSnapshot(), 2);
 	index_rescan(scan, keys, 2, NULL, 0);
 	return scan;
 }

@@ -25,6 +25,7 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "commands/sequence.h"
+#include "compat.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
@@ -116,8 +117,7 @@ insert_tuple(Relation rel, Datum *values, bool *isnull)
 	ExecStoreHeapTuple(tuple, slot, false);
 	table_tuple_insert(rel, slot, GetCurrentCommandId(true), 0, NULL);
 	if (info->ri_NumIndices > 0)
-		list_free(ExecInsertIndexTuples(info, slot, estate, false, false,
-										NULL, NIL));
+		list_free(compat_insert_index_tuples(info, slot, estate));
 	ExecCloseIndices(info);
 	ExecDropSingleTupleTableSlot(slot);
 	FreeExecutorState(estate);
