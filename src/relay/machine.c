@@ -17,20 +17,11 @@
 #define FENCED_PAUSE_MS		2000
 #define FENCED_MOST			5
 
-#define SETTLE_FIRST_MS		2
-#define SETTLE_MOST_MS		20
-#define SETTLE_SHORTEN_AFTER 500	/* good commits */
-#define TOO_EARLY_MS		15	/* librdkafka waits 20 ms when it meets
-								 * CONCURRENT_TRANSACTIONS */
-
 void
 relay_machine_set_limits(RelayMachine *machine, const RelayLimits *limits)
 {
 	machine->limits = *limits;
-	if (machine->events_now <= 0 || machine->events_now > limits->max_events)
-		machine->events_now = limits->max_events;
-	if (machine->bytes_now <= 0 || machine->bytes_now > limits->max_bytes)
-		machine->bytes_now = limits->max_bytes;
+	pace_set_limits(&machine->pace, limits->max_events, limits->max_bytes);
 }
 
 void
@@ -38,7 +29,7 @@ relay_machine_init(RelayMachine *machine, const RelayLimits *limits)
 {
 	memset(machine, 0, sizeof(*machine));
 	machine->state = RELAY_CLOSED;
-	machine->settle_ms = SETTLE_FIRST_MS;
+	pace_init(&machine->pace);
 	machine->ticked_at = INT64_MIN / 2;
 	relay_machine_set_limits(machine, limits);
 }
@@ -67,14 +58,6 @@ stop(RelayMachine *machine, const char *reason, const char *remedy)
 	copy_text(machine->stop_reason, sizeof(machine->stop_reason), reason);
 	copy_text(machine->stop_remedy, sizeof(machine->stop_remedy), remedy);
 	machine->errors++;
-}
-
-static void
-halve(RelayMachine *machine, int64_t of)
-{
-	machine->events_now = of > 1 ? of / 2 : 1;
-	if (machine->bytes_now > 2048)
-		machine->bytes_now /= 2;
 }
 
 static void
@@ -162,8 +145,8 @@ next_ready(RelayMachine *machine, const RelayInput *input, int64_t *wait_until)
 	if (machine->work && !machine->paused)
 	{
 		if (machine->limits.transactions &&
-			input->now < machine->settled_at + machine->settle_ms)
-			until(wait_until, machine->settled_at + machine->settle_ms);
+			input->now < machine->settled_at + machine->pace.settle_ms)
+			until(wait_until, machine->settled_at + machine->pace.settle_ms);
 		else
 		{
 			machine->state = RELAY_PUBLISH;
@@ -373,47 +356,18 @@ published(RelayMachine *machine, const RelayResult *result, int64_t now)
 static void
 committed(RelayMachine *machine, int64_t now)
 {
-	double		took = (double) (now - machine->began_at);
-
 	machine->place = machine->pending;
 	machine->events_published += machine->pending_events;
 	machine->transactions++;
-	machine->last_transaction_ms = took;
+	machine->last_transaction_ms = (double) (now - machine->began_at);
 	machine->attempts = 0;
 	machine->fenced = 0;
 	machine->trouble[0] = '\0';
 	machine->state = RELAY_READY;
 	machine->settled_at = now;
 	machine->deadline = 0;
-
-	/*
-	 * A transaction that is about 20 ms longer than its neighbours met the
-	 * broker still writing the former one's markers.
-	 */
-	if (machine->pending_events <= 1000)
-	{
-		if (machine->transactions > 20 &&
-			took > machine->mean_commit_ms + TOO_EARLY_MS)
-		{
-			machine->good_commits = 0;
-			if (machine->settle_ms < SETTLE_MOST_MS)
-				machine->settle_ms++;
-		}
-		else if (++machine->good_commits >= SETTLE_SHORTEN_AFTER)
-		{
-			machine->good_commits = 0;
-			if (machine->settle_ms > 1)
-				machine->settle_ms--;
-		}
-		machine->mean_commit_ms += (took - machine->mean_commit_ms) / 16;
-	}
-
-	if (machine->events_now < machine->limits.max_events)
-		machine->events_now = machine->events_now * 2 < machine->limits.max_events ?
-			machine->events_now * 2 : machine->limits.max_events;
-	if (machine->bytes_now < machine->limits.max_bytes)
-		machine->bytes_now = machine->bytes_now * 2 < machine->limits.max_bytes ?
-			machine->bytes_now * 2 : machine->limits.max_bytes;
+	pace_committed(&machine->pace, machine->pending_events,
+				   now - machine->began_at);
 }
 
 static void
@@ -427,7 +381,7 @@ refused(RelayMachine *machine, const RelayResult *result, int64_t now)
 		machine->close_first = machine->open;
 		return;
 	}
-	halve(machine, machine->pending_events);
+	pace_halve(&machine->pace, machine->pending_events);
 	close_and_retry(machine, now);
 }
 
@@ -460,7 +414,7 @@ pending(RelayMachine *machine, RelayAction action, const RelayResult *result,
 		return;
 	}
 	if (action == ACT_COMMIT)
-		halve(machine, machine->pending_events);
+		pace_halve(&machine->pace, machine->pending_events);
 	late.outcome = action == ACT_COMMIT ? DONE_UNCERTAIN : DONE_UNREACHABLE;
 	late.message = machine->trouble[0] != '\0' ? machine->trouble :
 		"Kafka does not answer in time";
@@ -566,7 +520,7 @@ relay_machine_done(RelayMachine *machine, RelayAction action,
 			break;
 		case ACT_DEAD_LETTER:
 			close_and_retry(machine, now);
-			machine->events_now = machine->limits.max_events;
+			pace_recover(&machine->pace);
 			break;
 		default:
 			break;

@@ -34,6 +34,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "relay/pace.h"
 #include "relay/progress.h"
 
 typedef enum RelayState
@@ -169,16 +170,9 @@ typedef struct RelayMachine
 	bool		paused;
 	bool		restart;		/* settings or the lineage have changed */
 
-	/* cutting */
-	int64_t		events_now;		/* halved after a refusal or a timeout */
-	int64_t		bytes_now;
-
-	/* settle pause after a commit, adapted at run time (tenths of ms) */
-	int64_t		settled_at;
-	int			settle_ms;
-	int			good_commits;
-	double		mean_commit_ms;
-	int64_t		began_at;
+	Pace		pace;
+	int64_t		settled_at;		/* when the last transaction ended */
+	int64_t		began_at;		/* when the open one began */
 
 	/* what the status says */
 	char		stop_reason[256];

@@ -335,9 +335,9 @@ send_transaction(Relay *relay, Sending *sending, int64 n)
 	{
 		RelayTopic *topic;
 
-		if (alone && sending->events >= machine->events_now)
+		if (alone && sending->events >= machine->pace.events)
 			return false;		/* larger than one Kafka transaction may be */
-		if (sending->bytes >= machine->bytes_now * 2)
+		if (sending->bytes >= machine->pace.bytes * 2)
 			return false;
 		if (!batch_next(relay->batch, &event))
 			return true;
@@ -401,8 +401,8 @@ send_batches(Relay *relay, Sending *sending)
 			continue;
 		}
 		if (sending->events > 0 &&
-			(sending->events + n > machine->events_now ||
-			 sending->bytes >= machine->bytes_now ||
+			(sending->events + n > machine->pace.events ||
+			 sending->bytes >= machine->pace.bytes ||
 			 now_us() > sending->deadline_us))
 			return;
 		if (!send_transaction(relay, sending, n))

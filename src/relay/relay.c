@@ -178,7 +178,7 @@ tell(Relay *relay)
 	report->transactions = machine->transactions;
 	report->errors = machine->errors;
 	report->last_transaction_ms = machine->last_transaction_ms;
-	report->settle_ms = machine->settle_ms;
+	report->settle_ms = machine->pace.settle_ms;
 	shared_report_relay(report);
 	if (strcmp(shown, state) != 0)
 	{

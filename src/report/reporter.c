@@ -348,7 +348,7 @@ read_turn(void)
 	{
 		if (take_messages())
 			wait_ms = 0;
-		if (source->assign_needed)
+		if (source->assign_needed || source_wants_check(source))
 			wait_ms = 0;
 		wait_ms = sooner(wait_ms, ms_until(source->look_at));
 		if (reporter.dirty_since != 0)

@@ -53,6 +53,7 @@ typedef struct Source
 	List	   *found;			/* Positions without a row yet; see source_look() */
 	bool		assign_needed;
 	TimestampTz assigned_at;
+	TimestampTz check_at;		/* source_check_ends() was called */
 } Source;
 
 extern Source *source_create(MemoryContext parent);
@@ -87,8 +88,9 @@ extern SourcePartition *source_find(Source *source, const char *topic,
 /* Assign what is there and not lost, if that has changed. */
 extern void source_assign(Source *source);
 
-/* Prove again that all is read: see source_current_since(). */
+/* Prove again, once all is read, that it is: see source_current_since(). */
 extern void source_check_ends(Source *source);
+extern bool source_wants_check(const Source *source);
 
 /*
  * Add what waits to the batch, as far as it has room.  True: more may wait.

@@ -31,6 +31,8 @@ source_assign(Source *source)
 	KafkaError	error;
 	int			n = 0;
 
+	if (source_wants_check(source))
+		source->assign_needed = true;
 	if (!source->assign_needed || source->state == SOURCE_STOPPED)
 		return;
 
@@ -61,11 +63,22 @@ source_assign(Source *source)
 	pfree(positions);
 }
 
+/*
+ * An end that was met may be of an answer older than the question.  The
+ * partitions are assigned anew when they have been read to such an end, not
+ * before: what the library has fetched of a backlog would be fetched again.
+ */
 void
 source_check_ends(Source *source)
 {
-	if (source->reader != NULL)
-		source->assign_needed = true;
+	source->check_at = GetCurrentTimestamp();
+}
+
+bool
+source_wants_check(const Source *source)
+{
+	return source->check_at > source->assigned_at &&
+		source_current_since(source) != 0;
 }
 
 TimestampTz

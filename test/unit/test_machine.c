@@ -98,7 +98,7 @@ publish(Model *model, RelayMachine *machine, RelayResult *result)
 	int			to = from - 1;
 	int			sent = 0;
 
-	while (to < model->ticks * PER_TICK && sent < machine->events_now)
+	while (to < model->ticks * PER_TICK && sent < machine->pace.events)
 	{
 		to++;
 		if (to != model->dead)

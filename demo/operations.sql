@@ -1,0 +1,101 @@
+-- The examples of README.md, in the order in which test/t/060_readme.pl runs
+-- them, after quickstart.sql.  A line "-- [name]" begins a section.
+
+-- [capture]
+SELECT outbox.capture('orders', 'OrderChanged',
+    operations  => 'update, delete',
+    condition   => 'OLD.total > 0',
+    key         => '{customer}',
+    description => 'order {id} of {customer}, before: {old.total}',
+    columns     => '{id, customer, total}',
+    include_old => true,
+    headers     => '{"team": "sales"}');
+
+-- [routes]
+SELECT source, event_type, operation, condition, key FROM outbox.routes ORDER BY event_type, operation;
+
+-- [release]
+SELECT outbox.release('orders', 'OrderChanged');
+
+-- [emit]
+SELECT outbox.emit('PricesChanged', '{"models": 12}', key => 'winter', description => 'winter prices');
+
+-- [insert]
+INSERT INTO outbox.event (type, aggregateid, payload) VALUES ('StockCounted', '7', '{"left": 3}');
+
+-- [context]
+BEGIN;
+SET LOCAL carshop_outbox.traceparent = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01';
+SET LOCAL carshop_outbox.event_headers = '{"user": "ada"}';
+INSERT INTO orders VALUES (4, 'Edsger', 20);
+COMMIT;
+
+-- [capture off]
+BEGIN;
+SET LOCAL carshop_outbox.capture = off;
+INSERT INTO orders VALUES (5, 'Edsger', 21);
+COMMIT;
+
+-- [pause]
+SELECT outbox.pause();
+SELECT outbox.resume();
+
+-- [wait_published]
+SELECT outbox.wait_published('30s');
+
+-- [claim]
+SELECT outbox.claim();
+
+-- [dead letters]
+TABLE outbox.dead_letters;
+
+-- [car shop]
+SELECT outbox.capture_car_shop();
+SELECT report.create_car_shop();
+INSERT INTO "Cars" VALUES (7, '{"$type":"PedalEngineEntity","PedalSize":3}');
+INSERT INTO "Customers" VALUES ('Ada', 70, 30, NULL);
+UPDATE "Customers" SET "CarNumber" = 7 WHERE "Name" = 'Ada';
+SELECT outbox.wait_published();
+SELECT report.wait_applied();
+
+-- [car shop reports]
+SELECT engine, cars_sold FROM report.sales_by_day;
+SELECT number, engine, pedal_size, customer FROM report.cars;
+
+-- [event log]
+SELECT log_seq, event_type, event_key, event_description, data FROM report.reported_events
+ WHERE event_key = '7' AND event_type LIKE 'Car%' ORDER BY log_seq;
+
+-- [disable]
+SELECT report.disable('customer_totals');
+SELECT report.enable('customer_totals');
+
+-- [report dead letters]
+SELECT id, topic, report, sqlstate, message FROM report.dead_letters;
+SELECT report.retry();
+
+-- [stop]
+SELECT report.stop();
+SELECT report.start();
+
+-- [seek]
+SELECT report.seek('car-shop-reported-events', 0, -2);
+
+-- [status]
+TABLE outbox.status;
+TABLE report.status;
+
+-- [stat]
+SELECT state, tick, confirmed_tick, unconfirmed_events, events_published FROM outbox.stat_relay;
+SELECT topic, partition, kafka_offset, lag, events_applied FROM report.stat_reporter;
+SELECT name, state, events, runs, last_ms FROM report.stat_reports;
+SELECT outbox.stat_reset(), report.stat_reset();
+
+-- [drop]
+SELECT report.drop('customer_totals');
+
+-- [start_lineage]
+SELECT outbox.start_lineage('nothing');
+
+-- [uninstall]
+DROP EXTENSION carshop_outbox CASCADE;

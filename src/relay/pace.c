@@ -1,0 +1,81 @@
+/*-------------------------------------------------------------------------
+ *
+ * pace.c
+ *	  How large a Kafka transaction may be, and how long to wait after one.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "relay/pace.h"
+
+#include <string.h>
+
+#define SETTLE_FIRST_MS		2
+#define SETTLE_MOST_MS		20
+#define SHORTEN_AFTER		500 /* good transactions */
+#define LEARN_FROM			20	/* transactions before any is judged */
+#define SMALL_EVENTS		1000	/* larger ones take their time anyway */
+#define TOO_EARLY_MS		15	/* of the 20 ms that meeting the markers costs */
+
+void
+pace_init(Pace *pace)
+{
+	memset(pace, 0, sizeof(*pace));
+	pace->settle_ms = SETTLE_FIRST_MS;
+}
+
+void
+pace_set_limits(Pace *pace, int64_t max_events, int64_t max_bytes)
+{
+	pace->max_events = max_events;
+	pace->max_bytes = max_bytes;
+	if (pace->events <= 0 || pace->events > max_events)
+		pace->events = max_events;
+	if (pace->bytes <= 0 || pace->bytes > max_bytes)
+		pace->bytes = max_bytes;
+}
+
+void
+pace_halve(Pace *pace, int64_t events)
+{
+	pace->events = events > 1 ? events / 2 : 1;
+	if (pace->bytes > 2048)
+		pace->bytes /= 2;
+}
+
+void
+pace_recover(Pace *pace)
+{
+	pace->events = pace->max_events;
+	pace->bytes = pace->max_bytes;
+}
+
+static int64_t
+grown(int64_t now, int64_t most)
+{
+	return now < most / 2 ? now * 2 : most;
+}
+
+void
+pace_committed(Pace *pace, int64_t events, int64_t took_ms)
+{
+	pace->events = grown(pace->events, pace->max_events);
+	pace->bytes = grown(pace->bytes, pace->max_bytes);
+
+	if (events > SMALL_EVENTS)
+		return;
+	if (++pace->seen > LEARN_FROM &&
+		(double) took_ms > pace->mean_ms + TOO_EARLY_MS)
+	{
+		/* about 20 ms longer than its neighbours: it began too early */
+		pace->good = 0;
+		if (pace->settle_ms < SETTLE_MOST_MS)
+			pace->settle_ms++;
+	}
+	else if (++pace->good >= SHORTEN_AFTER)
+	{
+		pace->good = 0;
+		if (pace->settle_ms > 1)
+			pace->settle_ms--;
+	}
+	pace->mean_ms += ((double) took_ms - pace->mean_ms) / 16;
+}

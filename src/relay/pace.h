@@ -1,0 +1,47 @@
+/*-------------------------------------------------------------------------
+ *
+ * pace.h
+ *	  How large a Kafka transaction may be, and how long to wait after one.
+ *
+ * Plain C11, part of the relay's state machine.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RELAY_PACE_H
+#define RELAY_PACE_H
+
+#include <stdint.h>
+
+typedef struct Pace
+{
+	int64_t		max_events;		/* the settings */
+	int64_t		max_bytes;
+	int64_t		events;			/* now: halved after a refusal or a timeout, */
+	int64_t		bytes;			/* grown back after each success */
+
+	/*
+	 * Pause between the end of a transaction and the first message of the
+	 * next: EndTxn answers before the broker has written the commit markers,
+	 * and a transaction that begins meanwhile costs librdkafka 20 ms
+	 * (reference: rdkafka.md, appendix, trap 3).  How long they take depends
+	 * on the cluster, so it is adapted.
+	 */
+	int			settle_ms;
+	int			good;			/* transactions since the last change */
+	int64_t		seen;			/* transactions measured */
+	double		mean_ms;		/* of a small transaction */
+} Pace;
+
+extern void pace_init(Pace *pace);
+extern void pace_set_limits(Pace *pace, int64_t max_events, int64_t max_bytes);
+
+/* A transaction of that many events was refused or not finished in time. */
+extern void pace_halve(Pace *pace, int64_t events);
+
+/* A transaction was committed. */
+extern void pace_committed(Pace *pace, int64_t events, int64_t took_ms);
+
+/* The guilty event is out of the way: full size again. */
+extern void pace_recover(Pace *pace);
+
+#endif							/* RELAY_PACE_H */
