@@ -80,6 +80,7 @@ SELECT report.start();
 
 -- [seek]
 SELECT report.seek('car-shop-reported-events', 0, -2);
+SELECT report.wait_applied();
 
 -- [status]
 TABLE outbox.status;

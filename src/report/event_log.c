@@ -340,12 +340,7 @@ flush_slots(StoreState *state)
 		TupleTableSlot *slot = state->slots[i];
 
 		slot->tts_tableOid = RelationGetRelid(state->rel);
-		list_free(ExecInsertIndexTuples(state->info, slot, state->estate,
-										false, false, NULL, NIL
-#if PG16_GE
-										, false
-#endif
-										));
+		list_free(compat_insert_index_tuples(state->info, slot, state->estate));
 		ResetPerTupleExprContext(state->estate);
 		tuplestore_puttupleslot(state->store, slot);
 		state->sources[state->pending[i]->source].applied++;
@@ -369,11 +364,8 @@ begin_store(StoreState *state, EventBatch *batch, LogSource *sources,
 	ExecOpenIndices(state->info, false);
 
 	index = index_open(find_index(state->rel, COL_ID), AccessShareLock);
-	state->probe = index_beginscan(state->rel, index, GetActiveSnapshot(),
-#if PG18_GE
-								   NULL,
-#endif
-								   1, 0);
+	state->probe = compat_index_beginscan(state->rel, index,
+										  GetActiveSnapshot(), 1);
 	state->found = table_slot_create(state->rel, NULL);
 
 	if (batch->n > 1)
@@ -486,11 +478,7 @@ event_log_read(int64 after, int64 upto, int64 limit, Tuplestorestate *store,
 				Int64GetDatum(after));
 	ScanKeyInit(&keys[1], 1, BTLessEqualStrategyNumber, F_INT8LE,
 				Int64GetDatum(upto));
-	scan = index_beginscan(rel, index, GetActiveSnapshot(),
-#if PG18_GE
-						   NULL,
-#endif
-						   2, 0);
+	scan = compat_index_beginscan(rel, index, GetActiveSnapshot(), 2);
 	index_rescan(scan, keys, 2, NULL, 0);
 
 	*last = after;

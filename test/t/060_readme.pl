@@ -95,7 +95,7 @@ my $setup = content('test/setup');
 my $makefile = content('Makefile');
 like($setup, qr/\Q$1\E/, "test/setup knows the package of README, $1")
   while $shell =~ /((?:lib|postgresql)[\w-]+-dev)/g;
-like($makefile, qr/^#   make \Q$1\E\b/m, "Makefile knows the target of README, $1")
+like($makefile, qr{^#   make \Q$1\E\b}m, "Makefile knows the target of README, $1")
   while $shell =~ /make ((?:test-)?[a-z]+)/g;
 
 # --- and the scripts run ---

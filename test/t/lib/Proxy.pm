@@ -50,7 +50,7 @@ sub start
 		  or POSIX::_exit(127);		# no destructors, no END blocks
 	}
 	$self->{pid} = $pid;
-	$self->wait_for_log(qr/listening on/);
+	$self->wait_for_log(qr/listening on/) or croak 'the proxy does not run: ' . $self->log_contents;
 	return $self;
 }
 

@@ -1,0 +1,417 @@
+/*-------------------------------------------------------------------------
+ *
+ * message_parts.c
+ *	  Parts of a message: members, headers, and why they are refused.
+ *
+ * json-c decodes the strings that hold escapes; others are taken as they are.
+ *
+ * Memory: one scratch buffer per decoder, made large enough for a message
+ * before it is decoded, so that the texts handed out stay where they are.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <json-c/json.h>
+
+#include "report/message_parts.h"
+
+/* What a header may grow to as JSON text: escapes, quotes, colon, comma. */
+#define HEADER_JSON_SIZE(len)	((len) * 6 + 16)
+
+struct MessageDecoder
+{
+	struct json_tokener *tokener;
+	char	   *scratch;
+	size_t		size;
+	size_t		used;
+};
+
+MessageDecoder *
+message_decoder_new(void)
+{
+	MessageDecoder *decoder = calloc(1, sizeof(*decoder));
+
+	if (decoder == NULL)
+		return NULL;
+	decoder->tokener = json_tokener_new_ex(2);
+	if (decoder->tokener == NULL)
+	{
+		free(decoder);
+		return NULL;
+	}
+	json_tokener_set_flags(decoder->tokener,
+						   JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
+	return decoder;
+}
+
+void
+message_decoder_free(MessageDecoder *decoder)
+{
+	if (decoder == NULL)
+		return;
+	json_tokener_free(decoder->tokener);
+	free(decoder->scratch);
+	free(decoder);
+}
+
+/* Room for everything that decoding this message can write. */
+bool
+message_reserve(MessageDecoder *decoder, const MessageInput *input)
+{
+	size_t		need = 2 * input->value_len + 64;
+	int			i;
+
+	for (i = 0; i < input->n_headers; i++)
+		need += HEADER_JSON_SIZE(strlen(input->headers[i].name) +
+								 input->headers[i].value_len);
+
+	decoder->used = 0;
+	if (need > decoder->size)
+	{
+		char	   *larger = realloc(decoder->scratch, need);
+
+		if (larger == NULL)
+			return false;
+		decoder->scratch = larger;
+		decoder->size = need;
+	}
+	return true;
+}
+
+void
+message_scratch(MessageDecoder *decoder, const char *data, size_t len)
+{
+	memcpy(decoder->scratch + decoder->used, data, len);
+	decoder->used += len;
+}
+
+void
+message_reject(Message *message, const char *sqlstate, const char *reason)
+{
+	message->kind = MESSAGE_REJECT;
+	memcpy(message->sqlstate, sqlstate, sizeof(message->sqlstate));
+	if (reason != message->reason)
+		snprintf(message->reason, sizeof(message->reason), "%s", reason);
+}
+
+void
+message_reject_member(Message *message, const char *sqlstate, const char *name,
+					  const char *what)
+{
+	snprintf(message->reason, sizeof(message->reason),
+			 "\"%s\" %s", name, what);
+	message_reject(message, sqlstate, message->reason);
+}
+
+void
+message_reject_scan(Message *message, const JsonScanner *scanner)
+{
+	snprintf(message->reason, sizeof(message->reason),
+			 "the message is not JSON: expected %s at byte %zu",
+			 scanner->error != NULL ? scanner->error : "the end",
+			 (size_t) (scanner->p - scanner->start) + 1);
+	message_reject(message, STATE_INVALID_JSON, message->reason);
+}
+
+char *
+message_scratch_end(MessageDecoder *decoder)
+{
+	return decoder->scratch + decoder->used;
+}
+
+void
+message_scratch_reset(MessageDecoder *decoder, char *end)
+{
+	decoder->used = (size_t) (end - decoder->scratch);
+}
+
+const MessageHeader *
+message_find_header(const MessageInput *input, const char *name)
+{
+	int			i;
+
+	/* The last one, as for JSON members and for Kafka's own lastHeader(). */
+	for (i = input->n_headers - 1; i >= 0; i--)
+	{
+		if (strcmp(input->headers[i].name, name) == 0 &&
+			input->headers[i].value != NULL)
+			return &input->headers[i];
+	}
+	return NULL;
+}
+
+bool
+message_valid_text(const char *data, size_t len)
+{
+	const unsigned char *p = (const unsigned char *) data;
+	const unsigned char *end = p + len;
+
+	while (p < end)
+	{
+		int			n = (*p == 0) ? 0 : json_utf8_length(p, end);
+
+		if (n == 0)
+			return false;
+		p += n;
+	}
+	return true;
+}
+
+/* A header as text; false (and rejected) when PostgreSQL cannot hold it. */
+bool
+message_header_text(const MessageInput *input, const char *name, Message *message,
+					MessageText *text)
+{
+	const MessageHeader *header = message_find_header(input, name);
+
+	if (header == NULL)
+		return true;
+	if (!message_valid_text(header->value, header->value_len))
+	{
+		message_reject_member(message, STATE_UNSTORABLE, name,
+							  "header is not UTF-8 text");
+		return false;
+	}
+	text->data = header->value;
+	text->len = header->value_len;
+	return true;
+}
+
+/* ------------------------------------------------------------------------
+ * Single members
+ * ------------------------------------------------------------------------
+ */
+
+/* The text of a JSON string; span->type is '"' and the scanner accepted it. */
+bool
+message_string(MessageDecoder *decoder, const JsonSpan *span, MessageText *text)
+{
+	struct json_object *object;
+
+	if (!span->escapes)
+	{
+		text->data = span->start + 1;
+		text->len = span->len - 2;
+		return true;
+	}
+
+	json_tokener_reset(decoder->tokener);
+	object = json_tokener_parse_ex(decoder->tokener, span->start,
+								   (int) span->len);
+	if (object == NULL || !json_object_is_type(object, json_type_string))
+	{
+		json_object_put(object);
+		return false;
+	}
+	text->data = decoder->scratch + decoder->used;
+	text->len = (size_t) json_object_get_string_len(object);
+	message_scratch(decoder, json_object_get_string(object), text->len);
+	json_object_put(object);
+	return true;
+}
+
+bool
+message_is_present(const JsonSpan *span)
+{
+	return span->start != NULL && span->type != 'n';
+}
+
+/* A member that must be a non-empty string. */
+bool
+message_text(MessageDecoder *decoder, const JsonSpan *span, const char *name,
+			 Message *message, MessageText *text)
+{
+	if (span->start == NULL)
+	{
+		message_reject_member(message, STATE_INVALID_MESSAGE, name, "is missing");
+		return false;
+	}
+	if (span->type != '"')
+	{
+		message_reject_member(message, STATE_INVALID_MESSAGE, name, "is not a string");
+		return false;
+	}
+	if (span->unstorable)
+	{
+		message_reject_member(message, STATE_UNSTORABLE, name,
+							  "holds \\u0000 or half a surrogate pair, which PostgreSQL cannot store");
+		return false;
+	}
+	if (!message_string(decoder, span, text))
+	{
+		message_reject_member(message, STATE_INVALID_JSON, name,
+							  "could not be decoded");
+		return false;
+	}
+	return true;
+}
+
+/* An optional member of any type: a string's text, or the JSON text. */
+bool
+message_any(MessageDecoder *decoder, const JsonSpan *span, const char *name,
+			Message *message, MessageText *text)
+{
+	if (!message_is_present(span))
+		return true;
+	if (span->type == '"')
+		return message_text(decoder, span, name, message, text);
+	text->data = span->start;
+	text->len = span->len;
+	return true;
+}
+
+bool
+message_time(const JsonSpan *span, const char *name, Message *message)
+{
+	if (span->start == NULL)
+	{
+		message_reject_member(message, STATE_INVALID_MESSAGE, name, "is missing");
+		return false;
+	}
+	/* An escape in a time ("\u002B" for the plus sign) is legal JSON. */
+	if (span->type == '"' && span->escapes && span->len < 128)
+	{
+		char		plain[128];
+		size_t		len = 0;
+		const char *p = span->start + 1;
+		const char *end = span->start + span->len - 1;
+
+		while (p < end)
+		{
+			unsigned int code;
+
+			if (*p == '\\' && end - p >= 6 && p[1] == 'u' &&
+				sscanf(p + 2, "%4x", &code) == 1 && code < 0x80)
+			{
+				plain[len++] = (char) code;
+				p += 6;
+			}
+			else
+				plain[len++] = *p++;
+		}
+		message->has_time = message_parse_time(plain, len,
+											   &message->occurred_on);
+	}
+	else
+		message->has_time = span->type == '"' &&
+			message_parse_time(span->start + 1, span->len - 2,
+							   &message->occurred_on);
+
+	if (!message->has_time)
+		message_reject_member(message, STATE_INVALID_TIME, name,
+							  "is not an ISO 8601 date and time");
+	return message->has_time;
+}
+
+bool
+message_data(const JsonSpan *span, const char *name, Message *message)
+{
+	if (!message_is_present(span))
+		return true;
+	if (span->unstorable)
+	{
+		message_reject_member(message, STATE_UNSTORABLE, name,
+							  "holds \\u0000 or half a surrogate pair, which PostgreSQL cannot store");
+		return false;
+	}
+	message->data.data = span->start;
+	message->data.len = span->len;
+	return true;
+}
+
+/* ------------------------------------------------------------------------
+ * Headers
+ * ------------------------------------------------------------------------
+ */
+
+static void
+scratch_add_json(MessageDecoder *decoder, const char *data, size_t len)
+{
+	static const char hex[] = "0123456789abcdef";
+	bool		text = message_valid_text(data, len);
+	size_t		i;
+
+	message_scratch(decoder, "\"", 1);
+	if (!text)
+		message_scratch(decoder, "\\\\x", 3);	/* bytea's form */
+	for (i = 0; i < len; i++)
+	{
+		unsigned char c = (unsigned char) data[i];
+		char		escape[6] = {'\\', 'u', '0', '0', 0, 0};
+
+		if (!text)
+		{
+			message_scratch(decoder, &hex[c >> 4], 1);
+			message_scratch(decoder, &hex[c & 15], 1);
+		}
+		else if (c == '"' || c == '\\')
+		{
+			message_scratch(decoder, "\\", 1);
+			message_scratch(decoder, &data[i], 1);
+		}
+		else if (c < 0x20)
+		{
+			escape[4] = hex[c >> 4];
+			escape[5] = hex[c & 15];
+			message_scratch(decoder, escape, 6);
+		}
+		else
+			message_scratch(decoder, &data[i], 1);
+	}
+	message_scratch(decoder, "\"", 1);
+}
+
+/*
+ * All headers as one object.  The header "id" is left out where it only says
+ * what the event's id says: that is the one header of every event the relay
+ * sends, and repeating it would cost as much as the event's other columns.
+ */
+void
+message_headers(MessageDecoder *decoder, const MessageInput *input,
+				const Message *message, MessageText *json)
+{
+	size_t		start = decoder->used;
+	int			n = 0;
+	int			i;
+
+	for (i = 0; i < input->n_headers; i++)
+	{
+		const MessageHeader *header = &input->headers[i];
+		unsigned char id[16];
+
+		if (message != NULL && message->has_id && header->value != NULL &&
+			strcmp(header->name, "id") == 0 &&
+			message_parse_uuid(header->value, header->value_len, id) &&
+			memcmp(id, message->id, sizeof(id)) == 0)
+			continue;
+		message_scratch(decoder, n++ == 0 ? "{" : ",", 1);
+		scratch_add_json(decoder, header->name, strlen(header->name));
+		message_scratch(decoder, ":", 1);
+		if (header->value == NULL)
+			message_scratch(decoder, "null", 4);
+		else
+			scratch_add_json(decoder, header->value, header->value_len);
+	}
+	if (n == 0)
+	{
+		json->data = NULL;
+		json->len = 0;
+		return;
+	}
+	message_scratch(decoder, "}", 1);
+	json->data = decoder->scratch + start;
+	json->len = decoder->used - start;
+}
+
+bool
+message_headers_json(MessageDecoder *decoder, const MessageInput *input,
+					 MessageText *json)
+{
+	if (!message_reserve(decoder, input))
+		return false;
+	message_headers(decoder, input, NULL, json);
+	return true;
+}
