@@ -400,6 +400,15 @@ handle_log(KafkaClient *client, rd_kafka_event_t *event)
 		remember_trouble(client, text);
 	}
 
+	/*
+	 * AddPartitionsToTxn met the former transaction's markers being written,
+	 * and the library waits a fixed 20 ms (rdkafka_txnmgr.c); it tells nobody
+	 * but its debug log.
+	 */
+	if (strcmp(facility, "ADDPARTS") == 0 &&
+		strstr(text, "another concurrent operation") != NULL)
+		client->early++;
+
 	if (client->log == NULL ||
 		(!client->verbose &&
 		 (level >= LOG_DEBUG || says_nothing_new(facility))))

@@ -84,6 +84,7 @@ kafka_conf_at_most(rd_kafka_conf_t *conf, const char *key, int64_t limit,
  * What producers and readers have in common.  debug=broker makes the library
  * write a line for every connection failure, also for those whose log line
  * and error event it holds back for 30 s because they look like the last one.
+ * debug=eos tells when a transaction began too early (kafka_producer_early).
  */
 static bool
 set_common(rd_kafka_conf_t *conf, const KafkaProperties *props,
@@ -100,7 +101,7 @@ set_common(rd_kafka_conf_t *conf, const KafkaProperties *props,
 		return false;
 
 	if (type == RD_KAFKA_PRODUCER)
-		snprintf(contexts, sizeof(contexts), "broker%s%s",
+		snprintf(contexts, sizeof(contexts), "broker,eos%s%s",
 				 debug != NULL && debug[0] != '\0' ? "," : "",
 				 debug != NULL ? debug : "");
 	else if (debug != NULL)

@@ -70,6 +70,7 @@ typedef struct KafkaClient
 	KafkaLogFunc log;
 	void	   *log_arg;
 	unsigned int failures;		/* connection failures that count as taint */
+	unsigned int early;			/* partitions that were added too early */
 	char		trouble[512];	/* the last connection trouble in words */
 	char	   *cluster_id;
 	/* the topic look-up under way: each call to the library starts afresh */

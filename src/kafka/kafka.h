@@ -165,6 +165,12 @@ extern void kafka_producer_poll(KafkaProducer *producer);
  */
 extern bool kafka_producer_tainted(KafkaProducer *producer);
 
+/*
+ * How many times since the handle was made a transaction began while the broker
+ * was still writing the former one's commit markers; each costs 20 ms.
+ */
+extern unsigned int kafka_producer_early(KafkaProducer *producer);
+
 /* The last connection trouble in words, "" if none since open. */
 extern const char *kafka_producer_last_trouble(KafkaProducer *producer);
 

@@ -197,6 +197,12 @@ kafka_producer_fd(KafkaProducer *producer)
 	return producer->client->fd;
 }
 
+unsigned int
+kafka_producer_early(KafkaProducer *producer)
+{
+	return producer->client->early;
+}
+
 bool
 kafka_producer_tainted(KafkaProducer *producer)
 {

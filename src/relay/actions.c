@@ -143,6 +143,7 @@ relay_open(Relay *relay, RelayResult *result)
 		}
 	}
 	relay->progress_sent = false;
+	relay->early = 0;
 	for (int i = 0; i < relay->n_topics; i++)
 		relay->topics[i].partitions = 0;
 	if (relay->producer == NULL)

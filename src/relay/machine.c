@@ -136,25 +136,30 @@ next_ready(RelayMachine *machine, const RelayInput *input, int64_t *wait_until)
 		close_and_retry(machine, input->now);
 		return ACT_CLOSE;
 	}
+	if (!machine->wake && (!machine->work || machine->paused))
+		return ACT_WAIT;
+
+	/* what comes meanwhile joins the next tick */
+	if (machine->limits.transactions &&
+		input->now < machine->settled_at + machine->pace.settle_ms)
+	{
+		until(wait_until, machine->settled_at + machine->pace.settle_ms);
+		return ACT_WAIT;
+	}
 	if (machine->wake && machine->limits.linger_ms > 0 &&
 		input->now < machine->wake_at + machine->limits.linger_ms)
+	{
 		until(wait_until, machine->wake_at + machine->limits.linger_ms);
+		if (!machine->work)
+			return ACT_WAIT;
+	}
 	else if (machine->wake)
 		return make_tick(machine, input->now);
-
-	if (machine->work && !machine->paused)
-	{
-		if (machine->limits.transactions &&
-			input->now < machine->settled_at + machine->pace.settle_ms)
-			until(wait_until, machine->settled_at + machine->pace.settle_ms);
-		else
-		{
-			machine->state = RELAY_PUBLISH;
-			machine->began_at = input->now;
-			return ACT_PUBLISH;
-		}
-	}
-	return ACT_WAIT;
+	if (machine->paused)
+		return ACT_WAIT;
+	machine->state = RELAY_PUBLISH;
+	machine->began_at = input->now;
+	return ACT_PUBLISH;
 }
 
 RelayAction
@@ -354,7 +359,7 @@ published(RelayMachine *machine, const RelayResult *result, int64_t now)
 }
 
 static void
-committed(RelayMachine *machine, int64_t now)
+committed(RelayMachine *machine, const RelayResult *result, int64_t now)
 {
 	machine->place = machine->pending;
 	machine->events_published += machine->pending_events;
@@ -366,8 +371,7 @@ committed(RelayMachine *machine, int64_t now)
 	machine->state = RELAY_READY;
 	machine->settled_at = now;
 	machine->deadline = 0;
-	pace_committed(&machine->pace, machine->pending_events,
-				   now - machine->began_at);
+	pace_committed(&machine->pace, result->early);
 }
 
 static void
@@ -516,7 +520,7 @@ relay_machine_done(RelayMachine *machine, RelayAction action,
 			published(machine, result, now);
 			break;
 		case ACT_COMMIT:
-			committed(machine, now);
+			committed(machine, result, now);
 			break;
 		case ACT_DEAD_LETTER:
 			close_and_retry(machine, now);

@@ -116,6 +116,9 @@ typedef struct RelayResult
 	bool		lineage_changed;
 	int64_t		newest_tick;
 
+	/* ACT_COMMIT */
+	bool		early;			/* it met the former one's markers */
+
 	/* ACT_PUBLISH */
 	bool		need_topic;		/* cut here: the next event's topic is unknown */
 	bool		torn;			/* ... and a transaction is half sent */

@@ -11,16 +11,15 @@
 
 #define SETTLE_FIRST_MS		2
 #define SETTLE_MOST_MS		20
-#define SHORTEN_AFTER		500 /* good transactions */
-#define LEARN_FROM			20	/* transactions before any is judged */
-#define SMALL_EVENTS		1000	/* larger ones take their time anyway */
-#define TOO_EARLY_MS		15	/* of the 20 ms that meeting the markers costs */
+#define SHORTEN_FIRST		200 /* good transactions */
+#define SHORTEN_MOST		50000
 
 void
 pace_init(Pace *pace)
 {
 	memset(pace, 0, sizeof(*pace));
 	pace->settle_ms = SETTLE_FIRST_MS;
+	pace->shorten_after = SHORTEN_FIRST;
 }
 
 void
@@ -56,26 +55,23 @@ grown(int64_t now, int64_t most)
 }
 
 void
-pace_committed(Pace *pace, int64_t events, int64_t took_ms)
+pace_committed(Pace *pace, bool early)
 {
 	pace->events = grown(pace->events, pace->max_events);
 	pace->bytes = grown(pace->bytes, pace->max_bytes);
 
-	if (events > SMALL_EVENTS)
-		return;
-	if (++pace->seen > LEARN_FROM &&
-		(double) took_ms > pace->mean_ms + TOO_EARLY_MS)
+	if (early)
 	{
-		/* about 20 ms longer than its neighbours: it began too early */
 		pace->good = 0;
 		if (pace->settle_ms < SETTLE_MOST_MS)
 			pace->settle_ms++;
+		if (pace->shorten_after < SHORTEN_MOST)
+			pace->shorten_after *= 2;
 	}
-	else if (++pace->good >= SHORTEN_AFTER)
+	else if (++pace->good >= pace->shorten_after)
 	{
 		pace->good = 0;
 		if (pace->settle_ms > 1)
 			pace->settle_ms--;
 	}
-	pace->mean_ms += ((double) took_ms - pace->mean_ms) / 16;
 }

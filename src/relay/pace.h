@@ -10,6 +10,7 @@
 #ifndef RELAY_PACE_H
 #define RELAY_PACE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef struct Pace
@@ -24,12 +25,12 @@ typedef struct Pace
 	 * next: EndTxn answers before the broker has written the commit markers,
 	 * and a transaction that begins meanwhile costs librdkafka 20 ms
 	 * (reference: rdkafka.md, appendix, trap 3).  How long they take depends
-	 * on the cluster, so it is adapted.
+	 * on the cluster, so it is adapted: one that was too early lengthens the
+	 * pause, many good ones shorten it, each time after more of them.
 	 */
 	int			settle_ms;
 	int			good;			/* transactions since the last change */
-	int64_t		seen;			/* transactions measured */
-	double		mean_ms;		/* of a small transaction */
+	int			shorten_after;
 } Pace;
 
 extern void pace_init(Pace *pace);
@@ -38,8 +39,8 @@ extern void pace_set_limits(Pace *pace, int64_t max_events, int64_t max_bytes);
 /* A transaction of that many events was refused or not finished in time. */
 extern void pace_halve(Pace *pace, int64_t events);
 
-/* A transaction was committed. */
-extern void pace_committed(Pace *pace, int64_t events, int64_t took_ms);
+/* A transaction was committed; early: it met the markers of the former one. */
+extern void pace_committed(Pace *pace, bool early);
 
 /* The guilty event is out of the way: full size again. */
 extern void pace_recover(Pace *pace);

@@ -513,6 +513,8 @@ relay_commit(Relay *relay, RelayResult *result)
 		result->message = relay->last_trouble;
 		return;
 	}
+	result->early = kafka_producer_early(relay->producer) != relay->early;
+	relay->early = kafka_producer_early(relay->producer);
 	relay->report.bytes_published += relay->bytes_published;
 	relay->confirmed = relay->machine.pending.complete ?
 		relay->machine.pending.tick : relay->machine.pending.tick - 1;

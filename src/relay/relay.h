@@ -42,6 +42,7 @@ typedef struct Relay
 	KafkaProducer *producer;	/* transactional: fences, also when it does not
 								 * publish */
 	KafkaProducer *plain;		/* delivery = at_least_once: publishes */
+	unsigned int early;			/* kafka_producer_early() as seen last */
 	bool		progress_sent;	/* at_least_once: after the batch is delivered */
 	KafkaLastRead *last_read;
 	bool		verification_known;	/* for this cluster */
