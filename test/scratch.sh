@@ -38,6 +38,7 @@ close_scratch() {
 }
 
 # Without the flags of a make that called us: its targets are not ours.
+# shellcheck disable=SC2154  # root, of the script that sources this
 run_make() {
 	env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS make -s -C "$root" \
 		PG_CONFIG="$PG_CONFIG" ${WERROR:+WERROR="$WERROR"} "$@"

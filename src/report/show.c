@@ -140,7 +140,7 @@ ask(Source *source)
 	if (outcome == KAFKA_REFUSED)
 	{
 		strlcpy(refusal.message, error.message, sizeof(refusal.message));
-		strlcpy(refusal.remedy, "choose another carshop_outbox.group_id; reading goes on without it",
+		strlcpy(refusal.remedy, "Choose another carshop_outbox.group_id; reading goes on without it.",
 				sizeof(refusal.remedy));
 		if (refusal.at == 0)
 			refusal.at = GetCurrentTimestamp();

@@ -47,13 +47,19 @@ void
 source_trouble(Source *source, SourceState state, const char *message,
 			const char *remedy)
 {
+	bool		known;
+
+	/* the library words one outage in many ways: the remedy tells them apart */
+	known = source->trouble.message[0] != '\0' &&
+		strcmp(source->trouble.remedy, remedy != NULL ? remedy : "") == 0;
 	source->state = state;
 	strlcpy(source->trouble.message, message,
 			sizeof(source->trouble.message));
 	strlcpy(source->trouble.remedy, remedy != NULL ? remedy : "",
 			sizeof(source->trouble.remedy));
 	source->trouble.at = GetCurrentTimestamp();
-	worker_log_change(true, message, remedy);
+	if (!known)
+		worker_log_change(true, message, remedy);
 }
 
 static void
@@ -97,7 +103,7 @@ source_open(Source *source, const char *group_id)
 	memset(&error, 0, sizeof(error));
 	memset(&options, 0, sizeof(options));
 	options.group_id = group_id;
-	options.queue_bytes = (size_t) setting_worker_memory * 1024 / 2;
+	options.queue_bytes = (size_t) setting_worker_memory * 1024 / 4;
 	options.log = worker_kafka_log;
 
 	props = worker_kafka_properties(&error);
@@ -388,7 +394,7 @@ source_look(Source *source)
 	}
 	if (worst == KAFKA_UNREACHABLE)
 	{
-		strlcpy(remedy, "start Kafka, or correct carshop_outbox.brokers; reading goes on by itself",
+		strlcpy(remedy, "Start Kafka, or correct carshop_outbox.brokers; reading goes on by itself.",
 				sizeof(remedy));
 		source->unreachable = true;
 		for (int i = 0; i < source->n; i++)
