@@ -10,11 +10,14 @@
 #include <stdio.h>
 #include <string.h>
 
-#define BACKOFF_FIRST_MS	100
-#define BACKOFF_MOST_MS		5000
-#define INIT_DEADLINE_MS	60000
-#define TROUBLE_AFTER_MS	2000	/* of an action that is still pending */
-#define FENCED_PAUSE_MS		2000
+/* Times are in microseconds, the settings in milliseconds. */
+#define MS(n)			((int64_t) (n) * 1000)
+
+#define BACKOFF_FIRST	MS(100)
+#define BACKOFF_MOST	MS(5000)
+#define INIT_DEADLINE	MS(60000)
+#define TROUBLE_AFTER	MS(2000)	/* of an action that is still pending */
+#define FENCED_PAUSE	MS(2000)
 #define FENCED_MOST			5
 
 void
@@ -63,7 +66,7 @@ stop(RelayMachine *machine, const char *reason, const char *remedy)
 static void
 fail(RelayMachine *machine, const RelayResult *result, int64_t now)
 {
-	int64_t		delay = BACKOFF_FIRST_MS;
+	int64_t		delay = BACKOFF_FIRST;
 
 	machine->errors++;
 	copy_text(machine->trouble, sizeof(machine->trouble), result->message);
@@ -76,7 +79,7 @@ fail(RelayMachine *machine, const RelayResult *result, int64_t now)
 					 "Find the other server (a copy of this database?); on the copy call outbox.start_lineage().");
 				return;
 			}
-			close_and_retry(machine, now + FENCED_PAUSE_MS * machine->fenced);
+			close_and_retry(machine, now + FENCED_PAUSE * machine->fenced);
 			return;
 		case DONE_UNCERTAIN:
 			/* what became of the transaction stands in Kafka: read it soon */
@@ -89,8 +92,8 @@ fail(RelayMachine *machine, const RelayResult *result, int64_t now)
 	if (delay > 0)
 	{
 		delay <<= machine->attempts < 8 ? machine->attempts : 8;
-		if (delay > BACKOFF_MOST_MS)
-			delay = BACKOFF_MOST_MS;
+		if (delay > BACKOFF_MOST)
+			delay = BACKOFF_MOST;
 	}
 	machine->attempts++;
 	close_and_retry(machine, now + delay);
@@ -107,7 +110,7 @@ static bool
 may_tick(const RelayMachine *machine, const RelayInput *input)
 {
 	return machine->wake &&
-		input->now - machine->ticked_at >= machine->limits.poll_interval_ms;
+		input->now - machine->ticked_at >= MS(machine->limits.poll_interval_ms);
 }
 
 static RelayAction
@@ -141,15 +144,15 @@ next_ready(RelayMachine *machine, const RelayInput *input, int64_t *wait_until)
 
 	/* what comes meanwhile joins the next tick */
 	if (machine->limits.transactions &&
-		input->now < machine->settled_at + machine->pace.settle_ms)
+		input->now < machine->settled_at + (int64_t) machine->pace.settle_us)
 	{
-		until(wait_until, machine->settled_at + machine->pace.settle_ms);
+		until(wait_until, machine->settled_at + (int64_t) machine->pace.settle_us);
 		return ACT_WAIT;
 	}
 	if (machine->wake && machine->limits.linger_ms > 0 &&
-		input->now < machine->wake_at + machine->limits.linger_ms)
+		input->now < machine->wake_at + MS(machine->limits.linger_ms))
 	{
-		until(wait_until, machine->wake_at + machine->limits.linger_ms);
+		until(wait_until, machine->wake_at + MS(machine->limits.linger_ms));
 		if (!machine->work)
 			return ACT_WAIT;
 	}
@@ -174,13 +177,13 @@ relay_machine_next(RelayMachine *machine, const RelayInput *input,
 	}
 	if (input->may_poll && !machine->wake)
 	{
-		if (input->now - machine->ticked_at >= machine->limits.poll_interval_ms)
+		if (input->now - machine->ticked_at >= MS(machine->limits.poll_interval_ms))
 		{
 			machine->wake = true;
 			machine->wake_at = input->now;
 		}
 		else
-			until(wait_until, machine->ticked_at + machine->limits.poll_interval_ms);
+			until(wait_until, machine->ticked_at + MS(machine->limits.poll_interval_ms));
 	}
 	machine->restart |= input->reload;
 	if (machine->restart && machine->state != RELAY_PUBLISH &&
@@ -209,7 +212,7 @@ relay_machine_next(RelayMachine *machine, const RelayInput *input,
 				return ACT_OPEN;
 			until(wait_until, machine->retry_at);
 			if (machine->wake)
-				until(wait_until, machine->ticked_at + machine->limits.poll_interval_ms);
+				until(wait_until, machine->ticked_at + MS(machine->limits.poll_interval_ms));
 			return ACT_WAIT;
 		case RELAY_READY:
 			return next_ready(machine, input, wait_until);
@@ -364,7 +367,7 @@ committed(RelayMachine *machine, const RelayResult *result, int64_t now)
 	machine->place = machine->pending;
 	machine->events_published += machine->pending_events;
 	machine->transactions++;
-	machine->last_transaction_ms = (double) (now - machine->began_at);
+	machine->last_transaction_ms = (double) (now - machine->began_at) / 1000;
 	machine->attempts = 0;
 	machine->fenced = 0;
 	machine->trouble[0] = '\0';
@@ -407,12 +410,12 @@ pending(RelayMachine *machine, RelayAction action, const RelayResult *result,
 {
 	RelayResult late = {0};
 	int64_t		allowed = action == ACT_COMMIT ?
-		machine->limits.transaction_timeout_ms + 5000 : INIT_DEADLINE_MS;
+		MS(machine->limits.transaction_timeout_ms + 5000) : INIT_DEADLINE;
 
 	if (!overdue(machine, now, allowed))
 	{
 		/* a connection being made is no trouble yet */
-		if (now - (machine->deadline - allowed) >= TROUBLE_AFTER_MS &&
+		if (now - (machine->deadline - allowed) >= TROUBLE_AFTER &&
 			result->message != NULL && result->message[0] != '\0')
 			copy_text(machine->trouble, sizeof(machine->trouble), result->message);
 		return;

@@ -58,7 +58,7 @@ typedef enum RelayState
 
 typedef enum RelayAction
 {
-	ACT_WAIT,					/* until wait_until (ms, -1: for ever) */
+	ACT_WAIT,					/* until wait_until (us, -1: for ever) */
 	ACT_OPEN,
 	ACT_CLOSE,
 	ACT_CHECK,
@@ -129,7 +129,7 @@ typedef struct RelayResult
 /* What may have happened since the last call. */
 typedef struct RelayInput
 {
-	int64_t		now;			/* ms, monotonic */
+	int64_t		now;			/* microseconds, monotonic */
 	bool		wake;			/* events may be there; consumed when true */
 	bool		tainted;		/* the handle has seen a connection failure */
 	bool		reload;			/* settings or the lineage may have changed */

@@ -9,17 +9,19 @@
 
 #include <string.h>
 
-#define SETTLE_FIRST_MS		2
-#define SETTLE_MOST_MS		20
-#define SHORTEN_FIRST		200 /* good transactions */
-#define SHORTEN_MOST		50000
+#define SETTLE_FIRST		2000.0	/* microseconds */
+#define SETTLE_LEAST		1500.0
+#define SETTLE_MOST			20000.0
+#define LENGTHEN			500.0
+
+/* shortened by LENGTHEN * (pause - least) / SHARE: in balance with the above */
+#define SHARE				50000.0
 
 void
 pace_init(Pace *pace)
 {
 	memset(pace, 0, sizeof(*pace));
-	pace->settle_ms = SETTLE_FIRST_MS;
-	pace->shorten_after = SHORTEN_FIRST;
+	pace->settle_us = SETTLE_FIRST;
 }
 
 void
@@ -61,17 +63,9 @@ pace_committed(Pace *pace, bool early)
 	pace->bytes = grown(pace->bytes, pace->max_bytes);
 
 	if (early)
-	{
-		pace->good = 0;
-		if (pace->settle_ms < SETTLE_MOST_MS)
-			pace->settle_ms++;
-		if (pace->shorten_after < SHORTEN_MOST)
-			pace->shorten_after *= 2;
-	}
-	else if (++pace->good >= pace->shorten_after)
-	{
-		pace->good = 0;
-		if (pace->settle_ms > 1)
-			pace->settle_ms--;
-	}
+		pace->settle_us += LENGTHEN;
+	else
+		pace->settle_us -= LENGTHEN * (pace->settle_us - SETTLE_LEAST) / SHARE;
+	if (pace->settle_us > SETTLE_MOST)
+		pace->settle_us = SETTLE_MOST;
 }

@@ -25,12 +25,12 @@ typedef struct Pace
 	 * next: EndTxn answers before the broker has written the commit markers,
 	 * and a transaction that begins meanwhile costs librdkafka 20 ms
 	 * (reference: rdkafka.md, appendix, trap 3).  How long they take depends
-	 * on the cluster, so it is adapted: one that was too early lengthens the
-	 * pause, many good ones shorten it, each time after more of them.
+	 * on the cluster, so the pause is adapted: one that was too early
+	 * lengthens it, each other one shortens it a little, the more the longer
+	 * it is.  So at 2 ms one in a hundred may be too early, at 10 ms one in
+	 * six: a longer pause costs every transaction.
 	 */
-	int			settle_ms;
-	int			good;			/* transactions since the last change */
-	int			shorten_after;
+	double		settle_us;
 } Pace;
 
 extern void pace_init(Pace *pace);

@@ -50,12 +50,12 @@ close_handles(void)
 }
 
 static int64
-now_ms(void)
+now_us(void)
 {
 	instr_time	now;
 
 	INSTR_TIME_SET_CURRENT(now);
-	return (int64) INSTR_TIME_GET_MILLISEC(now);
+	return (int64) INSTR_TIME_GET_MICROSEC(now);
 }
 
 static RelayLimits
@@ -178,7 +178,7 @@ tell(Relay *relay)
 	report->transactions = machine->transactions;
 	report->errors = machine->errors;
 	report->last_transaction_ms = machine->last_transaction_ms;
-	report->settle_ms = machine->pace.settle_ms;
+	report->settle_ms = machine->pace.settle_us / 1000;
 	shared_report_relay(report);
 	if (strcmp(shown, state) != 0)
 	{
@@ -265,7 +265,7 @@ turn(Relay *relay, uint32 *reloads, TimestampTz *reset_seen)
 		kafka_producer_poll(relay->producer);
 	if (relay->plain != NULL)
 		kafka_producer_poll(relay->plain);
-	input.now = now_ms();
+	input.now = now_us();
 	input.wake = shared_take_wake();
 	input.tainted = relay->producer != NULL && relay->plain == NULL &&
 		kafka_producer_tainted(relay->producer);
@@ -294,14 +294,14 @@ turn(Relay *relay, uint32 *reloads, TimestampTz *reset_seen)
 			shared_set_published(relay->ticket_seen);
 		tell(relay);
 		if (wait_until >= 0)
-			timeout = (long) Max(wait_until - now_ms(), 0);
+			timeout = (long) (Max(wait_until - now_us(), 0) + 999) / 1000;
 		(void) worker_wait(relay->producer ? kafka_producer_fd(relay_sender(relay)) : -1,
 						   timeout);
 		return;
 	}
 	result.outcome = DONE_OK;
 	perform(relay, action, &result);
-	relay_machine_done(&relay->machine, action, &result, now_ms());
+	relay_machine_done(&relay->machine, action, &result, now_us());
 	tell(relay);
 }
 

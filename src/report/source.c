@@ -357,7 +357,7 @@ source_look(Source *source)
 			snprintf(error.message, sizeof(error.message),
 					 "topic \"%s\" does not exist", topic);
 			snprintf(remedy, sizeof(remedy),
-					 "publish an event or create the topic; reading starts by itself then");
+					 "Publish an event or create the topic; reading starts by itself then.");
 			check_again(source, topic, false);
 		}
 		if (outcome == KAFKA_OK)

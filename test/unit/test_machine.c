@@ -244,7 +244,7 @@ history(unsigned seed, int poison, int *crashes)
 	Model		model = {.seed = seed, .poison = poison, .reachable = true};
 	RelayMachine machine;
 	RelayLimits l = limits();
-	int64_t		now = 1000;
+	int64_t		now = 1000000;
 	bool		order = true;
 	int			expected = EVENTS - (poison ? 1 : 0);
 
@@ -258,7 +258,7 @@ history(unsigned seed, int poison, int *crashes)
 		int64_t		until;
 		bool		quiet = step > 3000;	/* then no faults: it must drain */
 
-		now += 1 + rand_r(&model.seed) % 5;
+		now += 1000 * (1 + rand_r(&model.seed) % 5);
 		network(&model);
 		if (model.events < EVENTS && chance(&model, 3))
 		{
@@ -281,7 +281,7 @@ history(unsigned seed, int poison, int *crashes)
 			if (until > now)
 				now = until;
 			else if (quiet)
-				now += 50;
+				now += 50000;
 		}
 		else
 		{
@@ -349,7 +349,7 @@ static void
 step(RelayAction expected, RelayResult result, const char *name)
 {
 	static int64_t now = 0;
-	RelayInput	input = {.now = now += 10000};
+	RelayInput	input = {.now = now += 10000000};
 	int64_t		until;
 	RelayAction action = relay_machine_next(&machine, &input, &until);
 
