@@ -11,6 +11,8 @@
  *			publishes events at that rate, all that are due in one transaction:
  *			"result raw_p50 MS" etc., from the moment an event is due until a
  *			read_committed reader has it
+ *	 -x TOPIC	one more record per transaction goes there, as the relay's record
+ *			of its progress does
  *	 -p MS	pause after each commit (2): the broker writes its markers then, and
  *			refuses a transaction that begins meanwhile
  *
@@ -32,6 +34,7 @@
 
 static const char *brokers;
 static const char *topic;
+static const char *progress_topic;
 static int64_t n_events;
 static double rate;
 static double seconds;
@@ -103,6 +106,12 @@ publish(rd_kafka_t *producer, rd_kafka_topic_t *rkt, int64_t first, int64_t last
 		if (code != RD_KAFKA_RESP_ERR_NO_ERROR)
 			fail("produce: %s", rd_kafka_err2str(code));
 	}
+	if (progress_topic != NULL &&
+		rd_kafka_producev(producer, RD_KAFKA_V_TOPIC(progress_topic),
+						  RD_KAFKA_V_KEY("raw", 3), RD_KAFKA_V_VALUE(&last, sizeof(last)),
+						  RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
+						  RD_KAFKA_V_END) != RD_KAFKA_RESP_ERR_NO_ERROR)
+		fail("could not produce to %s", progress_topic);
 	check(rd_kafka_commit_transaction(producer, 30000), "commit_transaction");
 }
 
@@ -177,6 +186,17 @@ at_rate(rd_kafka_t *producer, rd_kafka_topic_t *rkt)
 	samples_print(&samples, stdout, "raw");
 }
 
+/* Metadata beforehand: the first transaction must not wait for them. */
+static void
+look_up(rd_kafka_t *producer, rd_kafka_topic_t *rkt)
+{
+	const struct rd_kafka_metadata *metadata;
+
+	if (rd_kafka_metadata(producer, 0, rkt, &metadata, 10000) != RD_KAFKA_RESP_ERR_NO_ERROR)
+		fail("no metadata of %s", rd_kafka_topic_name(rkt));
+	rd_kafka_metadata_destroy(metadata);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -184,7 +204,7 @@ main(int argc, char **argv)
 	rd_kafka_topic_t *rkt;
 	int			option;
 
-	while ((option = getopt(argc, argv, "b:t:n:r:s:p:")) != -1)
+	while ((option = getopt(argc, argv, "b:t:n:r:s:x:p:")) != -1)
 	{
 		if (option == 'b')
 			brokers = optarg;
@@ -196,6 +216,8 @@ main(int argc, char **argv)
 			rate = atof(optarg);
 		else if (option == 's')
 			seconds = atof(optarg);
+		else if (option == 'x')
+			progress_topic = optarg;
 		else if (option == 'p')
 			pause_ms = atof(optarg);
 		else
@@ -208,13 +230,13 @@ main(int argc, char **argv)
 	}
 	producer = producer_open();
 	rkt = rd_kafka_topic_new(producer, topic, NULL);
-	/* its metadata: the first transaction must not wait for them */
+	look_up(producer, rkt);
+	if (progress_topic != NULL)
 	{
-		const struct rd_kafka_metadata *metadata;
+		rd_kafka_topic_t *progress = rd_kafka_topic_new(producer, progress_topic, NULL);
 
-		if (rd_kafka_metadata(producer, 0, rkt, &metadata, 10000) != RD_KAFKA_RESP_ERR_NO_ERROR)
-			fail("no metadata of %s", topic);
-		rd_kafka_metadata_destroy(metadata);
+		look_up(producer, progress);
+		rd_kafka_topic_destroy(progress);
 	}
 	if (rate > 0)
 		at_rate(producer, rkt);

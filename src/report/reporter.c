@@ -124,6 +124,8 @@ store_batch(void)
 	int64		after = reporter.head;
 	int64		head = after;
 
+	for (int i = 0; i < source->n; i++)
+		logs[i] = source->partitions[i].log;
 	source_mark(source, batch);
 	begin("applying events");
 
@@ -146,8 +148,6 @@ store_batch(void)
 		Tuplestorestate *store;
 
 		store = tuplestore_begin_heap(false, false, setting_worker_memory / 4);
-		for (int i = 0; i < source->n; i++)
-			logs[i] = source->partitions[i].log;
 		reports_load();
 		event_log_store(batch, logs, store, &head);
 		if (head > after)

@@ -216,5 +216,6 @@ is(query_value($node, 'shop', "SELECT report.wait_applied(NULL, '30s')"), 't', '
 is(query_value($node, 'shop', 'SELECT count(*) FROM report.reported_events'),
 	scalar @expected, 'and stored each event once');
 
+no_crash($node);
 $node->stop;
 done_testing();

@@ -292,5 +292,6 @@ is(db('SELECT sum(events) FROM report.events_by_day'), $sum_before + $n, 'and co
 is(db(q(SELECT count(*) = max(log_seq) - min(log_seq) + 1 OR count(*) = count(DISTINCT log_seq) FROM report.reported_events)), 't',
 	'log_seq is unique');
 
+no_crash($node);
 $node->stop;
 done_testing();

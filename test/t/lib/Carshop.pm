@@ -25,7 +25,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(poll_until create_car_shop_tables create_shop worker_pids
-  wait_for_worker kill9_worker query_value);
+  wait_for_worker kill9_worker query_value no_crash);
 
 # A test that is told to end must still stop what it started: without these
 # the END blocks are skipped.
@@ -148,6 +148,15 @@ sub wait_for_worker
 			return $pid && $pid != ($not // 0) ? $pid : undef;
 		},
 		30, "a $kind runs");
+}
+
+# No process of the server ended by a fault of its own (kill -9 is the tests').
+sub no_crash
+{
+	my ($node) = @_;
+	my @lines = grep { /PANIC|terminated by signal (?!9\b)/ } split /\n/, slurp_file($node->logfile);
+
+	is_deeply(\@lines, [], $node->name . ': nothing crashed');
 }
 
 # kill -9, as the operating system's out-of-memory killer does it.  Note that

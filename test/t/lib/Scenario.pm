@@ -434,7 +434,11 @@ sub stop
 {
 	my ($self) = @_;
 	$self->{live}->stop if $self->{live};
-	$self->{node}->stop('fast', fail_ok => 1) if $self->{node};
+	if ($self->{node})
+	{
+		$self->{node}->stop('fast', fail_ok => 1);
+		Carshop::no_crash($self->{node});
+	}
 	$self->{kafka}->kill9 if $self->{kafka};
 	$self->{proxy}->stop if $self->{proxy};
 	return;
