@@ -28,7 +28,6 @@
 #include "worker/worker.h"
 
 #define SLICE_MS	50
-#define MAX_HEADERS	64
 
 /* --- ticks --- */
 
@@ -177,125 +176,6 @@ set_place(Relay *relay, Progress *place, const StoredEvent *event)
 
 /* --- sending --- */
 
-static void
-add_header(KafkaHeader *headers, int *n, const char *name, const void *value,
-		   size_t len)
-{
-	if (*n < MAX_HEADERS)
-	{
-		headers[*n].name = name;
-		headers[*n].value = value;
-		headers[*n].value_len = len;
-		(*n)++;
-	}
-}
-
-static void
-add_text_header(KafkaHeader *headers, int *n, const char *name, const char *text)
-{
-	add_header(headers, n, name, text, strlen(text));
-}
-
-/* Headers of every format first, then those of the format, then the event's. */
-static int
-make_headers(const StoredEvent *event, KafkaHeader *headers, const char *id,
-			 const char *time)
-{
-	int			n = 0;
-	const WireEvent *wire = &event->wire;
-
-	add_header(headers, &n, "id", id, 36);
-	if (event->traceparent != NULL)
-		add_text_header(headers, &n, "traceparent", event->traceparent);
-	if (wire->format == FORMAT_PAYLOAD)
-	{
-		add_text_header(headers, &n, "ce_specversion", "1.0");
-		add_header(headers, &n, "ce_id", id, 36);
-		add_text_header(headers, &n, "ce_source", wire->source);
-		add_header(headers, &n, "ce_type", wire->type.data, wire->type.len);
-		add_text_header(headers, &n, "ce_time", time);
-		if (wire->key.data != NULL && wire->key.len > 0)
-			add_header(headers, &n, "ce_subject", wire->key.data, wire->key.len);
-		add_text_header(headers, &n, "content-type", "application/json");
-	}
-	else if (wire->format == FORMAT_CLOUDEVENTS)
-		add_text_header(headers, &n, "content-type", "application/cloudevents+json");
-	for (int i = 0; i < event->n_headers; i++)
-		add_header(headers, &n, event->headers[i].name, event->headers[i].value,
-				   event->headers[i].value_len);
-	return n;
-}
-
-static KafkaOutcome
-send_event(Relay *relay, StoredEvent *event, RelayTopic *topic, int64 *bytes,
-		   KafkaError *error)
-{
-	KafkaRecord record = {0};
-	KafkaHeader headers[MAX_HEADERS];
-	char		id[40];
-	char		time[40];
-
-	event->wire.source = relay->event_source;
-	wire_uuid_text(event->wire.id, id);
-	if (event->wire.format == FORMAT_PAYLOAD)
-		wire_time_text(event->wire.occurred_at, time);
-
-	record.topic = topic->name;
-	record.key = event->wire.key.data;
-	record.key_len = event->wire.key.len;
-	record.partition = record.key != NULL ?
-		kafka_partition_for_key(record.key, record.key_len, topic->partitions) :
-		(int) (relay->batch_tick.tick_id % topic->partitions);
-	if (wire_value(&relay->value, &event->wire))
-	{
-		/* an empty value is not a tombstone */
-		record.value = relay->value.len > 0 ? relay->value.data : "";
-		record.value_len = relay->value.len;
-	}
-	if (relay->value.failed)
-		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
-	record.headers = headers;
-	record.n_headers = make_headers(event, headers, id, time);
-	record.tag = (uint64_t) event->seq;
-	*bytes += record.value_len + record.key_len + 100;
-	return kafka_producer_send(relay_sender(relay), &record, error);
-}
-
-static KafkaOutcome
-send_progress(Relay *relay, Progress *place, KafkaError *error)
-{
-	KafkaRecord record = {0};
-	KafkaOutcome outcome;
-	char	   *text;
-	size_t		used = 0;
-
-	strlcpy(place->lineage, relay->lineage.lineage, sizeof(place->lineage));
-	strlcpy(place->home, relay->home, sizeof(place->home));
-	strlcpy(place->instance, relay->instance, sizeof(place->instance));
-	place->partitions[0] = '\0';
-	for (int i = 0; i < relay->n_topics; i++)
-	{
-		RelayTopic *topic = &relay->topics[i];
-
-		if (topic->partitions > 0 &&
-			used + strlen(topic->name) + 16 < sizeof(place->partitions))
-			used += snprintf(place->partitions + used,
-							 sizeof(place->partitions) - used, "%s%s=%d",
-							 used ? "," : "", topic->name, topic->partitions);
-	}
-	text = progress_encode(place);
-	if (text == NULL)
-		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
-	record.topic = relay->progress_topic;
-	record.key = place->lineage;
-	record.key_len = strlen(place->lineage);
-	record.value = text;
-	record.value_len = strlen(text);
-	outcome = kafka_producer_send(relay_sender(relay), &record, error);
-	free(text);
-	return outcome;
-}
-
 /* What sending has come to, for one Kafka transaction. */
 typedef struct Sending
 {
@@ -362,8 +242,8 @@ send_transaction(Relay *relay, Sending *sending, int64 n)
 				return false;
 			sending->begun = true;
 		}
-		sending->outcome = send_event(relay, &event, topic, &sending->bytes,
-									  &sending->error);
+		sending->outcome = relay_send_event(relay, &event, topic, &sending->bytes,
+											&sending->error);
 		if (sending->outcome != KAFKA_OK)
 		{
 			if (sending->outcome == KAFKA_REFUSED)
@@ -423,12 +303,15 @@ relay_publish(Relay *relay, RelayResult *result)
 		batch_pause(relay->batch);
 	worker_commit();
 
+	if (sending.outcome == KAFKA_OK && !sending.torn)
+		sending.outcome = relay_send_held(relay, &sending.error);
+	relay_drop_held(relay);
 	result->events = sending.events;
 	result->reached = sending.place;
 #ifndef MUTANT_NO_PROGRESS
 	if (sending.outcome == KAFKA_OK && sending.events > 0 && !sending.torn &&
 		relay->plain == NULL)
-		sending.outcome = send_progress(relay, &result->reached, &sending.error);
+		sending.outcome = relay_send_progress(relay, &result->reached, &sending.error);
 #endif
 	result->need_topic = sending.need_topic;
 	result->torn = sending.torn;
@@ -456,7 +339,7 @@ mutant_progress(Relay *relay, KafkaError *error)
 	KafkaOutcome outcome = kafka_producer_begin(relay->producer, error);
 
 	if (outcome == KAFKA_OK)
-		outcome = send_progress(relay, &relay->machine.pending, error);
+		outcome = relay_send_progress(relay, &relay->machine.pending, error);
 	if (outcome != KAFKA_OK)
 		return outcome;
 	while ((outcome = kafka_producer_commit(relay->producer, SLICE_MS,
@@ -479,7 +362,7 @@ deliver(Relay *relay, KafkaError *error)
 		return outcome;
 	if (!relay->progress_sent)
 	{
-		outcome = send_progress(relay, &relay->machine.pending, error);
+		outcome = relay_send_progress(relay, &relay->machine.pending, error);
 		if (outcome != KAFKA_OK)
 			return outcome;
 		relay->progress_sent = true;

@@ -5,7 +5,8 @@
  *
  * relay.c    the loop: asks the machine, performs, reports
  * actions.c  the actions that talk to Kafka and to the lineage's row
- * publish.c  reading batches and sending them
+ * publish.c  reading batches, and where a Kafka transaction is cut
+ * send.c     from an event to a record of the Kafka client
  *
  *-------------------------------------------------------------------------
  */
@@ -26,6 +27,10 @@ typedef struct RelayTopic
 	char		name[250];
 	int			partitions;		/* 0: not looked up with this handle */
 } RelayTopic;
+
+typedef struct HeldRecord HeldRecord;
+
+#define RELAY_HOLD_RECORDS	64
 
 typedef struct Relay
 {
@@ -60,6 +65,10 @@ typedef struct Relay
 	Tick		batch_prev;
 	BatchPlace	batch_place;	/* where the next read begins */
 	WireBuffer	value;
+	HeldRecord *held[RELAY_HOLD_RECORDS];	/* see send.c */
+	int			n_held;
+	size_t		held_bytes;
+	bool		streaming;
 	int64	   *dead_letters;	/* seqs that are skipped, ascending */
 	int			n_dead_letters;
 	int64		last_seq;		/* of the last event sent */
@@ -88,6 +97,15 @@ relay_sender(Relay *relay)
 {
 	return relay->plain != NULL ? relay->plain : relay->producer;
 }
+
+/* send.c */
+extern KafkaOutcome relay_send_event(Relay *relay, StoredEvent *event,
+									 RelayTopic *topic, int64 *bytes,
+									 KafkaError *error);
+extern KafkaOutcome relay_send_held(Relay *relay, KafkaError *error);
+extern void relay_drop_held(Relay *relay);
+extern KafkaOutcome relay_send_progress(Relay *relay, Progress *place,
+										KafkaError *error);
 
 /* publish.c */
 extern void relay_make_tick(Relay *relay, RelayResult *result);
