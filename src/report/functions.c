@@ -26,6 +26,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 #include "utils/wait_event.h"
+#include "worker/worker.h"
 
 #define ERRCODE_WORKER_NOT_RUNNING	MAKE_SQLSTATE('O', 'B', '0', '0', '5')
 
@@ -226,7 +227,8 @@ report_wait_applied(PG_FUNCTION_ARGS)
 	long		ms = WAIT_FIRST_MS;
 	bool		done;
 
-	if (!shared_available() || shared_worker_pid(MyDatabaseId, 'p') == 0)
+	/* one that is only starting is waited for */
+	if (!shared_available() || !worker_database_named(setting_report_databases))
 		ereport(ERROR,
 				(errcode(ERRCODE_WORKER_NOT_RUNNING),
 				 errmsg("no reporter runs for this database"),

@@ -151,7 +151,8 @@ ask(Source *source)
 		memset(&refusal, 0, sizeof(refusal));
 	if (outcome != KAFKA_OK)
 		wanted = true;
-	return -1;
+	/* a commit may have come while the request was under way */
+	return wanted ? TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next_at) + 1 : -1;
 }
 
 long

@@ -21,6 +21,7 @@
 #include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
+#include "worker/worker.h"
 
 PG_FUNCTION_INFO_V1(outbox_relay_report);
 PG_FUNCTION_INFO_V1(outbox_has_relay);
@@ -31,20 +32,6 @@ PG_FUNCTION_INFO_V1(outbox_wait_published);
 
 #define RELAY_REPORT_COLUMNS 20
 
-static bool
-named_in(const char *setting)
-{
-	char	   *name = get_database_name(MyDatabaseId);
-	ListCell   *lc;
-
-	foreach(lc, settings_split(setting))
-	{
-		if (name != NULL && strcmp(name, lfirst(lc)) == 0)
-			return true;
-	}
-	return false;
-}
-
 Datum
 outbox_preloaded(PG_FUNCTION_ARGS)
 {
@@ -54,7 +41,7 @@ outbox_preloaded(PG_FUNCTION_ARGS)
 Datum
 outbox_has_relay(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BOOL(shared_available() && named_in(setting_shop_databases));
+	PG_RETURN_BOOL(shared_available() && worker_database_named(setting_shop_databases));
 }
 
 /* Takes effect when the calling transaction commits. */
@@ -123,7 +110,7 @@ outbox_relay_report(PG_FUNCTION_ARGS)
 	put_time(values, nulls, n++, report.last_error_at);
 	put_time(values, nulls, n++, shared_stat_reset_at(MyDatabaseId, 'r'));
 	values[n++] = BoolGetDatum(shared_available());
-	values[n++] = BoolGetDatum(named_in(setting_shop_databases));
+	values[n++] = BoolGetDatum(worker_database_named(setting_shop_databases));
 	Assert(n == RELAY_REPORT_COLUMNS);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));
 }
@@ -136,7 +123,7 @@ outbox_wait_published(PG_FUNCTION_ARGS)
 	TimestampTz end;
 	uint64		ticket;
 
-	if (!shared_available() || !named_in(setting_shop_databases))
+	if (!shared_available() || !worker_database_named(setting_shop_databases))
 		ereport(ERROR,
 				(errcode(ERRCODE_OB_NO_WORKER),
 				 errmsg("no relay publishes the events of this database"),

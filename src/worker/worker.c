@@ -199,21 +199,29 @@ worker_extension_ready(void)
 
 /* --- waiting --- */
 
+bool
+worker_database_named(const char *setting)
+{
+	char	   *name = get_database_name(MyDatabaseId);
+	ListCell   *lc;
+
+	foreach(lc, settings_split(setting))
+	{
+		if (name != NULL && strcmp(name, lfirst(lc)) == 0)
+			return true;
+	}
+	return false;
+}
+
 static bool
 still_wanted(void)
 {
-	ListCell   *lc;
-	char	   *name;
-	bool		found = false;
+	bool		found;
 
 	worker_begin(NULL);
-	name = get_database_name(MyDatabaseId);
-	foreach(lc, settings_split(my_kind == WORKER_RELAY ? setting_shop_databases :
-							   setting_report_databases))
-	{
-		if (name != NULL && strcmp(name, lfirst(lc)) == 0)
-			found = true;
-	}
+	found = worker_database_named(my_kind == WORKER_RELAY ?
+								  setting_shop_databases :
+								  setting_report_databases);
 	worker_commit();
 	return found;
 }

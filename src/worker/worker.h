@@ -43,6 +43,9 @@ extern void worker_register_launcher(void);
  */
 extern void worker_start(WorkerKind kind, Datum arg);
 
+/* Does a setting's comma list name this database?  Needs a transaction. */
+extern bool worker_database_named(const char *setting);
+
 /*
  * True when the extension is there and of the version that this library was
  * built for.  Otherwise the worker waits quietly: call again after a wait.
