@@ -1,10 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * client.c
- *	  A librdkafka handle with one event queue: opening, events, closing.
+ *	  A librdkafka handle with its event queue: opening, events, closing.
  *
- * Everything the library has to say comes as an event through one queue, whose
- * file descriptor the worker waits for.  There is no callback, so nothing of
+ * Everything the library has to say comes as an event through a queue, whose
+ * file descriptor the worker waits for; log lines through another one, which
+ * is looked at whenever the first is empty.  There is no callback, so nothing of
  * ours runs inside the library or in one of its threads.
  *
  * Threads: the worker's.  The library's own threads are created with all
@@ -104,7 +105,15 @@ kafka_client_open(rd_kafka_conf_t *conf, rd_kafka_type_t type, int events,
 	}
 	else
 		client->queue = rd_kafka_queue_get_main(client->rk);
-	rd_kafka_set_log_queue(client->rk, client->queue);
+
+	/*
+	 * Log lines have a queue of their own, which wakes nobody: a producer
+	 * writes two dozen of them for each transaction, and each would interrupt
+	 * the wait for the transaction's end (seen: 46 instead of 20 % of a core
+	 * at 140 transactions a second).
+	 */
+	client->logs = rd_kafka_queue_new(client->rk);
+	rd_kafka_set_log_queue(client->rk, client->logs);
 	rd_kafka_queue_io_event_enable(client->queue, fd, &one, sizeof(one));
 	return client;
 }
@@ -120,6 +129,7 @@ typedef struct Closing
 	bool		ended;
 	rd_kafka_t *rk;
 	rd_kafka_queue_t *queue;
+	rd_kafka_queue_t *logs;
 	KafkaOpenWork work;
 } Closing;
 
@@ -214,6 +224,7 @@ destroy_handle(void *arg)
 		leave_transaction(closing);
 
 	/* A reference still held would make the destroy wait for ever. */
+	rd_kafka_queue_destroy(closing->logs);
 	rd_kafka_queue_destroy(closing->queue);
 	rd_kafka_destroy(closing->rk);
 
@@ -267,6 +278,7 @@ kafka_client_close(KafkaClient *client, KafkaOpenWork work)
 	memset(closing, 0, sizeof(*closing));
 	closing->rk = client->rk;
 	closing->queue = client->queue;
+	closing->logs = client->logs;
 	closing->work = work;
 	pthread_mutex_init(&closing->mutex, NULL);
 	pthread_condattr_init(&attributes);
@@ -312,6 +324,8 @@ kafka_client_next(KafkaClient *client, int timeout_ms)
 	rd_kafka_event_t *event = rd_kafka_queue_poll(client->queue, timeout_ms);
 	uint64_t	count;
 
+	if (event == NULL)
+		event = rd_kafka_queue_poll(client->logs, 0);
 	if (event != NULL)
 		return event;
 

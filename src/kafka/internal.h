@@ -64,6 +64,7 @@ typedef struct KafkaClient
 {
 	rd_kafka_t *rk;
 	rd_kafka_queue_t *queue;
+	rd_kafka_queue_t *logs;
 	rd_kafka_type_t type;
 	int			fd;				/* eventfd that the library writes to */
 	bool		verbose;		/* the operator asked for debug lines */

@@ -288,15 +288,13 @@ turn(Relay *relay, uint32 *reloads, TimestampTz *reset_seen)
 	action = relay_machine_next(&relay->machine, &input, &wait_until);
 	if (action == ACT_WAIT)
 	{
-		long		timeout = -1;
-
 		if (relay_machine_idle(&relay->machine) && relay->ticket_seen != 0)
 			shared_set_published(relay->ticket_seen);
 		tell(relay);
-		if (wait_until >= 0)
-			timeout = (long) (Max(wait_until - now_us(), 0) + 999) / 1000;
-		(void) worker_wait(relay->producer ? kafka_producer_fd(relay_sender(relay)) : -1,
-						   timeout);
+		(void) worker_wait_exactly(relay->producer != NULL ?
+								   kafka_producer_fd(relay_sender(relay)) : -1,
+								   wait_until < 0 ? -1 :
+								   Max(wait_until - now_us(), 0));
 		return;
 	}
 	result.outcome = DONE_OK;

@@ -7,6 +7,8 @@
  */
 #include "postgres.h"
 
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "access/xact.h"
@@ -266,6 +268,51 @@ worker_check(void)
 	ConfigReloadPending = false;
 	reload();
 	return WORKER_RELOADED;
+}
+
+/*
+ * Latches wait in whole milliseconds.  A descriptor that stands for both a
+ * timer of microseconds and another descriptor makes the time exact; -1 if
+ * the system has none to give.
+ */
+static int
+exact_timer(int fd, int64 timeout_us)
+{
+	static int	timer = -1;
+	static int	both = -1;
+	struct itimerspec when;
+	struct epoll_event event = {0};
+
+	event.events = EPOLLIN;
+	if (both < 0)
+	{
+		timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+		both = epoll_create1(EPOLL_CLOEXEC);
+		if (timer < 0 || both < 0 ||
+			epoll_ctl(both, EPOLL_CTL_ADD, timer, &event) != 0)
+			return -1;
+	}
+	/* a closed descriptor leaves the set by itself, and its number comes back */
+	if (fd >= 0 && epoll_ctl(both, EPOLL_CTL_ADD, fd, &event) != 0 &&
+		errno != EEXIST)
+		return -1;
+	memset(&when, 0, sizeof(when));
+	when.it_value.tv_sec = timeout_us / 1000000;
+	when.it_value.tv_nsec = timeout_us % 1000000 * 1000;
+	if (timerfd_settime(timer, 0, &when, NULL) != 0)
+		return -1;
+	return both;
+}
+
+int
+worker_wait_exactly(int fd, int64 timeout_us)
+{
+	int			both;
+
+	if (timeout_us <= 0 || timeout_us > 100000 ||
+		(both = exact_timer(fd, timeout_us)) < 0)
+		return worker_wait(fd, timeout_us < 0 ? -1 : (long) ((timeout_us + 999) / 1000));
+	return worker_wait(both, -1);
 }
 
 int

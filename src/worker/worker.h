@@ -66,6 +66,12 @@ extern bool worker_extension_ready(void);
  */
 extern int	worker_wait(int fd, long timeout_ms);
 
+/*
+ * The same with a time in microseconds, kept exactly up to 100 ms.  Does not
+ * tell what has ended the wait.
+ */
+extern int	worker_wait_exactly(int fd, int64 timeout_us);
+
 /* Serve interrupts and reload without waiting; same bits. */
 extern int	worker_check(void);
 
