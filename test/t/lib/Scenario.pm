@@ -222,17 +222,29 @@ sub applied
 
 # ---- strikes ----
 
-# Let a backlog gather behind a worker, then let go of it.
+# Let a backlog gather behind a worker, then let go of it.  By the extension's
+# own switches: a worker under SIGSTOP may stand in the queue of one of
+# PostgreSQL's locks, and then the whole server waits for it.
 sub backlog
 {
 	my ($self, $kind, $events) = @_;
-	my $pid = $self->worker($kind);
 
-	kill 'STOP', $pid;
-	$self->work(events => $events);
-	$self->until(30, 'shop', "SELECT outbox.wait_published('30s')", qr/^t$/) if $kind eq 'reporter';
-	kill 'CONT', $pid;
-	return $pid;
+	if ($kind eq 'relay')
+	{
+		$self->until(60, 'shop', 'SELECT outbox.pause()', qr/^/) or croak 'could not pause';
+		$self->until(60, 'shop', 'SELECT state FROM outbox.stat_relay', qr/^paused$/)
+		  or croak 'the relay does not pause';
+		$self->work(events => $events);
+		$self->until(60, 'shop', 'SELECT outbox.resume()', qr/^/) or croak 'could not resume';
+	}
+	else
+	{
+		$self->until(60, 'report', 'SELECT report.stop()', qr/^/) or croak 'could not stop';
+		$self->work(events => $events);
+		$self->until(60, 'shop', "SELECT outbox.wait_published('30s')", qr/^t$/);
+		$self->until(60, 'report', 'SELECT report.start()', qr/^/) or croak 'could not start';
+	}
+	return $self->worker($kind);
 }
 
 sub strike
