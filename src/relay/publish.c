@@ -303,16 +303,19 @@ relay_publish(Relay *relay, RelayResult *result)
 		batch_pause(relay->batch);
 	worker_commit();
 
-	if (sending.outcome == KAFKA_OK && !sending.torn)
-		sending.outcome = relay_send_held(relay, &sending.error);
-	relay_drop_held(relay);
 	result->events = sending.events;
 	result->reached = sending.place;
-#ifndef MUTANT_NO_PROGRESS
-	if (sending.outcome == KAFKA_OK && sending.events > 0 && !sending.torn &&
-		relay->plain == NULL)
-		sending.outcome = relay_send_progress(relay, &result->reached, &sending.error);
+	if (sending.outcome == KAFKA_OK && sending.events > 0 && !sending.torn)
+	{
+#ifdef MUTANT_NO_PROGRESS
+		sending.outcome = relay_send_held(relay, &sending.error);
+#else
+		sending.outcome = relay->plain != NULL ?
+			relay_send_held(relay, &sending.error) :
+			relay_send_progress(relay, &result->reached, &sending.error);
 #endif
+	}
+	relay_drop_held(relay);
 	result->need_topic = sending.need_topic;
 	result->torn = sending.torn;
 	if (sending.need_topic || sending.outcome != KAFKA_OK)

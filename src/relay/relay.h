@@ -104,6 +104,7 @@ extern KafkaOutcome relay_send_event(Relay *relay, StoredEvent *event,
 									 KafkaError *error);
 extern KafkaOutcome relay_send_held(Relay *relay, KafkaError *error);
 extern void relay_drop_held(Relay *relay);
+/* Sends what is held as well, right before. */
 extern KafkaOutcome relay_send_progress(Relay *relay, Progress *place,
 										KafkaError *error);
 

@@ -232,7 +232,11 @@ relay_send_progress(Relay *relay, Progress *place, KafkaError *error)
 	record.key_len = strlen(place->lineage);
 	record.value = text;
 	record.value_len = strlen(text);
-	outcome = kafka_producer_send(relay_sender(relay), &record, error);
+
+	/* encoded before, so that nothing comes between */
+	outcome = relay_send_held(relay, error);
+	if (outcome == KAFKA_OK)
+		outcome = kafka_producer_send(relay_sender(relay), &record, error);
 	free(text);
 	return outcome;
 }
