@@ -182,9 +182,7 @@ relay_close(Relay *relay)
 		relay->properties = NULL;
 	}
 	if (!ended)
-		ereport(FATAL,
-				(errmsg("the Kafka client did not end in time"),
-				 errdetail("The worker starts again with a new process.")));
+		worker_leave_handle();
 }
 
 /* Look up what this handle has not seen yet. */
@@ -337,7 +335,7 @@ relay_read_progress(Relay *relay, RelayResult *result)
 	if (!kafka_last_close(relay->last_read))
 	{
 		relay->last_read = NULL;
-		ereport(FATAL, (errmsg("the Kafka client did not end in time")));
+		worker_leave_handle();
 	}
 	relay->last_read = NULL;
 	if (outcome == KAFKA_OK && record.found)

@@ -375,7 +375,7 @@ take_settings(void)
 		return;
 	reporter.settings_of = worker_reloads();
 	if (!source_close(reporter.source))
-		proc_exit(1);
+		worker_leave_handle();
 	reporter.source->state = SOURCE_WAITING;
 	show_forget();
 	reporter.look_at = 0;
@@ -410,7 +410,7 @@ turn(void)
 	}
 
 	if (!source_close(source))
-		proc_exit(1);
+		worker_leave_handle();
 	show_forget();
 	tell(reporter.reading < 0 ? "not started" : "stopped by report.stop()");
 	return ms_until(reporter.look_at);

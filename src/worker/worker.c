@@ -177,6 +177,16 @@ worker_on_exit(bool (*close_handles) (void))
 	close_function = close_handles;
 }
 
+void
+worker_leave_handle(void)
+{
+	handles_left = true;
+	ereport(FATAL,
+			(errmsg("the Kafka client did not end in time"),
+			 errdetail("The worker starts again with a new process.")));
+	pg_unreachable();
+}
+
 bool
 worker_extension_ready(void)
 {

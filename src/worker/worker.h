@@ -116,4 +116,10 @@ extern void worker_kafka_log(void *arg, int syslog_level, const char *text);
  */
 extern void worker_on_exit(bool (*close_handles) (void));
 
+/*
+ * A handle did not end in time and was left behind: end this process, by
+ * _exit(1) in the end, so that the library's threads run through no clean-up.
+ */
+extern void worker_leave_handle(void) pg_attribute_noreturn();
+
 #endif							/* WORKER_H */
