@@ -38,8 +38,6 @@ typedef struct RelayReport
 	char		broker_warning[SHARED_TEXT];	/* cannot prove verification… */
 	int64		tick;			/* newest tick made */
 	int64		confirmed_tick;
-	int64		unconfirmed_events; /* estimate, -1 unknown */
-	TimestampTz oldest_unconfirmed; /* 0: none */
 	int64		events_published;
 	int64		bytes_published;
 	int64		transactions;

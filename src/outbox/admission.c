@@ -90,6 +90,35 @@ outbox_check_headers(Jsonb *headers)
 }
 
 /*
+ * Events are UTF-8 in Kafka.  What has no form in UTF-8 (any byte may stand in
+ * a SQL_ASCII database) is refused by the conversion's own error, here: the
+ * relay would meet it again and again.
+ */
+void
+outbox_check_encoding(const OutboxEvent *event)
+{
+	const TextSlice *texts[] = {
+		&event->type, &event->aggregatetype, &event->key, &event->payload,
+		&event->description, &event->topic, &event->traceparent
+	};
+
+	if (GetDatabaseEncoding() == PG_UTF8)
+		return;
+	for (int i = 0; i < lengthof(texts); i++)
+	{
+		if (texts[i]->data != NULL)
+			(void) pg_server_to_any(texts[i]->data, texts[i]->len, PG_UTF8);
+	}
+	if (event->headers != NULL)
+	{
+		char	   *text = JsonbToCString(NULL, &event->headers->root,
+										  VARSIZE(event->headers));
+
+		(void) pg_server_to_any(text, strlen(text), PG_UTF8);
+	}
+}
+
+/*
  * Refuse what could not be published.  The exact size is only computed for
  * events near the limit: a character of a text may become six bytes of JSON.
  */

@@ -146,6 +146,7 @@ outbox_insert(OutboxEvent *event)
 		make_uuid_v7(&event->id, GetCurrentTimestamp());
 	set_traceparent(event);
 	event->headers = transaction_headers(event->headers);
+	outbox_check_encoding(event);
 	outbox_check_size(event);
 
 	xid = GetTopFullTransactionId();

@@ -79,6 +79,9 @@ extern void outbox_check_topic_name(const char *topic);
 /* OB002 unless headers is an object of strings without reserved names. */
 extern void outbox_check_headers(Jsonb *headers);
 
+/* Raises an error when a text of the event has no form in UTF-8. */
+extern void outbox_check_encoding(const OutboxEvent *event);
+
 /* OB002 when the event is larger than Kafka's or our own limits. */
 extern void outbox_check_size(OutboxEvent *event);
 

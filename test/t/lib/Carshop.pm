@@ -19,6 +19,7 @@ use warnings;
 use Carp qw(croak);
 use Carshop::Kafka;
 use Exporter 'import';
+use FindBin;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -99,18 +100,7 @@ sub create_car_shop_tables
 {
 	my ($node, $db) = @_;
 
-	$node->safe_psql($db, <<'SQL');
-CREATE TABLE public."Cars" (
-    "Number" integer PRIMARY KEY,
-    "Engine" text
-);
-CREATE TABLE public."Customers" (
-    "Name" text PRIMARY KEY,
-    "LegPower" integer,
-    "HandPower" integer,
-    "CarNumber" integer NULL REFERENCES public."Cars"
-);
-SQL
+	$node->safe_psql($db, slurp_file("$FindBin::RealBin/../../demo/car_shop.sql"));
 }
 
 # A database with the extension, the tables, their routes and the reports.
