@@ -71,8 +71,9 @@ PG_MAJOR := $(shell $(PG_CONFIG) --version | sed 's/^[^0-9]*\([0-9]*\).*/\1/')
 ifneq ($(shell test "$(PG_MAJOR)" -ge 15 && echo yes),yes)
 $(error carshop_outbox needs PostgreSQL 15 or newer, but $(PG_CONFIG) is of version $(PG_MAJOR); choose another with PG_CONFIG=/path/to/pg_config)
 endif
-ifeq ($(wildcard $(PGXS)),)
-$(call needs,$(PGXS) is missing,postgresql-server-dev-$(PG_MAJOR))
+# Debian's client package brings PGXS without the headers.
+ifneq ($(words $(wildcard $(PGXS) $(shell $(PG_CONFIG) --includedir-server)/postgres.h)),2)
+$(call needs,$(PGXS) or the server's headers are missing,postgresql-server-dev-$(PG_MAJOR))
 endif
 
 PKG_CONFIG ?= pkg-config
