@@ -10,6 +10,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "outbox/event.h"
+#include "outbox/writer.h"
 #include "settings.h"
 #include "shared.h"
 #include "worker/worker.h"
@@ -23,6 +24,7 @@ _PG_init(void)
 {
 	settings_define();
 	wakeup_install();
+	writer_install();
 
 	/*
 	 * Without shared_preload_libraries capture still stores events; nothing

@@ -48,6 +48,14 @@
 	index_beginscan(heap, index, snapshot, nkeys, 0)
 #endif
 
+/* 18 added virtual generated columns; triggers do not see their values */
+#if PG18_GE
+#define compat_is_virtual(att) \
+	((att)->attgenerated == ATTRIBUTE_GENERATED_VIRTUAL)
+#else
+#define compat_is_virtual(att) false
+#endif
+
 #endif							/* PG_VERSION_NUM */
 
 #endif							/* COMPAT_H */

@@ -5,79 +5,76 @@
  *
  * It opens no socket, waits for no worker, takes no lock that a worker holds
  * for longer than a memory access, and runs nothing with other rights than the
- * writer's own.  The row image is core's row_to_json, executed as the writer.
+ * writer's own.
  *
  * Memory: all in the per-tuple context that AFTER triggers are called in; the
- * compiled route lives in the trigger's FmgrInfo, i.e. as long as the query.
+ * compiled route is the session's (route_cache.c), and what waits to be
+ * inserted the transaction's (outbox/writer.c).
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "access/tupconvert.h"
 #include "capture/pins.h"
 #include "capture/route.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
-#include "funcapi.h"
 #include "outbox/event.h"
 #include "settings.h"
-#include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
-#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(outbox_capture_row);
 
-/* The change in the route's shape. */
+/* One row in the route's shape. */
+typedef struct Row
+{
+	Datum	   *values;
+	bool	   *isnull;
+} Row;
+
+/* The change; NULL: there is no such row. */
 typedef struct Change
 {
-	HeapTuple	new_row;		/* NULL for a delete */
-	HeapTuple	old_row;		/* NULL for an insert */
+	const Row  *new_row; /* NULL for a delete */
+	const Row  *old_row; /* NULL for an insert */
 } Change;
 
-static HeapTuple
-in_shape(const Route *route, HeapTuple tuple, Relation rel)
+/*
+ * The values of a tuple, in the order of the route's shape.  By the table's own
+ * descriptor: it knows the defaults of columns that were added after the tuple
+ * was written.
+ */
+static const Row *
+read_row(const Route *route, HeapTuple tuple, Relation rel)
 {
-	if (tuple == NULL || route->to_shape == NULL)
-		return tuple;
-	return execute_attr_map_tuple(tuple,
-								  &(TupleConversionMap)
-								  {
-									  .indesc = RelationGetDescr(rel),
-									  .outdesc = route->shape,
-									  .attrMap = route->to_shape,
-									  .invalues = palloc(sizeof(Datum) *
-														 (RelationGetDescr(rel)->natts + 1)),
-									  .inisnull = palloc(sizeof(bool) *
-														 (RelationGetDescr(rel)->natts + 1)),
-									  .outvalues = palloc(sizeof(Datum) * route->shape->natts),
-									  .outisnull = palloc(sizeof(bool) * route->shape->natts)
-								  });
-}
+	TupleDesc	desc = RelationGetDescr(rel);
+	Row		   *row;
+	Row		   *shaped;
 
-static char *
-column_text(Route *route, HeapTuple tuple, AttrNumber attno)
-{
-	FmgrInfo   *output = &route->outputs[attno - 1];
-	bool		isnull;
-	Datum		value;
-
-	value = heap_getattr(tuple, attno, route->shape, &isnull);
-	if (isnull)
+	if (tuple == NULL)
 		return NULL;
-	if (!OidIsValid(output->fn_oid))
-	{
-		Oid			function;
-		bool		varlena;
+	row = palloc(sizeof(Row));
+	row->values = palloc(sizeof(Datum) * (desc->natts + 1));
+	row->isnull = palloc(sizeof(bool) * (desc->natts + 1));
+	heap_deform_tuple(tuple, desc, row->values, row->isnull);
+	if (route->to_shape == NULL)
+		return row;
 
-		getTypeOutputInfo(TupleDescAttr(route->shape, attno - 1)->atttypid,
-						  &function, &varlena);
-		fmgr_info(function, output);
-	}
-	return OutputFunctionCall(output, value);
+	shaped = palloc(sizeof(Row));
+	shaped->values = palloc0(sizeof(Datum) * (route->to_shape->maplen + 1));
+	shaped->isnull = palloc(sizeof(bool) * (route->to_shape->maplen + 1));
+	for (int i = 0; i < route->to_shape->maplen; i++)
+								  {
+		AttrNumber	attno = route->to_shape->attnums[i];
+
+		shaped->isnull[i] =
+			attno == InvalidAttrNumber || row->isnull[attno - 1];
+		if (!shaped->isnull[i])
+			shaped->values[i] = row->values[attno - 1];
+}
+	return shaped;
 }
 
 /* NULL columns give the empty string. */
@@ -91,111 +88,61 @@ render(Route *route, const Template *template, const Change *change)
 	for (int i = 0; i < template->n_parts; i++)
 	{
 		const TemplatePart *part = &template->parts[i];
+		const Row  *row;
 
 		if (part->text != NULL)
-			appendBinaryStringInfo(&text, part->text, part->len);
-		else
 		{
-			HeapTuple	row = part->old || change->new_row == NULL ?
-				change->old_row : change->new_row;
-			char	   *value = column_text(route, row, part->attno);
-
-			if (value != NULL)
-				appendStringInfoString(&text, value);
+			appendBinaryStringInfo(&text, part->text, part->len);
+			continue;
 		}
+		row = part->old || change->new_row == NULL ? change->old_row :
+													 change->new_row;
+		if (!row->isnull[part->attno - 1])
+			appendStringInfoString(
+				&text, OutputFunctionCall(&route->outputs[part->attno - 1],
+										  row->values[part->attno - 1]));
 	}
 	slice.data = text.data;
 	slice.len = text.len;
 	return slice;
 }
 
-/* The row as core makes it into JSON. */
-static text *
-row_json(Route *route, HeapTuple tuple)
+static void
+append_row(StringInfo out, Route *route, const Row *row)
 {
-	Datum		row;
-
-	if (route->chosen != NULL)
-	{
-		int			n = route->chosen->natts;
-		Datum	   *values = palloc(sizeof(Datum) * n);
-		bool	   *isnull = palloc(sizeof(bool) * n);
-
-		for (int i = 0; i < n; i++)
-			values[i] = heap_getattr(tuple, route->chosen_attnos[i],
-									 route->shape, &isnull[i]);
-		row = HeapTupleGetDatum(heap_form_tuple(route->chosen, values, isnull));
-	}
+	if (row == NULL)
+		appendStringInfoString(out, "null");
 	else
-		row = heap_copy_tuple_as_datum(tuple, route->shape);
-	return DatumGetTextPP(DirectFunctionCall1(row_to_json, row));
-}
-
-static TextSlice
-text_slice(text *value)
-{
-	TextSlice	slice = {VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value)};
-
-	return slice;
+		append_row_json(out, route->columns, route->n_columns, row->values,
+						row->isnull);
 }
 
 static TextSlice
 payload(Route *route, const Change *change)
 {
-	TextSlice	none = {0};
+	StringInfoData json;
+	TextSlice	slice = {0};
 
+	/* a deleted row as bare payload is a tombstone */
+	if (!route->include_old && change->new_row == NULL &&
+		route->format == FORMAT_PAYLOAD)
+		return slice;
+
+	initStringInfo(&json);
 	if (route->include_old)
 	{
-		StringInfoData both;
-		TextSlice	slice;
-
-		initStringInfo(&both);
-		for (int i = 0; i < 2; i++)
-		{
-			HeapTuple	row = i == 0 ? change->old_row : change->new_row;
-
-			appendStringInfoString(&both, i == 0 ? "{\"old\":" : ",\"new\":");
-			if (row == NULL)
-				appendStringInfoString(&both, "null");
+		appendStringInfoString(&json, "{\"old\":");
+		append_row(&json, route, change->old_row);
+		appendStringInfoString(&json, ",\"new\":");
+		append_row(&json, route, change->new_row);
+		appendStringInfoChar(&json, '}');
+	}
 			else
-			{
-				TextSlice	json = text_slice(row_json(route, row));
-
-				appendBinaryStringInfo(&both, json.data, json.len);
-			}
-		}
-		appendStringInfoChar(&both, '}');
-		slice.data = both.data;
-		slice.len = both.len;
+		append_row(&json, route,
+				   change->new_row ? change->new_row : change->old_row);
+	slice.data = json.data;
+	slice.len = json.len;
 		return slice;
-	}
-	/* a deleted row as bare payload is a tombstone */
-	if (change->new_row == NULL && route->format == FORMAT_PAYLOAD)
-		return none;
-	return text_slice(row_json(route, change->new_row ? change->new_row :
-							   change->old_row));
-}
-
-static Route *
-get_route(FunctionCallInfo fcinfo, TriggerData *trigger)
-{
-	Route	   *route = fcinfo->flinfo->fn_extra;
-
-	if (route == NULL)
-	{
-		MemoryContext old = MemoryContextSwitchTo(fcinfo->flinfo->fn_mcxt);
-		RouteOperation operation =
-			TRIGGER_FIRED_BY_INSERT(trigger->tg_event) ? ROUTE_INSERT :
-			TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ? ROUTE_UPDATE :
-			ROUTE_DELETE;
-
-		route = route_compile(trigger->tg_relation, operation,
-							  trigger->tg_trigger->tgnargs,
-							  trigger->tg_trigger->tgargs);
-		MemoryContextSwitchTo(old);
-		fcinfo->flinfo->fn_extra = route;
-	}
-	return route;
 }
 
 static void
@@ -228,6 +175,7 @@ capture_change(Route *route, const Change *change)
 	}
 	event.payload = payload(route, change);
 	event.headers = route->headers;
+	event.may_wait = true;
 	pins_restore(level);
 
 	outbox_insert(&event);
@@ -237,7 +185,10 @@ Datum
 outbox_capture_row(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
-	Change		change = {0};
+	HeapTuple	new_tuple = NULL;
+	HeapTuple	old_tuple = NULL;
+	Change		change;
+	RouteOperation operation;
 	Route	   *route;
 
 	if (!CALLED_AS_TRIGGER(fcinfo))
@@ -253,22 +204,26 @@ outbox_capture_row(PG_FUNCTION_ARGS)
 	if (!setting_capture)
 		return PointerGetDatum(NULL);
 
-	route = get_route(fcinfo, trigger);
-	switch (route->operation)
+	if (TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
 	{
-		case ROUTE_INSERT:
-			change.new_row = trigger->tg_trigtuple;
-			break;
-		case ROUTE_UPDATE:
-			change.old_row = trigger->tg_trigtuple;
-			change.new_row = trigger->tg_newtuple;
-			break;
-		case ROUTE_DELETE:
-			change.old_row = trigger->tg_trigtuple;
-			break;
+		operation = ROUTE_INSERT;
+		new_tuple = trigger->tg_trigtuple;
 	}
-	change.old_row = in_shape(route, change.old_row, trigger->tg_relation);
-	change.new_row = in_shape(route, change.new_row, trigger->tg_relation);
+	else if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
+	{
+		operation = ROUTE_UPDATE;
+		old_tuple = trigger->tg_trigtuple;
+		new_tuple = trigger->tg_newtuple;
+	}
+	else
+	{
+		operation = ROUTE_DELETE;
+		old_tuple = trigger->tg_trigtuple;
+	}
+	route =
+		route_of_trigger(trigger->tg_relation, trigger->tg_trigger, operation);
+	change.old_row = read_row(route, old_tuple, trigger->tg_relation);
+	change.new_row = read_row(route, new_tuple, trigger->tg_relation);
 	capture_change(route, &change);
 	return PointerGetDatum(NULL);
 }

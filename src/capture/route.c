@@ -104,6 +104,14 @@ need_column(Relation rel, TupleDesc desc, const char *name, const char *argument
 {
 	AttrNumber	attno = find_column(desc, name);
 
+	if (attno != InvalidAttrNumber &&
+		compat_is_virtual(TupleDescAttr(desc, attno - 1)))
+		ereport(ERROR,
+				(errcode(ERRCODE_OB_ROUTE_REFUSED),
+				 errmsg("column \"%s\" in %s is a virtual generated column",
+						name, argument),
+				 errdetail("Triggers do not see its value."),
+				 errhint("Use a stored generated column.")));
 	if (attno == InvalidAttrNumber)
 		ereport(ERROR,
 				(errcode(ERRCODE_OB_ROUTE_REFUSED),
@@ -223,7 +231,20 @@ primary_key_template(Relation root, TupleDesc desc)
 	return template;
 }
 
-/* columns={a,b}: the allow-list becomes a descriptor of its own. */
+/* A column of the payload. */
+static void
+add_column(Route *route, AttrNumber attno)
+{
+	JsonColumn *column = &route->columns[route->n_columns];
+
+	json_column_init(column, TupleDescAttr(route->shape, attno - 1),
+					 route->n_columns == 0);
+	route->n_columns++;
+	if (column->form == JSON_FORM_OTHER)
+		route->pins |= pins_of_type(column->type);
+}
+
+/* columns={a,b}: an allow-list, in its own order. */
 static void
 compile_columns(Route *route, Relation rel, const char *value)
 {
@@ -241,22 +262,54 @@ compile_columns(Route *route, Relation rel, const char *value)
 				(errcode(ERRCODE_OB_ROUTE_REFUSED),
 				 errmsg("columns is empty"),
 				 errhint("Leave it out for all columns.")));
-	route->chosen = CreateTemplateTupleDesc(n);
-	route->chosen_attnos = palloc(sizeof(AttrNumber) * n);
+	route->columns = palloc0(sizeof(JsonColumn) * n);
 	for (int i = 0; i < n; i++)
 	{
 		char	   *name = TextDatumGetCString(names[i]);
+		AttrNumber	attno = need_column(rel, route->shape, name, "columns");
 
-		route->chosen_attnos[i] = need_column(rel, route->shape, name, "columns");
 		for (int j = 0; j < i; j++)
-			if (route->chosen_attnos[j] == route->chosen_attnos[i])
+			if (route->columns[j].attno == attno)
 				ereport(ERROR,
 						(errcode(ERRCODE_OB_ROUTE_REFUSED),
 						 errmsg("column \"%s\" stands twice in columns", name)));
-		TupleDescCopyEntry(route->chosen, i + 1, route->shape,
-						   route->chosen_attnos[i]);
+		add_column(route, attno);
 	}
-	route->chosen = BlessTupleDesc(route->chosen);
+}
+
+static void
+all_columns(Route *route)
+{
+	route->columns = palloc0(sizeof(JsonColumn) * (route->shape->natts + 1));
+	for (int i = 0; i < route->shape->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(route->shape, i);
+
+		if (!att->attisdropped && !compat_is_virtual(att))
+			add_column(route, i + 1);
+	}
+}
+
+/* A template prints this column: its output function, and what it looks at. */
+static void
+use_output(Route *route, AttrNumber attno)
+{
+	Oid			type = TupleDescAttr(route->shape, attno - 1)->atttypid;
+	Oid			function;
+	bool		varlena;
+
+	getTypeOutputInfo(type, &function, &varlena);
+	fmgr_info(function, &route->outputs[attno - 1]);
+	route->pins |= pins_of_type(getBaseType(type));
+}
+
+static Template *
+use_outputs(Route *route, Template *template)
+{
+	for (int i = 0; template != NULL && i < template->n_parts; i++)
+		if (template->parts[i].text == NULL)
+			use_output(route, template->parts[i].attno);
+	return template;
 }
 
 static bool
@@ -321,21 +374,13 @@ check_fixed_topic(const Template *topic)
 static void
 compile_shape(Route *route, Relation rel, Relation root)
 {
+	route->root = RelationGetRelid(root);
 	route->shape = CreateTupleDescCopy(RelationGetDescr(root));
+	/* the JSON's members follow the root's columns */
 	if (root != rel)
-	{
-		/* the JSON's members follow the root's columns */
-		route->shape = BlessTupleDesc(route->shape);
-		route->to_shape = compat_build_attrmap(RelationGetDescr(rel), route->shape);
-	}
-	route->outputs = palloc0(sizeof(FmgrInfo) * route->shape->natts);
-	for (int i = 0; i < route->shape->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(route->shape, i);
-
-		if (!att->attisdropped)
-			route->pins |= pins_of_type(att->atttypid);
-	}
+		route->to_shape =
+			compat_build_attrmap(RelationGetDescr(rel), route->shape);
+	route->outputs = palloc0(sizeof(FmgrInfo) * (route->shape->natts + 1));
 }
 
 Route *
@@ -363,24 +408,29 @@ route_compile(Relation rel, RouteOperation operation, int n, char **arguments)
 	value = argument(n, arguments, "aggregate_type");
 	route->aggregate_type = pstrdup(value ? value : RelationGetRelationName(root));
 	value = argument(n, arguments, "key");
-	route->key = value ?
-		compile_template(root, route->shape, operation, value, "key", NULL, NULL) :
-		primary_key_template(root, route->shape);
+	route->key = use_outputs(route, value ?
+							 compile_template(root, route->shape, operation,
+											  value, "key", NULL, NULL) :
+							 primary_key_template(root, route->shape));
 	value = argument(n, arguments, "description");
 	if (value != NULL)
-		route->description = compile_template(root, route->shape, operation,
-											  value, "description", NULL, NULL);
+		route->description =
+			use_outputs(route, compile_template(root, route->shape, operation,
+												value, "description", NULL, NULL));
 	value = argument(n, arguments, "topic");
 	if (value != NULL)
 	{
-		route->topic = compile_template(root, route->shape, operation, value,
-										"topic", "aggregate_type",
-										route->aggregate_type);
+		route->topic =
+			use_outputs(route, compile_template(root, route->shape, operation,
+												value, "topic", "aggregate_type",
+												route->aggregate_type));
 		check_fixed_topic(route->topic);
 	}
 	value = argument(n, arguments, "columns");
 	if (value != NULL)
 		compile_columns(route, root, value);
+	else
+		all_columns(route);
 	value = argument(n, arguments, "include_old");
 	if (value != NULL)
 		route->include_old = parse_boolean(value, "include_old");

@@ -12,12 +12,13 @@
 #include "postgres.h"
 
 #include "access/attmap.h"
-#include "access/htup.h"
 #include "access/tupdesc.h"
+#include "capture/row_json.h"
 #include "fmgr.h"
 #include "outbox/envelope.h"
 #include "utils/jsonb.h"
 #include "utils/relcache.h"
+#include "utils/reltrigger.h"
 
 /* Settings that the text or JSON form of a type depends on. */
 #define PIN_DATESTYLE		0x01
@@ -65,15 +66,24 @@ typedef struct Route
 
 	/*
 	 * The shape of the row image: the root table's columns in their order (a
-	 * partition may have another order), or the chosen ones.
+	 * partition may have another order).
 	 */
 	TupleDesc	shape;
-	AttrMap    *to_shape;		/* from the table's own tuples; NULL: alike */
-	TupleDesc	chosen;			/* NULL: all columns */
-	AttrNumber *chosen_attnos;	/* in shape */
-	FmgrInfo   *outputs;		/* output functions of shape's columns */
-	int			pins;			/* PIN_*: what the row's types depend on */
+	AttrMap	   *to_shape;		/* from the table's own columns; NULL: alike */
+	JsonColumn *columns;		/* of the payload */
+	int			n_columns;
+	FmgrInfo   *outputs;		/* of shape's columns that templates use */
+	int			pins;			/* PIN_*: what the values' texts depend on */
+	Oid			root;			/* the table whose shape it is */
 } Route;
+
+/*
+ * The compiled route of a trigger that fires on rel.  Compiled once per session
+ * and again after any change of the table or the trigger; what is returned stays
+ * valid to the end of the transaction.  Raises OB001.
+ */
+extern Route *route_of_trigger(Relation rel, const Trigger *trigger,
+							   RouteOperation operation);
 
 /*
  * Compile a trigger's arguments for a table, in the current memory context.

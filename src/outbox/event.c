@@ -6,7 +6,7 @@
  * Order of work, and why
  * - The top transaction id comes first: a tick's snapshot must be able to
  *   name the writer.
- * - The segment is locked before seq is drawn.
+ * - The segment is locked before seq is drawn (writer.c).
  * - seq comes from a sequence with CACHE 1.  The writer of a row holds the
  *   row's lock, so for one key the order of seq is the order of commit.
  * - The row goes in by the table access method, not by SQL: nothing that a
@@ -20,18 +20,12 @@
  */
 #include "postgres.h"
 
-#include "access/heapam.h"
-#include "access/table.h"
-#include "access/tableam.h"
 #include "access/xact.h"
-#include "commands/sequence.h"
-#include "compat.h"
 #include "commands/trigger.h"
-#include "executor/executor.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "outbox/event.h"
-#include "outbox/segment.h"
+#include "outbox/writer.h"
 #include "settings.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
@@ -43,20 +37,29 @@ PG_FUNCTION_INFO_V1(outbox_insert_event);
 /*
  * UUID version 7 (RFC 9562): 48 bits of milliseconds since 1970, 12 bits of
  * the sub-millisecond fraction, so that ids of one session rise, and 62 random
- * bits.
+ * bits.  These are fetched for many ids at once: a call costs more than all the
+ * rest of the id.
  */
 static void
 make_uuid_v7(pg_uuid_t *id, TimestampTz now)
 {
+	static unsigned char pool[512];
+	static size_t left = 0;
 	int64		micros = now +
 		(int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
 	uint64		ms = micros / 1000;
 	uint32		fraction = (uint32) ((micros % 1000) * 4096 / 1000);
 
-	if (!pg_strong_random(id->data + 8, 8))
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not generate random values")));
+	if (left == 0)
+	{
+		if (!pg_strong_random(pool, sizeof(pool)))
+			ereport(ERROR,
+					(errcode(ERRCODE_INTERNAL_ERROR),
+					 errmsg("could not generate random values")));
+		left = sizeof(pool);
+	}
+	left -= 8;
+	memcpy(id->data + 8, pool + left, 8);
 	for (int i = 0; i < 6; i++)
 		id->data[i] = (unsigned char) (ms >> (8 * (5 - i)));
 	id->data[6] = 0x70 | (fraction >> 8);
@@ -102,27 +105,6 @@ set_traceparent(OutboxEvent *event)
 	}
 }
 
-static void
-insert_tuple(Relation rel, Datum *values, bool *isnull)
-{
-	EState	   *estate = CreateExecutorState();
-	ResultRelInfo *info = makeNode(ResultRelInfo);
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(rel),
-													&TTSOpsHeapTuple);
-	HeapTuple	tuple = heap_form_tuple(RelationGetDescr(rel), values, isnull);
-
-	InitResultRelInfo(info, rel, 0, NULL, 0);
-	ExecOpenIndices(info, false);
-	tuple->t_tableOid = RelationGetRelid(rel);
-	ExecStoreHeapTuple(tuple, slot, false);
-	table_tuple_insert(rel, slot, GetCurrentCommandId(true), 0, NULL);
-	if (info->ri_NumIndices > 0)
-		list_free(compat_insert_index_tuples(info, slot, estate));
-	ExecCloseIndices(info);
-	ExecDropSingleTupleTableSlot(slot);
-	FreeExecutorState(estate);
-}
-
 void
 outbox_insert(OutboxEvent *event)
 {
@@ -130,7 +112,6 @@ outbox_insert(OutboxEvent *event)
 	bool		isnull[EVENT_COLUMNS] = {0};
 	static const char *const formats[] = {"envelope", "payload", "cloudevents", "raw"};
 	FullTransactionId xid;
-	Relation	rel;
 
 	if (event->type.data == NULL || event->type.len == 0)
 		ereport(ERROR,
@@ -150,9 +131,6 @@ outbox_insert(OutboxEvent *event)
 	outbox_check_size(event);
 
 	xid = GetTopFullTransactionId();
-	rel = segment_open_current();
-	values[EVENT_SEQ] = Int64GetDatum(nextval_internal(outbox_relation("event_seq"),
-													   false));
 	values[EVENT_XID] = FullTransactionIdGetDatum(xid);
 	values[EVENT_OCCURRED_AT] = TimestampTzGetDatum(event->occurred_at);
 	values[EVENT_ID] = UUIDPGetDatum(&event->id);
@@ -172,14 +150,7 @@ outbox_insert(OutboxEvent *event)
 	isnull[EVENT_VALUE] = event->value == NULL;
 	values[EVENT_VALUE] = PointerGetDatum(event->value);
 
-	if (RelationGetDescr(rel)->natts != EVENT_COLUMNS)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("table \"%s\" was changed", RelationGetRelationName(rel)),
-				 errhint("The segments of outbox.event belong to the extension.")));
-	insert_tuple(rel, values, isnull);
-	table_close(rel, NoLock);	/* the lock proves that we write here */
-
+	writer_put(values, isnull, event->may_wait);
 	wakeup_at_commit();
 }
 

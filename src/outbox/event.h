@@ -63,6 +63,7 @@ typedef struct OutboxEvent
 	TextSlice	traceparent;
 	Jsonb	   *headers;		/* NULL: none */
 	bytea	   *value;			/* NULL: none */
+	bool		may_wait;		/* see writer_put */
 } OutboxEvent;
 
 /*

@@ -21,6 +21,7 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "outbox/event.h"
+#include "outbox/writer.h"
 #include "shared.h"
 #include "tcop/utility.h"
 
@@ -76,6 +77,7 @@ process_utility(PlannedStmt *pstmt, const char *queryString,
 								params, queryEnv, dest, qc);
 	if (commit_prepared)
 		wanted = true;
+	writer_statement_ended(); /* COPY fires triggers, too */
 }
 
 void

@@ -1,0 +1,39 @@
+/*-------------------------------------------------------------------------
+ *
+ * carshop_outbox.c
+ *	  Entry point of the library: checks and calls, no logic.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "outbox/event.h"
+#include "outbox/writer.h"
+#include "settings.h"
+#include "shared.h"
+#include "worker/worker.h"
+
+PG_MODULE_MAGIC;
+
+extern PGDLLEXPORT void _PG_init(void);
+
+void
+_PG_init(void)
+{
+	settings_define();
+	wakeup_install();
+	writer_install();
+
+	/*
+	 * Without shared_preload_libraries capture still stores events; nothing
+	 * publishes them, and outbox.status says so.  During pg_upgrade no worker
+	 * may write.
+	 */
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+	shared_install_hooks();
+	if (!IsBinaryUpgrade)
+		worker_register_launcher();
+}

@@ -1,0 +1,60 @@
+/*-------------------------------------------------------------------------
+ *
+ * compat.h
+ *	  The only place that knows versions of PostgreSQL and librdkafka.
+ *
+ * Each shim has the shape of the newest version's interface and names the
+ * release that changed it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef COMPAT_H
+#define COMPAT_H
+
+#ifdef PG_VERSION_NUM
+
+#if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 190000
+#error "carshop_outbox supports PostgreSQL 15 to 18"
+#endif
+
+#define PG16_GE (PG_VERSION_NUM >= 160000)
+#define PG17_GE (PG_VERSION_NUM >= 170000)
+#define PG18_GE (PG_VERSION_NUM >= 180000)
+
+/* 16 added missing_ok */
+#if PG16_GE
+#define compat_build_attrmap(in, out) \
+	build_attrmap_by_name_if_req(in, out, false)
+#else
+#define compat_build_attrmap(in, out) build_attrmap_by_name_if_req(in, out)
+#endif
+
+/* 16 added onlySummarizing */
+#if PG16_GE
+#define compat_insert_index_tuples(info, slot, estate) \
+	ExecInsertIndexTuples(info, slot, estate, false, false, NULL, NIL, false)
+#else
+#define compat_insert_index_tuples(info, slot, estate) \
+	ExecInsertIndexTuples(info, slot, estate, false, false, NULL, NIL)
+#endif
+
+/* 18 added instrument */
+#if PG18_GE
+#define compat_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)
+#else
+#define compat_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, nkeys, 0)
+#endif
+
+/* 18 added virtual generated columns; triggers do not see their values */
+#if PG18_GE
+#define compat_is_virtual(att) \
+	((att)->attgenerated == ATTRIBUTE_GENERATED_VIRTUAL)
+#else
+#define compat_is_virtual(att) false
+#endif
+
+#endif							/* PG_VERSION_NUM */
+
+#endif							/* COMPAT_H */

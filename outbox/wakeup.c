@@ -1,0 +1,90 @@
+/*-------------------------------------------------------------------------
+ *
+ * wakeup.c
+ *	  Waking the relay when a transaction with events commits.
+ *
+ * A transaction callback sets the relay's latch after the commit has become
+ * visible (ProcArrayEndTransaction precedes CallXactCallbacks, xact.c), so the
+ * relay that it wakes sees the events.  No NOTIFY: that takes a cluster-wide
+ * lock at commit and forbids PREPARE TRANSACTION.
+ *
+ * COMMIT PREPARED may come from any session, long after the writer's.  The
+ * utility hook marks the session that runs it, and the same callback wakes the
+ * relay of its database when that command's own transaction ends.  Whether the
+ * prepared transaction held events is not known there; a wake-up for nothing
+ * costs one look at an index.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "outbox/event.h"
+#include "outbox/writer.h"
+#include "shared.h"
+#include "tcop/utility.h"
+
+static bool wanted = false;
+static ProcessUtility_hook_type prev_process_utility = NULL;
+
+void
+wakeup_at_commit(void)
+{
+	wanted = true;
+}
+
+/* Must not raise an error: the transaction is over. */
+static void
+at_transaction_end(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_COMMIT:
+			if (wanted)
+				shared_wake_relay(MyDatabaseId);
+			wanted = false;
+			break;
+		case XACT_EVENT_PREPARE:
+			/* nothing is visible yet; arm the relay's fallback timer */
+			if (wanted)
+				shared_note_prepared(MyDatabaseId);
+			wanted = false;
+			break;
+		case XACT_EVENT_ABORT:
+			wanted = false;
+			break;
+		default:
+			break;
+	}
+}
+
+static void
+process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
+				ProcessUtilityContext context, ParamListInfo params,
+				QueryEnvironment *queryEnv, DestReceiver *dest,
+				QueryCompletion *qc)
+{
+	Node	   *parsetree = pstmt->utilityStmt;
+	bool  commit_prepared =
+		IsA(parsetree, TransactionStmt) &&
+		((TransactionStmt *) parsetree)->kind == TRANS_STMT_COMMIT_PREPARED;
+
+	if (prev_process_utility)
+		prev_process_utility(pstmt, queryString, readOnlyTree, context, params,
+							 queryEnv, dest, qc);
+	else
+		standard_ProcessUtility(pstmt, queryString, readOnlyTree, context,
+								params, queryEnv, dest, qc);
+	if (commit_prepared)
+		wanted = true;
+	writer_statement_ended(); /* COPY fires triggers, too */
+}
+
+void
+wakeup_install(void)
+{
+	RegisterXactCallback(at_transaction_end, NULL);
+	prev_process_utility = ProcessUtility_hook;
+	ProcessUtility_hook = process_utility;
+}
