@@ -54,15 +54,15 @@ COMMENT ON INDEX outbox.event_2_xid_seq IS 'The relay reads a batch through it';
 CREATE VIEW outbox.event AS
     SELECT id, aggregatetype, aggregateid, type, payload, seq, xid, topic,
            description, headers, traceparent, occurred_at, format, value
-      FROM outbox.event_0
+      FROM ONLY outbox.event_0
     UNION ALL
     SELECT id, aggregatetype, aggregateid, type, payload, seq, xid, topic,
            description, headers, traceparent, occurred_at, format, value
-      FROM outbox.event_1
+      FROM ONLY outbox.event_1
     UNION ALL
     SELECT id, aggregatetype, aggregateid, type, payload, seq, xid, topic,
            description, headers, traceparent, occurred_at, format, value
-      FROM outbox.event_2;
+      FROM ONLY outbox.event_2;
 COMMENT ON VIEW outbox.event IS
 'Events that wait for Kafka or are kept for replay. An application may INSERT (only type must be given); seq and xid are always set by the extension. UPDATE and DELETE are refused.';
 COMMENT ON COLUMN outbox.event.id IS 'UUIDv7 unless the writer gives its own; the idempotency key everywhere';
@@ -155,6 +155,17 @@ CREATE FUNCTION outbox.route_argument(trigger oid, name text)
 COMMENT ON FUNCTION outbox.route_argument(oid, text) IS
 'One argument of a capture trigger by its name; NULL if it is not given';
 
+CREATE FUNCTION outbox.check_ddl() RETURNS event_trigger
+    LANGUAGE c AS 'MODULE_PATHNAME', 'outbox_check_ddl';
+COMMENT ON FUNCTION outbox.check_ddl() IS
+'Event trigger function: refuses a command that would break a route (OB001), and a hand-written capture trigger that could not work';
+REVOKE ALL ON FUNCTION outbox.check_ddl() FROM PUBLIC;
+CREATE EVENT TRIGGER carshop_outbox_alter ON ddl_command_end
+    WHEN TAG IN ('ALTER TABLE', 'CREATE TRIGGER') EXECUTE FUNCTION outbox.check_ddl();
+COMMENT ON EVENT TRIGGER carshop_outbox_alter IS 'A column that a route uses is not renamed without its route';
+CREATE EVENT TRIGGER carshop_outbox_drop ON sql_drop EXECUTE FUNCTION outbox.check_ddl();
+COMMENT ON EVENT TRIGGER carshop_outbox_drop IS 'A column that a route uses is not dropped without its route';
+
 CREATE FUNCTION outbox.has_relay() RETURNS boolean
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'outbox_has_relay';
 COMMENT ON FUNCTION outbox.has_relay() IS
@@ -176,6 +187,8 @@ DECLARE
     arguments   text[];
     trigger_name text;
     literal     text;
+    rel         record;
+    children    text;
 BEGIN
     IF source IS NULL OR event_type IS NULL OR operations IS NULL
        OR include_old IS NULL OR format IS NULL THEN
@@ -201,6 +214,13 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'OB001',
             MESSAGE = format('event type "%s" must have 1 to 51 bytes', event_type),
             HINT = 'The trigger''s name is made of it, and names have at most 63 bytes.';
+    END IF;
+    SELECT c.relkind, c.relowner::regrole AS owner INTO rel FROM pg_class c WHERE c.oid = source;
+    IF rel.relkind = 'p' AND NOT has_function_privilege(rel.owner::oid, 'outbox.capture_row()', 'EXECUTE') THEN
+        RAISE EXCEPTION USING ERRCODE = 'OB001',
+            MESSAGE = format('owner %s of partitioned table %s may not execute outbox.capture_row()', rel.owner, source),
+            DETAIL = 'A new partition gets a copy of the trigger, which its maker must be allowed to execute.',
+            HINT = format('GRANT EXECUTE ON FUNCTION outbox.capture_row() TO %s;', rel.owner);
     END IF;
 
     -- everything about a route stands in its trigger's arguments
@@ -234,6 +254,22 @@ BEGIN
         RETURN NEXT trigger_name;
     END LOOP;
 
+    IF rel.relkind = 'r' THEN
+        SELECT string_agg(i.inhrelid::regclass::text, ', ' ORDER BY i.inhrelid::regclass::text) INTO children
+          FROM pg_inherits i WHERE i.inhparent = source;
+        IF children IS NOT NULL THEN
+            RAISE WARNING USING
+                MESSAGE = format('rows of tables that inherit from %s are not captured by this route', source),
+                DETAIL = format('These are: %s.', children),
+                HINT = 'Make a route on each of them.';
+        END IF;
+    END IF;
+    IF key IS NULL AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = source AND i.indisprimary) THEN
+        RAISE NOTICE USING
+            MESSAGE = format('table %s has no primary key: its events have no key', source),
+            DETAIL = 'Events without a key are spread over the partitions of a topic, so that their order is not kept.',
+            HINT = 'Give one, for example key => ''{column}''.';
+    END IF;
     IF NOT outbox.has_relay() THEN
         RAISE WARNING USING
             MESSAGE = format('no relay publishes the events of database "%s"', current_database()),
@@ -300,9 +336,9 @@ REVOKE ALL ON FUNCTION outbox.capture_car_shop(regclass, regclass) FROM PUBLIC;
 CREATE VIEW outbox.routes AS
     SELECT t.tgrelid::regclass AS source,
            outbox.route_argument(t.oid, 'event_type') AS event_type,
-           CASE WHEN t.tgtype & 4 <> 0 THEN 'insert'
-                WHEN t.tgtype & 8 <> 0 THEN 'delete'
-                ELSE 'update' END AS operation,
+           concat_ws(', ', CASE WHEN t.tgtype & 4 <> 0 THEN 'insert' END,
+                           CASE WHEN t.tgtype & 16 <> 0 THEN 'update' END,
+                           CASE WHEN t.tgtype & 8 <> 0 THEN 'delete' END) AS operation,
            CASE WHEN t.tgqual IS NOT NULL
                 THEN "substring"(pg_get_triggerdef(t.oid), ' WHEN \((.*)\) EXECUTE FUNCTION ')
            END AS condition,
@@ -1087,6 +1123,10 @@ CREATE VIEW outbox.status AS
                'SELECT * FROM outbox.dead_letters;'
           FROM outbox.dead_letter HAVING count(*) > 0
         UNION ALL
+        SELECT 'route', 'warn', format('Route "%s" on %s is disabled: these changes make no events.', event_type, source),
+               format('ALTER TABLE %s ENABLE TRIGGER %I;', source, trigger_name)
+          FROM outbox.routes WHERE NOT enabled
+        UNION ALL
         SELECT 'sequence', 'fail', 'outbox.event_seq has a cache: the order per key is not kept.',
                'ALTER SEQUENCE outbox.event_seq CACHE 1;'
           FROM pg_sequence WHERE seqrelid = 'outbox.event_seq'::regclass AND seqcache <> 1
@@ -1112,6 +1152,39 @@ COMMENT ON VIEW outbox.status IS 'What is wrong with publishing, worst first, an
 -- Writers of captured tables need nothing.  Members of pg_monitor see the
 -- state and not the events.
 GRANT SELECT ON outbox.status, outbox.stat_relay, outbox.routes TO pg_monitor;
+
+----------------------------------------------------------------------------
+-- Logical replication
+----------------------------------------------------------------------------
+
+-- A publication FOR ALL TABLES takes ours along.  On a subscriber that has the
+-- extension as well they must stay its own: it would publish its publisher's
+-- events again, and read offsets that are not its own.
+CREATE FUNCTION outbox.ignore_replication() RETURNS trigger
+    LANGUAGE c AS 'MODULE_PATHNAME', 'outbox_ignore_replication';
+COMMENT ON FUNCTION outbox.ignore_replication() IS
+'Trigger function on the extension''s tables, fired for replicated changes only: skips rows, refuses TRUNCATE';
+REVOKE ALL ON FUNCTION outbox.ignore_replication() FROM PUBLIC;
+
+DO $guard$
+DECLARE
+    ours regclass;
+BEGIN
+    FOR ours IN
+        SELECT c.oid FROM pg_class c
+         WHERE c.relkind = 'r' AND c.relnamespace IN ('outbox'::regnamespace, 'report'::regnamespace)
+    LOOP
+        EXECUTE format('CREATE TRIGGER ignore_replication BEFORE INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION outbox.ignore_replication()', ours);
+        EXECUTE format('CREATE TRIGGER refuse_replicated_truncate BEFORE TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION outbox.ignore_replication()', ours);
+        EXECUTE format('ALTER TABLE %s ENABLE REPLICA TRIGGER ignore_replication', ours);
+        EXECUTE format('ALTER TABLE %s ENABLE REPLICA TRIGGER refuse_replicated_truncate', ours);
+        EXECUTE format('COMMENT ON TRIGGER ignore_replication ON %s IS %L', ours,
+                       'A publisher''s rows do not come into this table');
+        EXECUTE format('COMMENT ON TRIGGER refuse_replicated_truncate ON %s IS %L', ours,
+                       'A publisher''s TRUNCATE does not empty this table');
+    END LOOP;
+END
+$guard$;
 
 DO $warn$
 BEGIN

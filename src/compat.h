@@ -48,6 +48,26 @@
 	index_beginscan(heap, index, snapshot, nkeys, 0)
 #endif
 
+/*
+ * Is it JSON?  Without an error, so that the caller can say what it is about.
+ * 17 lets the caller bring the lexer.
+ */
+#include "common/jsonapi.h"
+#include "mb/pg_wchar.h"
+static inline bool
+compat_is_json(const char *text)
+{
+#if PG17_GE
+	JsonLexContext *lex = makeJsonLexContextCstringLen(NULL, text, strlen(text),
+													   GetDatabaseEncoding(), false);
+#else
+	JsonLexContext *lex = makeJsonLexContextCstringLen((char *) text, strlen(text),
+													   GetDatabaseEncoding(), false);
+#endif
+
+	return pg_parse_json(lex, &nullSemAction) == JSON_SUCCESS;
+}
+
 /* 18 added virtual generated columns; triggers do not see their values */
 #if PG18_GE
 #define compat_is_virtual(att) \

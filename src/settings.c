@@ -5,7 +5,7 @@
  *
  * "File" settings are PGC_SIGHUP.  "File, ALTER DATABASE" settings are
  * PGC_SUSET: the file acts on reload, ALTER DATABASE when a worker connects
- * again.  Nothing here decides anything: a value is checked where its meaning
+ * again.  Hardly anything is decided here: a value is checked where its meaning
  * is known, so that a bad one stops one worker with a clear text and not the
  * whole server's reload.
  *
@@ -61,6 +61,43 @@ static const struct config_enum_entry compression_options[] = {
 	{"zstd", 4, false},
 	{NULL, 0, false}
 };
+
+/* n lower-case hexadecimal digits, not all of them zero unless zero is allowed. */
+static bool
+hex_field(const char *text, int n, bool zero)
+{
+	bool		all_zero = true;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (!(text[i] >= '0' && text[i] <= '9') && !(text[i] >= 'a' && text[i] <= 'f'))
+			return false;
+		all_zero = all_zero && text[i] == '0';
+	}
+	return zero || !all_zero;
+}
+
+/* Later versions may go on behind the fields of version 00. */
+bool
+settings_is_traceparent(const char *text, size_t len)
+{
+	return len >= 55 &&
+		hex_field(text, 2, true) && strncmp(text, "ff", 2) != 0 && text[2] == '-' &&
+		hex_field(text + 3, 32, false) && text[35] == '-' &&
+		hex_field(text + 36, 16, false) && text[52] == '-' &&
+		hex_field(text + 53, 2, true) &&
+		(len == 55 || (strncmp(text, "00", 2) != 0 && text[55] == '-'));
+}
+
+static bool
+check_traceparent(char **value, void **extra, GucSource source)
+{
+	if ((*value)[0] == '\0' || settings_is_traceparent(*value, strlen(*value)))
+		return true;
+	GUC_check_errdetail("It is not a traceparent of W3C Trace Context.");
+	GUC_check_errhint(TRACEPARENT_HINT);
+	return false;
+}
 
 static void
 define_string(const char *name, const char *text, char **variable,
@@ -182,9 +219,10 @@ settings_define(void)
 							 "Off: changes of this session make no events.",
 							 NULL, &setting_capture, true, PGC_SUSET, 0,
 							 NULL, NULL, NULL);
-	define_string("carshop_outbox.traceparent",
-				  "W3C trace context put on events of this transaction.",
-				  &setting_traceparent, "", PGC_USERSET, 0);
+	DefineCustomStringVariable("carshop_outbox.traceparent",
+							   "W3C trace context put on events of this transaction.",
+							   NULL, &setting_traceparent, "", PGC_USERSET, 0,
+							   check_traceparent, NULL, NULL);
 	define_string("carshop_outbox.event_headers",
 				  "JSON object of strings added to events of this transaction.",
 				  &setting_event_headers, "", PGC_USERSET, 0);

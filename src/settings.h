@@ -50,6 +50,11 @@ extern bool setting_capture;
 extern char *setting_traceparent;
 extern char *setting_event_headers;
 
+/* Is it a traceparent of W3C Trace Context (section 3.2)? */
+extern bool settings_is_traceparent(const char *text, size_t len);
+#define TRACEPARENT_HINT \
+	"For example 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01: version, trace id, parent id and flags in lower-case hexadecimal digits."
+
 /* Define them all; called once, from _PG_init. */
 extern void settings_define(void);
 

@@ -21,6 +21,7 @@
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "outbox/event.h"
+#include "outbox/json_escapes.h"
 #include "settings.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
@@ -145,9 +146,75 @@ payload(Route *route, const Change *change)
 		return slice;
 }
 
-static void
-capture_change(Route *route, const Change *change)
+/* What explain_refusal looks at. */
+typedef struct Refused
 {
+	Route	   *route;
+	const Change *change;
+	Relation	rel;
+} Refused;
+
+static void
+refuse_column(const Refused *refused, AttrNumber attno, const char *problem)
+{
+	const char *column = NameStr(TupleDescAttr(refused->route->shape, attno - 1)->attname);
+	const char *table = RelationGetRelationName(refused->rel);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_OB_EVENT_REFUSED),
+			 problem == NULL ?
+			 errmsg("column \"%s\" of table \"%s\" has no form in UTF-8", column, table) :
+			 errmsg("column \"%s\" of table \"%s\" contains %s", column, table, problem),
+			 problem == NULL ?
+			 errdetail("Events are UTF-8 in Kafka.") : errdetail(NO_TEXT_DETAIL),
+			 errhint("Repair the value, or leave the column out of the event with outbox.capture(columns => ...)."),
+			 errtablecolname(refused->rel, column)));
+}
+
+/* Name the column whose value cannot be part of an event. */
+static void
+explain_refusal(void *arg)
+{
+	const Refused *refused = arg;
+	Route	   *route = refused->route;
+	const Row  *rows[] = {refused->change->new_row, refused->change->old_row};
+	int			level = pins_set(route->pins);
+
+	for (int r = 0; r < lengthof(rows); r++)
+	{
+		if (rows[r] == NULL)
+			continue;
+		for (int i = 0; i < route->n_columns; i++)
+		{
+			StringInfoData json;
+			const char *problem;
+
+			initStringInfo(&json);
+			append_row_json(&json, &route->columns[i], 1, rows[r]->values, rows[r]->isnull);
+			if (!outbox_has_utf8_form(json.data, json.len))
+				refuse_column(refused, route->columns[i].attno, NULL);
+			problem = json_escape_problem(json.data, json.len);
+			if (problem != NULL)
+				refuse_column(refused, route->columns[i].attno, problem);
+		}
+		for (int i = 0; i < route->shape->natts; i++)
+		{
+			char	   *text;
+
+			if (!OidIsValid(route->outputs[i].fn_oid) || rows[r]->isnull[i])
+				continue;
+			text = OutputFunctionCall(&route->outputs[i], rows[r]->values[i]);
+			if (!outbox_has_utf8_form(text, strlen(text)))
+				refuse_column(refused, i + 1, NULL);
+		}
+	}
+	pins_restore(level);
+}
+
+static void
+capture_change(Route *route, const Change *change, Relation rel)
+{
+	Refused		refused = {route, change, rel};
 	OutboxEvent event = {0};
 	int			level = pins_set(route->pins);
 
@@ -176,6 +243,9 @@ capture_change(Route *route, const Change *change)
 	event.payload = payload(route, change);
 	event.headers = route->headers;
 	event.may_wait = true;
+	event.own_json = route->own_json;
+	event.explain = explain_refusal;
+	event.explain_arg = &refused;
 	pins_restore(level);
 
 	outbox_insert(&event);
@@ -224,6 +294,6 @@ outbox_capture_row(PG_FUNCTION_ARGS)
 		route_of_trigger(trigger->tg_relation, trigger->tg_trigger, operation);
 	change.old_row = read_row(route, old_tuple, trigger->tg_relation);
 	change.new_row = read_row(route, new_tuple, trigger->tg_relation);
-	capture_change(route, &change);
+	capture_change(route, &change, trigger->tg_relation);
 	return PointerGetDatum(NULL);
 }

@@ -242,6 +242,9 @@ add_column(Route *route, AttrNumber attno)
 	route->n_columns++;
 	if (column->form == JSON_FORM_OTHER)
 		route->pins |= pins_of_type(column->type);
+	/* arrays and composites of json, and what users' casts make */
+	if (column->form == JSON_FORM_JSON || column->form == JSON_FORM_OTHER)
+		route->own_json = true;
 }
 
 /* columns={a,b}: an allow-list, in its own order. */

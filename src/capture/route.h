@@ -72,6 +72,7 @@ typedef struct Route
 	AttrMap	   *to_shape;		/* from the table's own columns; NULL: alike */
 	JsonColumn *columns;		/* of the payload */
 	int			n_columns;
+	bool		own_json;		/* one may hold JSON text of the writer's */
 	FmgrInfo   *outputs;		/* of shape's columns that templates use */
 	int			pins;			/* PIN_*: what the values' texts depend on */
 	Oid			root;			/* the table whose shape it is */

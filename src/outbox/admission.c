@@ -13,9 +13,11 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_trigger.h"
 #include "mb/pg_wchar.h"
 #include "outbox/event.h"
+#include "outbox/json_escapes.h"
 #include "outbox/route_arguments.h"
 #include "settings.h"
 #include "utils/builtins.h"
@@ -89,32 +91,93 @@ outbox_check_headers(Jsonb *headers)
 				 errhint("For example {\"source\": \"till 4\"}.")));
 }
 
+bool
+outbox_has_utf8_form(const char *text, size_t len)
+{
+	int			encoding = GetDatabaseEncoding();
+	unsigned char *converted;
+	size_t		ascii = 0;
+	int			done;
+
+	while (ascii < len && (unsigned char) text[ascii] < 128)
+		ascii++;
+	if (ascii == len || encoding == PG_UTF8)
+		return true;
+	/* any byte may stand in a SQL_ASCII database */
+	if (encoding == PG_SQL_ASCII)
+		return pg_encoding_verifymbstr(PG_UTF8, text, len) == len;
+	if (len > MaxAllocSize / MAX_CONVERSION_GROWTH - 1)
+		return true;			/* refused for its size */
+	converted = palloc(len * MAX_CONVERSION_GROWTH + 1);
+	done = pg_do_encoding_conversion_buf(FindDefaultConversionProc(encoding, PG_UTF8),
+										 encoding, PG_UTF8,
+										 (unsigned char *) text, len, converted,
+										 len * MAX_CONVERSION_GROWTH + 1, true);
+	pfree(converted);
+	return done == len;
+}
+
+static void
+explain(const OutboxEvent *event)
+{
+	if (event->explain != NULL)
+		event->explain(event->explain_arg);
+}
+
 /*
- * Events are UTF-8 in Kafka.  What has no form in UTF-8 (any byte may stand in
- * a SQL_ASCII database) is refused by the conversion's own error, here: the
- * relay would meet it again and again.
+ * Events are UTF-8 in Kafka, and their JSON is to be stored by whoever reads
+ * it.  What has no form there is refused now: the relay would meet it again and
+ * again, every reader after it.
  */
 void
-outbox_check_encoding(const OutboxEvent *event)
+outbox_check_texts(const OutboxEvent *event)
 {
-	const TextSlice *texts[] = {
-		&event->type, &event->aggregatetype, &event->key, &event->payload,
-		&event->description, &event->topic, &event->traceparent
+	const struct
+	{
+		const char *name;
+		const TextSlice *text;
+	}			parts[] = {
+		{"type", &event->type}, {"aggregatetype", &event->aggregatetype},
+		{"key", &event->key}, {"payload", &event->payload},
+		{"description", &event->description}
 	};
+	const char *problem;
 
-	if (GetDatabaseEncoding() == PG_UTF8)
-		return;
-	for (int i = 0; i < lengthof(texts); i++)
+	if (GetDatabaseEncoding() != PG_UTF8)
 	{
-		if (texts[i]->data != NULL)
-			(void) pg_server_to_any(texts[i]->data, texts[i]->len, PG_UTF8);
+		for (int i = 0; i < lengthof(parts); i++)
+		{
+			if (outbox_has_utf8_form(parts[i].text->data, parts[i].text->len))
+				continue;
+			explain(event);
+			ereport(ERROR,
+					(errcode(ERRCODE_OB_EVENT_REFUSED),
+					 errmsg("%s of an event has no form in UTF-8", parts[i].name),
+					 errhint("Events are UTF-8 in Kafka: give a text that can be converted.")));
+		}
+		if (event->headers != NULL)
+		{
+			char	   *text = JsonbToCString(NULL, &event->headers->root,
+											  VARSIZE(event->headers));
+
+			if (!outbox_has_utf8_form(text, strlen(text)))
+				ereport(ERROR,
+						(errcode(ERRCODE_OB_EVENT_REFUSED),
+						 errmsg("a header of event \"%.*s\" has no form in UTF-8",
+								(int) event->type.len, event->type.data),
+						 errhint("Events are UTF-8 in Kafka: give a text that can be converted.")));
+		}
 	}
-	if (event->headers != NULL)
+	if (event->own_json && event->payload.data != NULL &&
+		(problem = json_escape_problem(event->payload.data, event->payload.len)) != NULL)
 	{
-		char	   *text = JsonbToCString(NULL, &event->headers->root,
-										  VARSIZE(event->headers));
-
-		(void) pg_server_to_any(text, strlen(text), PG_UTF8);
+		explain(event);
+		ereport(ERROR,
+				(errcode(ERRCODE_OB_EVENT_REFUSED),
+				 errmsg("payload of event \"%.*s\" contains %s",
+						(int) event->type.len, event->type.data, problem),
+				 errdetail(NO_TEXT_DETAIL),
+				 errhint("Use type jsonb, which refuses it earlier, or leave the value out.")));
 	}
 }
 
@@ -217,7 +280,7 @@ topic_of_a_route(const char *topic)
 {
 	Relation	rel = table_open(TriggerRelationId, AccessShareLock);
 	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
-	Oid			function = outbox_capture_function();
+	Oid			function = outbox_capture_function(false);
 	HeapTuple	tuple;
 	bool		found = false;
 

@@ -76,35 +76,6 @@ slice_datum(const TextSlice *slice, bool *isnull)
 	return PointerGetDatum(cstring_to_text_with_len(slice->data, slice->len));
 }
 
-/* Headers that the transaction itself carries (carshop_outbox.event_headers). */
-static Jsonb *
-transaction_headers(Jsonb *own)
-{
-	Datum		session;
-
-	if (setting_event_headers == NULL || setting_event_headers[0] == '\0')
-		return own;
-	session = DirectFunctionCall1(jsonb_in,
-								  CStringGetDatum(setting_event_headers));
-	outbox_check_headers(DatumGetJsonbP(session));
-	if (own == NULL)
-		return DatumGetJsonbP(session);
-	return DatumGetJsonbP(DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(own),
-											  session));
-}
-
-/* Trace context that the transaction carries, if the event has none. */
-static void
-set_traceparent(OutboxEvent *event)
-{
-	if (event->traceparent.data == NULL && setting_traceparent &&
-		setting_traceparent[0] != '\0')
-	{
-		event->traceparent.data = setting_traceparent;
-		event->traceparent.len = strlen(setting_traceparent);
-	}
-}
-
 void
 outbox_insert(OutboxEvent *event)
 {
@@ -125,9 +96,9 @@ outbox_insert(OutboxEvent *event)
 						(int) event->type.len, event->type.data)));
 	if (!event->has_id)
 		make_uuid_v7(&event->id, GetCurrentTimestamp());
-	set_traceparent(event);
-	event->headers = transaction_headers(event->headers);
-	outbox_check_encoding(event);
+	outbox_set_traceparent(event);
+	outbox_add_session_headers(event);
+	outbox_check_texts(event);
 	outbox_check_size(event);
 
 	xid = GetTopFullTransactionId();
@@ -208,6 +179,7 @@ outbox_insert_event(PG_FUNCTION_ARGS)
 	view_text(tuple, desc, "aggregatetype", &event.aggregatetype);
 	view_text(tuple, desc, "aggregateid", &event.key);
 	view_text(tuple, desc, "payload", &event.payload);
+	event.own_json = true;
 	view_text(tuple, desc, "description", &event.description);
 	view_text(tuple, desc, "topic", &event.topic);
 	view_text(tuple, desc, "traceparent", &event.traceparent);

@@ -64,6 +64,14 @@ typedef struct OutboxEvent
 	Jsonb	   *headers;		/* NULL: none */
 	bytea	   *value;			/* NULL: none */
 	bool		may_wait;		/* see writer_put */
+	bool		own_json;		/* payload holds JSON texts of the writer's */
+
+	/*
+	 * Called when a text is refused: may raise a better error than a general
+	 * one.  NULL: nobody knows better.
+	 */
+	void		(*explain) (void *arg);
+	void	   *explain_arg;
 } OutboxEvent;
 
 /*
@@ -80,8 +88,20 @@ extern void outbox_check_topic_name(const char *topic);
 /* OB002 unless headers is an object of strings without reserved names. */
 extern void outbox_check_headers(Jsonb *headers);
 
-/* Raises an error when a text of the event has no form in UTF-8. */
-extern void outbox_check_encoding(const OutboxEvent *event);
+/* OB002 when a text has no form in UTF-8, or the payload no form as text. */
+extern void outbox_check_texts(const OutboxEvent *event);
+
+#define NO_TEXT_DETAIL \
+	"Type json takes it, but it stands for no text: neither jsonb nor text can hold it, so no report could store the event."
+
+/* Can the text, in the database's encoding, be turned into UTF-8? */
+extern bool outbox_has_utf8_form(const char *text, size_t len);
+
+/* Trace context of the session or statement, unless the event has one.  OB002. */
+extern void outbox_set_traceparent(OutboxEvent *event);
+
+/* Add the headers of carshop_outbox.event_headers; they win.  OB002. */
+extern void outbox_add_session_headers(OutboxEvent *event);
 
 /* OB002 when the event is larger than Kafka's or our own limits. */
 extern void outbox_check_size(OutboxEvent *event);
@@ -97,8 +117,8 @@ extern void outbox_complete_event(OutboxEvent *event, const TextSlice *format);
 extern Oid	outbox_relation(const char *name);
 extern Oid	outbox_segment_relation(int segment);
 
-/* The oid of outbox.capture_row(). */
-extern Oid	outbox_capture_function(void);
+/* The oid of outbox.capture_row(); missing_ok: InvalidOid when it is gone. */
+extern Oid	outbox_capture_function(bool missing_ok);
 
 /* Wake the relay when this transaction commits. */
 extern void wakeup_at_commit(void);

@@ -10,25 +10,38 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "fmgr.h"
 #include "outbox/event.h"
 #include "outbox/route_arguments.h"
-#include "parser/parse_func.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
+#include "utils/syscache.h"
 
 PG_FUNCTION_INFO_V1(outbox_route_argument);
 
+/* By the catalog, and not by name: a role may lack USAGE on the schema. */
 Oid
-outbox_capture_function(void)
+outbox_capture_function(bool missing_ok)
 {
-	List	   *name = list_make2(makeString("outbox"), makeString("capture_row"));
+	Oid			namespace = get_namespace_oid("outbox", true);
+	Oid			function = InvalidOid;
 
-	return LookupFuncName(name, 0, NULL, false);
+	if (OidIsValid(namespace))
+		function = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
+								   CStringGetDatum("capture_row"),
+								   PointerGetDatum(buildoidvector(NULL, 0)),
+								   ObjectIdGetDatum(namespace));
+	if (!OidIsValid(function) && !missing_ok)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("function outbox.capture_row() of extension carshop_outbox is missing")));
+	return function;
 }
 
 const char *

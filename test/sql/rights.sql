@@ -1,4 +1,5 @@
 -- Writers of a captured table need nothing; others can do nothing.
+\set SHOW_CONTEXT never
 SET client_min_messages = error;	-- the warning that no relay works here names the database
 CREATE ROLE outbox_writer;
 CREATE ROLE outbox_stranger;

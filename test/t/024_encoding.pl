@@ -32,7 +32,7 @@ foreach my $case ([ 'ascii', 'SQL_ASCII', "\xc3\xa4" ], [ 'latin1', 'LATIN1', "\
 	{
 		my ($status, $output, $error) = $node->psql($db, "INSERT INTO word VALUES (2, E'\\xff')");
 		isnt($status, 0, 'a byte that is not UTF-8 is refused');
-		like($error, qr/invalid byte sequence for encoding "UTF8"/, 'with a clear error');
+		like($error, qr/column "word" of table "word" has no form in UTF-8/, 'with a clear error');
 	}
 	$node->safe_psql($db, q{INSERT INTO word VALUES (3, 'after')});
 	poll_until(sub { query_value($node, $db, q{SELECT outbox.wait_published('1s')}) eq 't' }, 60, $db);
