@@ -370,6 +370,44 @@ COMMENT ON FUNCTION outbox.emit(text, jsonb, text, text, text, text, jsonb, text
 REVOKE ALL ON FUNCTION outbox.emit(text, jsonb, text, text, text, text, jsonb, text, timestamptz, bytea, boolean) FROM PUBLIC;
 
 ----------------------------------------------------------------------------
+-- Backfill
+----------------------------------------------------------------------------
+
+CREATE TABLE outbox.backfill_progress (
+    id              bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    source          regclass    NOT NULL,
+    event_type      text        NOT NULL,
+    condition       text,
+    total           bigint      NOT NULL DEFAULT 0,
+    done            bigint      NOT NULL DEFAULT 0,
+    started_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+    changed_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+    UNIQUE (source, event_type)
+);
+COMMENT ON TABLE outbox.backfill_progress IS
+'Backfills that are under way or were interrupted; CALL outbox.backfill goes on with them, DELETE gives one up';
+COMMENT ON SEQUENCE outbox.backfill_progress_id_seq IS 'Ids of backfills';
+COMMENT ON INDEX outbox.backfill_progress_pkey IS 'A backfill by its id';
+COMMENT ON INDEX outbox.backfill_progress_source_event_type_key IS 'One backfill of a route at a time';
+
+CREATE TABLE outbox.backfill_row (
+    backfill        bigint      NOT NULL,
+    n               bigint      NOT NULL,
+    key             text        NOT NULL,
+    PRIMARY KEY (backfill, n)
+);
+COMMENT ON TABLE outbox.backfill_row IS 'Primary keys of the rows that a backfill has still to do';
+COMMENT ON COLUMN outbox.backfill_row.key IS 'An array of the key''s values as texts';
+COMMENT ON INDEX outbox.backfill_row_pkey IS 'The list is done in this order';
+
+CREATE PROCEDURE outbox.backfill(source regclass, event_type text,
+        condition text DEFAULT NULL, batch integer DEFAULT 10000)
+    LANGUAGE c AS 'MODULE_PATHNAME', 'outbox_backfill';
+COMMENT ON PROCEDURE outbox.backfill(regclass, text, text, integer) IS
+'Writes the event of a route on insert for every row that is already there, in transactions of batch rows, beside concurrent writers: each row once, and never an older image after a newer one. Interrupted, it goes on when it is called again. batch 0 only notes which rows are there. Needs ownership of the table; locks rows FOR SHARE. Errors: OB001.';
+REVOKE ALL ON PROCEDURE outbox.backfill(regclass, text, text, integer) FROM PUBLIC;
+
+----------------------------------------------------------------------------
 -- Operating
 ----------------------------------------------------------------------------
 
@@ -1127,6 +1165,12 @@ CREATE VIEW outbox.status AS
                format('ALTER TABLE %s ENABLE TRIGGER %I;', source, trigger_name)
           FROM outbox.routes WHERE NOT enabled
         UNION ALL
+        SELECT 'backfill', CASE WHEN changed_at < clock_timestamp() - interval '1 minute' THEN 'warn' ELSE 'ok' END,
+               format('Backfill of "%s" on %s: %s of %s rows.', event_type, source, done, total),
+               CASE WHEN changed_at < clock_timestamp() - interval '1 minute'
+                    THEN format('CALL outbox.backfill(%L, %L);', source, event_type) END
+          FROM outbox.backfill_progress
+        UNION ALL
         SELECT 'sequence', 'fail', 'outbox.event_seq has a cache: the order per key is not kept.',
                'ALTER SEQUENCE outbox.event_seq CACHE 1;'
           FROM pg_sequence WHERE seqrelid = 'outbox.event_seq'::regclass AND seqcache <> 1
@@ -1151,7 +1195,7 @@ COMMENT ON VIEW outbox.status IS 'What is wrong with publishing, worst first, an
 
 -- Writers of captured tables need nothing.  Members of pg_monitor see the
 -- state and not the events.
-GRANT SELECT ON outbox.status, outbox.stat_relay, outbox.routes TO pg_monitor;
+GRANT SELECT ON outbox.status, outbox.stat_relay, outbox.routes, outbox.backfill_progress TO pg_monitor;
 
 ----------------------------------------------------------------------------
 -- Logical replication

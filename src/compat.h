@@ -48,6 +48,15 @@
 	index_beginscan(heap, index, snapshot, nkeys, 0)
 #endif
 
+/* 16 replaced the check of each kind of object by one for all */
+#if PG16_GE
+#define compat_owns_relation(relation, role) \
+	object_ownercheck(RelationRelationId, relation, role)
+#else
+#define compat_owns_relation(relation, role) \
+	pg_class_ownercheck(relation, role)
+#endif
+
 /*
  * Is it JSON?  Without an error, so that the caller can say what it is about.
  * 17 lets the caller bring the lexer.

@@ -16,6 +16,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "capture/capture.h"
 #include "capture/pins.h"
 #include "capture/route.h"
 #include "commands/trigger.h"
@@ -249,6 +250,15 @@ capture_change(Route *route, const Change *change, Relation rel)
 	pins_restore(level);
 
 	outbox_insert(&event);
+}
+
+void
+capture_inserted(Relation rel, const Trigger *trigger, HeapTuple row)
+{
+	Route	   *route = route_of_trigger(rel, trigger, ROUTE_INSERT);
+	Change		change = {.new_row = read_row(route, row, rel)};
+
+	capture_change(route, &change, rel);
 }
 
 Datum

@@ -47,6 +47,7 @@ static KnownRelation known[] = {
 	{"event_1_xid_seq", InvalidOid},
 	{"event_2_xid_seq", InvalidOid},
 	{"lineage", InvalidOid},
+	{"backfill_progress", InvalidOid},
 	{"event", InvalidOid}
 };
 
