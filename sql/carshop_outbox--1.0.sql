@@ -422,6 +422,33 @@ COMMENT ON FUNCTION outbox.wait_published(interval) IS
 'Waits until all that was committed before the call is in Kafka; false when the time is over. Do not call it in a transaction that has written events itself: those are not committed yet.';
 REVOKE ALL ON FUNCTION outbox.wait_published(interval) FROM PUBLIC;
 
+CREATE FUNCTION outbox.segment_switched(segment smallint) RETURNS void
+    LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'outbox_segment_switched';
+COMMENT ON FUNCTION outbox.segment_switched(smallint) IS
+'Tells writers which segment is current when this transaction commits; part of outbox.switch_segment()';
+REVOKE ALL ON FUNCTION outbox.segment_switched(smallint) FROM PUBLIC;
+
+CREATE FUNCTION outbox.switch_segment() RETURNS smallint
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $switch_segment$
+DECLARE
+    segment smallint;
+BEGIN
+    LOCK TABLE outbox.lineage IN SHARE ROW EXCLUSIVE MODE;
+    SELECT (current_segment + 1) % 3 INTO segment FROM outbox.lineage;
+    IF pg_relation_size(format('outbox.event_%s', segment)::regclass) > 0 THEN
+        RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
+            MESSAGE = format('segment outbox.event_%s is not empty', segment);
+    END IF;
+    UPDATE outbox.lineage SET current_segment = segment;
+    PERFORM outbox.segment_switched(segment);
+    RETURN segment;
+END
+$switch_segment$;
+COMMENT ON FUNCTION outbox.switch_segment() IS
+'Makes the next segment of outbox.event, which must be empty, the current one when the transaction commits';
+REVOKE ALL ON FUNCTION outbox.switch_segment() FROM PUBLIC;
+
 CREATE FUNCTION outbox.home() RETURNS text
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'outbox_home';
 COMMENT ON FUNCTION outbox.home() IS

@@ -13,8 +13,9 @@
 #include "postgres.h"
 
 #include "access/relation.h"
-#include "access/tableam.h"
 #include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
 #include "catalog/dependency.h"
 #include "catalog/index.h"
 #include "catalog/namespace.h"
@@ -29,6 +30,8 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
+
+PG_FUNCTION_INFO_V1(outbox_segment_switched);
 
 typedef struct KnownRelation
 {
@@ -190,4 +193,37 @@ segment_open_current(void)
 			return rel;
 		table_close(rel, RowExclusiveLock);
 	}
+}
+
+/* ---- the next segment ---- */
+
+static int	switched_to = -1;
+static bool switch_registered = false;
+
+/* Writers look at shared memory, so it changes when the change is committed. */
+static void
+at_transaction_end(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_COMMIT && switched_to >= 0)
+		shared_set_current_segment(switched_to, false);
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT ||
+		event == XACT_EVENT_PREPARE)
+		switched_to = -1;
+}
+
+/*
+ * outbox.segment_switched(smallint): this transaction has made it current in
+ * outbox.lineage.  Transactions that have written into the former one keep
+ * their lock on it.
+ */
+Datum
+outbox_segment_switched(PG_FUNCTION_ARGS)
+{
+	if (!switch_registered)
+	{
+		RegisterXactCallback(at_transaction_end, NULL);
+		switch_registered = true;
+	}
+	switched_to = PG_GETARG_INT16(0);
+	PG_RETURN_VOID();
 }
