@@ -14,6 +14,19 @@ SELECT outbox.capture('orders', 'OrderChanged',
 -- [routes]
 SELECT source, event_type, operation, condition, key FROM outbox.routes ORDER BY event_type, operation;
 
+-- [by hand]
+CREATE TRIGGER "00_outbox_OrderTouched" AFTER INSERT OR UPDATE ON orders
+    FOR EACH ROW EXECUTE FUNCTION outbox.capture_row('event_type=OrderTouched', 'key={id}', 'columns={id, total}');
+DROP TRIGGER "00_outbox_OrderTouched" ON orders;
+
+-- [backfill]
+BEGIN;
+SELECT outbox.capture('orders', 'OrderKnown', key => '{id}');
+CALL outbox.backfill('orders', 'OrderKnown', batch => 0);
+COMMIT;
+CALL outbox.backfill('orders', 'OrderKnown');
+SELECT outbox.release('orders', 'OrderKnown');
+
 -- [release]
 SELECT outbox.release('orders', 'OrderChanged');
 
@@ -30,11 +43,25 @@ SET LOCAL carshop_outbox.event_headers = '{"user": "ada"}';
 INSERT INTO orders VALUES (4, 'Edsger', 20);
 COMMIT;
 
+-- [comment]
+UPDATE orders SET total = 21 WHERE id = 4
+/*traceparent='00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'*/;
+
 -- [capture off]
 BEGIN;
 SET LOCAL carshop_outbox.capture = off;
 INSERT INTO orders VALUES (5, 'Edsger', 21);
 COMMIT;
+
+-- [truncate]
+CREATE FUNCTION orders_truncated() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM outbox.emit('OrdersTruncated');
+    RETURN NULL;
+END $$;
+CREATE TRIGGER truncated AFTER TRUNCATE ON orders
+    FOR EACH STATEMENT EXECUTE FUNCTION orders_truncated();
 
 -- [pause]
 SELECT outbox.pause();
