@@ -46,6 +46,9 @@ char	   *setting_event_source = NULL;
 bool		setting_capture = true;
 char	   *setting_traceparent = NULL;
 char	   *setting_event_headers = NULL;
+#ifdef MUTANTS
+char	   *setting_mutant = NULL;
+#endif
 
 static const struct config_enum_entry delivery_options[] = {
 	{"exactly_once", DELIVERY_EXACTLY_ONCE, false},
@@ -227,6 +230,10 @@ settings_define(void)
 				  "JSON object of strings added to events of this transaction.",
 				  &setting_event_headers, "", PGC_USERSET, 0);
 
+#ifdef MUTANTS
+	define_string("carshop_outbox.mutant", "The promise that is broken on purpose.",
+				  &setting_mutant, "", PGC_SUSET, 0);
+#endif
 	MarkGUCPrefixReserved("carshop_outbox");
 }
 

@@ -48,6 +48,7 @@
 #include "outbox/event.h"
 #include "outbox/route_arguments.h"
 #include "outbox/writer.h"
+#include "settings.h"
 #include "tcop/pquery.h"
 #include "utils/acl.h"
 #include "utils/array.h"
@@ -528,7 +529,9 @@ events_of_rows(Backfill *b, Datum places, Datum keys, bool wait, uint64 *n)
 	append_from(&sql, b, rel,
 				"ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS \"outbox key\" (\"outbox place\", \"outbox key\"), ");
 	append_key_match(&sql, rel, pkey);
-	appendStringInfo(&sql, " FOR SHARE OF new%s", wait ? "" : " SKIP LOCKED");
+	if (!MUTANT("backfill_no_lock"))
+		appendStringInfo(&sql, " FOR SHARE OF new%s",
+						 wait || MUTANT("backfill_waits") ? "" : " SKIP LOCKED");
 	if (SPI_execute_with_args(sql.data, 2, types, values, NULL, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the rows of %s", b->name);
 	*n = SPI_processed;

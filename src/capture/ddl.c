@@ -31,6 +31,7 @@
 #include "miscadmin.h"
 #include "outbox/event.h"
 #include "outbox/route_arguments.h"
+#include "settings.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -205,6 +206,8 @@ outbox_check_ddl(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("outbox.check_ddl can only be called as an event trigger")));
 	function = outbox_capture_function(true);
+	if (MUTANT("any_ddl"))
+		PG_RETURN_NULL();
 	if (!OidIsValid(function))
 		PG_RETURN_NULL();		/* the extension is being dropped */
 

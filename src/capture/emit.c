@@ -11,6 +11,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "outbox/event.h"
+#include "settings.h"
 #include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -75,7 +76,7 @@ outbox_emit(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(9))
 		event.value = PG_GETARG_BYTEA_PP(9);
 
-	if (!PG_ARGISNULL(10) && PG_GETARG_BOOL(10))
+	if (!PG_ARGISNULL(10) && PG_GETARG_BOOL(10) && !MUTANT("no_key_lock"))
 	{
 		if (event.key.data == NULL)
 			ereport(ERROR,

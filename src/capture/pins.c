@@ -16,6 +16,7 @@
 #include "catalog/namespace.h"
 #include "miscadmin.h"
 #include "pgtime.h"
+#include "settings.h"
 #include "utils/bytea.h"
 #include "utils/float.h"
 #include "utils/guc.h"
@@ -36,7 +37,7 @@ pins_set(int pins)
 {
 	int			level = 0;
 
-	if (pins == 0)
+	if (pins == 0 || MUTANT("no_pins"))
 		return 0;
 	if ((pins & PIN_DATESTYLE) && DateStyle != USE_ISO_DATES)
 		pin(&level, "DateStyle", "ISO, YMD");

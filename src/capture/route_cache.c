@@ -17,6 +17,7 @@
 #include "postgres.h"
 
 #include "capture/route.h"
+#include "settings.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
@@ -46,6 +47,8 @@ table_changed(Datum arg, Oid table)
 	HASH_SEQ_STATUS status;
 	CachedRoute *entry;
 
+	if (MUTANT("stale_routes"))
+		return;
 	hash_seq_init(&status, routes);
 	while ((entry = hash_seq_search(&status)) != NULL)
 	{

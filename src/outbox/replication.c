@@ -16,6 +16,7 @@
 
 #include "commands/trigger.h"
 #include "fmgr.h"
+#include "settings.h"
 #include "utils/rel.h"
 
 PG_FUNCTION_INFO_V1(outbox_ignore_replication);
@@ -35,5 +36,8 @@ outbox_ignore_replication(PG_FUNCTION_ARGS)
 				 errmsg("a replicated TRUNCATE must not empty table \"%s\" of extension carshop_outbox",
 						RelationGetRelationName(trigger->tg_relation)),
 				 errhint("On the publisher, list the tables of the publication instead of FOR ALL TABLES, or publish no truncates: ALTER PUBLICATION ... SET (publish = 'insert, update, delete').")));
+	if (MUTANT("replicated_rows"))
+		return PointerGetDatum(TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ?
+							   trigger->tg_newtuple : trigger->tg_trigtuple);
 	return PointerGetDatum(NULL);	/* skips the row */
 }

@@ -38,6 +38,7 @@
 #include "outbox/event.h"
 #include "outbox/segment.h"
 #include "outbox/writer.h"
+#include "settings.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -218,7 +219,8 @@ executor_finish(QueryDesc *query)
 		prev_executor_finish(query);
 	else
 		standard_ExecutorFinish(query);
-	writer_statement_ended();
+	if (!MUTANT("late_rows"))
+		writer_statement_ended();
 }
 
 static void
@@ -232,7 +234,7 @@ at_subtransaction_end(SubXactEvent event, SubTransactionId level,
 		insert_waiting(innermost);
 		forget_batch();
 	}
-	else if (event == SUBXACT_EVENT_ABORT_SUB)
+	else if (event == SUBXACT_EVENT_ABORT_SUB && !MUTANT("keep_aborted"))
 		forget_batch();
 }
 

@@ -1,0 +1,123 @@
+# The tests of capture must be able to fail.  One build of the extension knows a
+# setting that breaks one promise on purpose (MUTANTS in src/settings.h); each such
+# mutant goes through the regress and isolation tests that ought to notice it, and
+# has to fail them.  Without the setting the same build passes all of them.
+#
+# CARSHOP_TEST_MUTANTS=0 leaves it out; needs the sources beside the tests.
+
+use strict;
+use warnings;
+
+use Cwd qw(abs_path);
+use File::Basename;
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+
+use Carshop;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $root = abs_path("$FindBin::RealBin/../..");
+
+plan skip_all => 'CARSHOP_TEST_MUTANTS=0' if !($ENV{CARSHOP_TEST_MUTANTS} // 1);
+plan skip_all => 'the sources are not here' if !-d "$root/src/capture";
+
+# mutant => the tests that have to notice it
+my %notice = (
+	no_pins => ['fidelity'],
+	no_escape_check => ['application_events'],
+	no_size_check => ['application_events'],
+	any_topic => ['application_events'],
+	any_header => ['application_events'],
+	any_trace => ['context'],
+	any_ddl => ['routes'],
+	stale_routes => ['routes'],
+	partition_shape => ['partitions'],
+	always_capture => ['emit'],
+	late_rows => ['statements'],
+	keep_aborted => ['statements'],
+	no_second_look => ['rotation'],
+	no_key_lock => ['lock_key'],
+	backfill_no_lock => ['backfill_writers'],
+	backfill_waits => ['backfill_writers']);
+
+# ---- a build with mutants ----
+
+my $dir = abs_path(PostgreSQL::Test::Utils::tempdir());
+my $pg_config = $ENV{PG_CONFIG} // 'pg_config';
+system("cp -r '$root/src' '$root/sql' '$root/Makefile' '$root/carshop_outbox.control' '$dir/'") == 0
+  or BAIL_OUT('could not copy the sources');
+my $built = `find '$dir/src' -name '*.o' -delete;
+	make -s -j2 -C '$dir' PG_CONFIG='$pg_config' COPT=-DMUTANTS all 2>&1 &&
+	make -s -C '$dir' PG_CONFIG='$pg_config' COPT=-DMUTANTS install DESTDIR='$dir/stage' 2>&1`;
+BAIL_OUT("could not build: $built") if $? != 0;
+
+my $conf = slurp_file($ENV{CARSHOP_CONF});
+my ($usual) = $conf =~ m{^dynamic_library_path = '(.*?)/usr/}m;
+BAIL_OUT("unexpected stage settings: $conf") if !defined $usual;
+$conf =~ s/\Q$usual\E/$dir\/stage/g;
+
+# ---- a server that loads it, set up as the layers of tests do ----
+
+my $node = PostgreSQL::Test::Cluster->new('mutants');
+$node->init(extra => [ '--locale=C.UTF-8', '-E', 'UTF8' ]);
+$node->append_conf('postgresql.conf', $conf);
+$node->append_conf('postgresql.conf', slurp_file("$root/test/regress.conf"));
+$node->append_conf('postgresql.conf', "fsync = off\n");
+$node->start;
+
+my $regress_dir = dirname(dirname($ENV{PG_REGRESS}));
+my %layer_of = map { basename($_) =~ s/\.spec$//r => 'isolation' } glob("$root/test/isolation/specs/*.spec");
+
+# Runs tests; returns a hash of their results, true for passed.
+sub run_tests
+{
+	my ($layer, @tests) = @_;
+	my $program = $layer eq 'regress' ? "$regress_dir/regress/pg_regress" : "$regress_dir/isolation/pg_isolation_regress";
+	my $input = $layer eq 'regress' ? "$root/test" : "$root/test/isolation";
+	my @load = $layer eq 'regress' ? () : ('--load-extension=carshop_outbox');
+	my $output = PostgreSQL::Test::Utils::tempdir();
+	my %result;
+
+	# expected/ is looked for in the working directory
+	symlink "$root/expected", "$output/expected";
+	my $log = `cd '$output' && '$program' --inputdir='$input' --outputdir=. --bindir='@{[ dirname($pg_config) ]}' \\
+		--host='@{[ $node->host ]}' --port=@{[ $node->port ]} --dbname=${layer}_regression @load @tests 2>&1`;
+	while ($log =~ /^(?:test |ok \d+ +- |not ok \d+ +- )(\w+)\s*(\.\.\. (?:ok|FAILED))?/mg)
+	{
+		my ($name, $word) = ($1, $2 // '');
+
+		$result{$name} = $word ? $word =~ /ok/ : $& =~ /^ok/;
+	}
+	note($log) if grep { !defined $result{$_} } @tests;
+	return \%result;
+}
+
+# The tests of a layer that a mutant names, with what they need before them.
+sub notices
+{
+	my ($test) = @_;
+
+	return ($layer_of{$test} // 'regress') eq 'isolation'
+	  ? run_tests('isolation', $test)
+	  : run_tests('regress', 'car_shop', $test eq 'car_shop' ? () : $test);
+}
+
+foreach my $test (sort { $a cmp $b } keys %{ { map { $_ => 1 } map { @$_ } values %notice } })
+{
+	ok(notices($test)->{$test}, "without a mutant $test passes");
+}
+foreach my $mutant (sort keys %notice)
+{
+	$node->safe_psql('postgres', "ALTER SYSTEM SET carshop_outbox.mutant = '$mutant'");
+	$node->reload;
+	poll_until(sub { query_value($node, 'postgres', 'SHOW carshop_outbox.mutant') eq $mutant }, 30, 'the reload');
+	foreach my $test (@{ $notice{$mutant} })
+	{
+		my $passed = notices($test)->{$test};
+		ok(defined $passed && !$passed, "$mutant is noticed by $test");
+	}
+}
+
+$node->stop;
+done_testing();
