@@ -34,6 +34,8 @@
 
 PG_FUNCTION_INFO_V1(outbox_insert_event);
 
+static const char *const format_words[] = {"envelope", "payload", "cloudevents", "raw"};
+
 /*
  * UUID version 7 (RFC 9562): 48 bits of milliseconds since 1970, 12 bits of
  * the sub-millisecond fraction, so that ids of one session rise, and 62 random
@@ -81,7 +83,6 @@ outbox_insert(OutboxEvent *event)
 {
 	Datum		values[EVENT_COLUMNS] = {0};
 	bool		isnull[EVENT_COLUMNS] = {0};
-	static const char *const formats[] = {"envelope", "payload", "cloudevents", "raw"};
 	FullTransactionId xid;
 
 	if (event->type.data == NULL || event->type.len == 0)
@@ -117,11 +118,13 @@ outbox_insert(OutboxEvent *event)
 	values[EVENT_HEADERS] = PointerGetDatum(event->headers);
 	values[EVENT_TRACEPARENT] = slice_datum(&event->traceparent,
 											&isnull[EVENT_TRACEPARENT]);
-	values[EVENT_FORMAT] = PointerGetDatum(cstring_to_text(formats[event->format]));
+	values[EVENT_FORMAT] = PointerGetDatum(cstring_to_text(format_words[event->format]));
 	isnull[EVENT_VALUE] = event->value == NULL;
 	values[EVENT_VALUE] = PointerGetDatum(event->value);
 
 	writer_put(values, isnull, event->may_wait);
+	event->seq = DatumGetInt64(values[EVENT_SEQ]);
+	event->xid = U64FromFullTransactionId(xid);
 	wakeup_at_commit();
 }
 
@@ -138,6 +141,30 @@ view_text(HeapTuple tuple, TupleDesc desc, const char *column, TextSlice *slice)
 		slice->data = VARDATA_ANY(packed);
 		slice->len = VARSIZE_ANY_EXHDR(packed);
 	}
+}
+
+/* The row that RETURNING shows: with what the extension has filled in. */
+static HeapTuple
+as_stored(HeapTuple tuple, TupleDesc desc, const OutboxEvent *event)
+{
+	static const char *const names[] = {
+		"id", "occurred_at", "seq", "xid", "format", "description"
+	};
+	Datum		values[lengthof(names)] = {
+		UUIDPGetDatum(&event->id),
+		TimestampTzGetDatum(event->occurred_at),
+		Int64GetDatum(event->seq),
+		UInt64GetDatum(event->xid),
+		CStringGetTextDatum(format_words[event->format])
+	};
+	bool		isnull[lengthof(names)] = {false};
+	int			columns[lengthof(names)];
+
+	values[5] = slice_datum(&event->description, &isnull[5]);
+	for (int i = 0; i < lengthof(names); i++)
+		columns[i] = SPI_fnumber(desc, names[i]);
+	return heap_modify_tuple_by_cols(tuple, desc, lengthof(names), columns,
+									 values, isnull);
 }
 
 /* INSTEAD OF trigger of the view outbox.event. */
@@ -194,18 +221,5 @@ outbox_insert_event(PG_FUNCTION_ARGS)
 	outbox_complete_event(&event, &format);
 	outbox_insert(&event);
 
-	/* what RETURNING shows */
-	{
-		static const char *const names[] = {"id", "occurred_at"};
-		int			columns[2];
-		Datum		values[2];
-		bool		nulls[2] = {false, false};
-
-		for (int i = 0; i < 2; i++)
-			columns[i] = SPI_fnumber(desc, names[i]);
-		values[0] = UUIDPGetDatum(&event.id);
-		values[1] = TimestampTzGetDatum(event.occurred_at);
-		tuple = heap_modify_tuple_by_cols(tuple, desc, 2, columns, values, nulls);
-	}
-	return PointerGetDatum(tuple);
+	return PointerGetDatum(as_stored(tuple, desc, &event));
 }

@@ -52,6 +52,8 @@ typedef struct OutboxEvent
 {
 	bool		has_id;			/* the writer gave one */
 	pg_uuid_t	id;				/* filled by outbox_insert otherwise */
+	int64		seq;			/* filled by outbox_insert */
+	uint64		xid;			/* the same: the writer's top transaction */
 	TimestampTz occurred_at;
 	EventFormat format;
 	TextSlice	type;
