@@ -17,6 +17,7 @@
 #include "miscadmin.h"
 #include "pgtime.h"
 #include "settings.h"
+#include "utils/builtins.h"
 #include "utils/bytea.h"
 #include "utils/float.h"
 #include "utils/guc.h"
@@ -57,6 +58,9 @@ pins_set(int pins)
 	if ((pins & PIN_SEARCH_PATH) &&
 		strcmp(namespace_search_path, "pg_catalog, pg_temp") != 0)
 		pin(&level, "search_path", "pg_catalog, pg_temp");
+	/* reg* types print quoted names */
+	if ((pins & PIN_SEARCH_PATH) && quote_all_identifiers)
+		pin(&level, "quote_all_identifiers", "off");
 	return level;
 }
 
