@@ -81,7 +81,8 @@ outbox_emit(PG_FUNCTION_ARGS)
 		if (event.key.data == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_OB_EVENT_REFUSED),
-					 errmsg("lock_key needs a key")));
+					 errmsg("lock_key needs a key"),
+					 errhint("Emitters of one key are put into an order by it: give key => ... as well.")));
 		lock_event_key(&event.key);
 	}
 	outbox_complete_event(&event, &format);

@@ -46,7 +46,8 @@ outbox_check_topic_name(const char *topic)
 	if (strncmp(topic, "carshop-outbox-progress", strlen("carshop-outbox-progress")) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OB_EVENT_REFUSED),
-				 errmsg("topic \"%s\" is reserved for the relay's progress", topic)));
+				 errmsg("topic \"%s\" is reserved for the relay's progress", topic),
+				 errhint("Choose a name that does not begin with carshop-outbox-progress.")));
 }
 
 void
@@ -344,7 +345,10 @@ outbox_complete_event(OutboxEvent *event, const TextSlice *format)
 				(errcode(ERRCODE_OB_EVENT_REFUSED),
 				 event->value != NULL ?
 				 errmsg("value is sent by format raw only") :
-				 errmsg("format raw needs a value")));
+				 errmsg("format raw needs a value"),
+				 event->value != NULL ?
+				 errhint("Give format => 'raw' with it.") :
+				 errhint("Give the bytes to send as value, or a payload with another format.")));
 	if (event->topic.data != NULL)
 	{
 		char	   *topic = pnstrdup(event->topic.data, event->topic.len);

@@ -22,6 +22,7 @@
 #include "fmgr.h"
 #include "mb/pg_wchar.h"
 #include "outbox/event.h"
+#include "outbox/json_escapes.h"
 #include "settings.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
@@ -149,10 +150,11 @@ session_headers(void)
 
 	if (text != NULL && strcmp(text, setting_event_headers) == 0)
 		return headers;
-	if (!compat_is_json(setting_event_headers))
+	if (!compat_is_json(setting_event_headers) ||
+		json_escape_problem(setting_event_headers, strlen(setting_event_headers)))
 		ereport(ERROR,
 				(errcode(ERRCODE_OB_EVENT_REFUSED),
-				 errmsg("carshop_outbox.event_headers is not valid JSON"),
+				 errmsg("carshop_outbox.event_headers is not valid JSON of texts"),
 				 errdetail("It is: %s", setting_event_headers),
 				 errhint("Set it to a JSON object of strings, for example {\"user\": \"ada\"}.")));
 	parsed = DatumGetJsonbP(DirectFunctionCall1(jsonb_in,

@@ -88,13 +88,15 @@ outbox_insert(OutboxEvent *event)
 	if (event->type.data == NULL || event->type.len == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OB_EVENT_REFUSED),
-				 errmsg("an event needs a type")));
+				 errmsg("an event needs a type"),
+				 errhint("The type is what readers choose by, for example 'OrderPlaced'.")));
 	if (event->occurred_at < INT64CONST(-63082281600000000) ||	/* year 1 */
 		event->occurred_at >= INT64CONST(252455616000000000))	/* year 10000 */
 		ereport(ERROR,
 				(errcode(ERRCODE_OB_EVENT_REFUSED),
 				 errmsg("occurred_at of event \"%.*s\" is outside the years 1 to 9999",
-						(int) event->type.len, event->type.data)));
+						(int) event->type.len, event->type.data),
+				 errhint("Leave it out for the time of now, or put an unusual date into the payload.")));
 	if (!event->has_id)
 		make_uuid_v7(&event->id, GetCurrentTimestamp());
 	outbox_set_traceparent(event);
