@@ -52,9 +52,8 @@ INSERT INTO sample VALUES (1,
     '{[1,3),[5,7)}', '{[1,3)}', '{[1.0,3)}', '{[2026-01-01 00:00,2026-01-02 00:00)}', '{[2026-01-01 00:00+00,2026-01-02 00:00+00)}', '{[2026-01-01,2026-01-05)}',
     'ok "quoted"', 'short', 1.10, '2026-07-02 03:04:05+02', ('Bergen', '2026-01-02 03:04:05+02', 5003, 0.1), ('Ada', ('Oslo', '1850-01-01 00:00+00', 1, 'NaN'), '{1 day,-2 hours}', '\xdead'),
     ARRAY[('Bergen', '2026-01-02 03:04:05+02', 5003, 0.1)::place, NULL],
-    '{1,NULL,3}', '{2026-01-02 03:04:05+02,infinity}', '{"\\x00ff",NULL}', '{0.1,NaN,-Infinity,0.30000000000000004}', '{1 day,-1 year}', '{1.10,NaN}', ARRAY['{"a":  1}'::json], ARRAY[('x', now(), 1, 1e300)::place], '{"a \"b\"",NULL,""}', '{1.5,-2}',
+    '{1,NULL,3}', '{2026-01-02 03:04:05+02,infinity}', '{"\\x00ff",NULL}', '{0.1,NaN,-Infinity,0.30000000000000004}', '{1 day,-1 year}', '{1.10,NaN}', ARRAY['{"a":  1}'::json], ARRAY[('x', timestamptz '2026-05-06 07:08:09.123456+00', 1, 1e300)::place], '{"a \"b\"",NULL,""}', '{1.5,-2}',
     'u', 1, 2, 3, 'ü', 4, '2026-01-02', '36 hours');
-UPDATE sample SET aco = ARRAY[('x', timestamptz '2026-05-06 07:08:09.123456+00', 1, 1e300)::place];
 
 -- extremes
 INSERT INTO sample (id, "bool", i2, i4, i8, f4, f8, num, num_ps, txt, vc, ch, ch1, nm, byt, da, ti, tiz, ts, tsz, iv, js, jb, mon, dm, ai, atx,
