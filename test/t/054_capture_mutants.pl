@@ -29,7 +29,7 @@ my %notice = (
 	no_size_check => ['application_events'],
 	any_topic => ['application_events'],
 	any_header => ['application_events'],
-	any_trace => ['context'],
+	any_trace => ['application_events'],
 	any_ddl => ['routes'],
 	stale_routes => ['routes'],
 	partition_shape => ['partitions'],
@@ -40,6 +40,18 @@ my %notice = (
 	no_key_lock => ['lock_key'],
 	backfill_no_lock => ['backfill_writers'],
 	backfill_waits => ['backfill_writers']);
+
+# mutant => a query on database "ascii", and its answer where nothing is broken;
+# for what the tests above cannot look at (024 and 073 do, with Kafka and two shops)
+my %answer = (
+	no_encoding_check => [ q{
+		CREATE FUNCTION pg_temp.refused() RETURNS boolean LANGUAGE plpgsql AS
+			$$ BEGIN PERFORM outbox.emit(E'\xff'); RETURN false; EXCEPTION WHEN SQLSTATE 'OB002' THEN RETURN true; END $$;
+		SELECT pg_temp.refused()}, 't' ],
+	replicated_rows => [ q{
+		SET session_replication_role = replica;
+		INSERT INTO outbox.event_1 (seq, xid, occurred_at, id, type, format) VALUES (1, '3', now(), gen_random_uuid(), 'Replicated', 'envelope');
+		SELECT count(*) FROM outbox.event WHERE type = 'Replicated'}, '0' ]);
 
 # ---- a build with mutants ----
 
@@ -103,16 +115,20 @@ sub notices
 	  : run_tests('regress', 'car_shop', $test eq 'car_shop' ? () : $test);
 }
 
+$node->safe_psql('postgres', q{CREATE DATABASE ascii ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0});
+$node->safe_psql('ascii', q{SET client_min_messages = error; CREATE EXTENSION carshop_outbox});
+is($node->safe_psql('ascii', $answer{$_}[0]), $answer{$_}[1], "without $_ the answer is right") foreach sort keys %answer;
 foreach my $test (sort { $a cmp $b } keys %{ { map { $_ => 1 } map { @$_ } values %notice } })
 {
 	ok(notices($test)->{$test}, "without a mutant $test passes");
 }
-foreach my $mutant (sort keys %notice)
+foreach my $mutant (sort keys %notice, keys %answer)
 {
 	$node->safe_psql('postgres', "ALTER SYSTEM SET carshop_outbox.mutant = '$mutant'");
 	$node->reload;
 	poll_until(sub { query_value($node, 'postgres', 'SHOW carshop_outbox.mutant') eq $mutant }, 30, 'the reload');
-	foreach my $test (@{ $notice{$mutant} })
+	isnt($node->safe_psql('ascii', $answer{$mutant}[0]), $answer{$mutant}[1], "$mutant is noticed") if $answer{$mutant};
+	foreach my $test (@{ $notice{$mutant} // [] })
 	{
 		my $passed = notices($test)->{$test};
 		ok(defined $passed && !$passed, "$mutant is noticed by $test");
