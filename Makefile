@@ -9,6 +9,7 @@
 #   make test-tap TESTS=test/t/001_kafka.pl
 #   make demo                 the car shop, live, on a private server and broker
 #   make bench                measures latency and throughput
+#   make bench-capture        measures what capture costs
 #   make indent               lay out the C sources (clang-format)
 #
 # PG_CONFIG selects a PostgreSQL, WERROR=1 makes warnings errors.
@@ -26,7 +27,7 @@ PG_CONFIG ?= pg_config
 .DEFAULT_GOAL := all
 
 # These targets install what the build needs, so they must not ask for it.
-STANDALONE = setup test test-unit test-regress test-isolation test-tap demo bench indent help
+STANDALONE = setup test test-unit test-regress test-isolation test-tap demo bench bench-capture indent help
 
 .PHONY: $(STANDALONE) units benches
 
@@ -50,6 +51,9 @@ demo:
 
 bench:
 	@bench/run
+
+bench-capture:
+	@bench/capture
 
 help:
 	@sed -n 's/^#\( \|$$\)//p' Makefile | sed '/^PG_CONFIG/q'

@@ -298,7 +298,14 @@ BEGIN
                 OR outbox.route_argument(t.oid, 'event_type') = release.event_type)
          ORDER BY t.tgname
     LOOP
-        EXECUTE format('DROP TRIGGER %I ON %s', found_name, source);
+        BEGIN
+            EXECUTE format('DROP TRIGGER %I ON %s', found_name, source);
+        EXCEPTION WHEN lock_not_available THEN
+            RAISE EXCEPTION USING ERRCODE = 'lock_not_available',
+                MESSAGE = format('could not lock table %s within %s', source, current_setting('lock_timeout')),
+                DETAIL = 'Dropping a trigger waits for all transactions that use the table, and others wait behind it.',
+                HINT = 'Call outbox.release again when no long transaction uses the table (see pg_stat_activity).';
+        END;
         removed := removed + 1;
     END LOOP;
     RETURN removed;

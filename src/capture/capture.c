@@ -100,9 +100,9 @@ render(Route *route, const Template *template, const Change *change)
 		row = part->old || change->new_row == NULL ? change->old_row :
 													 change->new_row;
 		if (!row->isnull[part->attno - 1])
-			appendStringInfoString(
-				&text, OutputFunctionCall(&route->outputs[part->attno - 1],
-										  row->values[part->attno - 1]));
+			appendStringInfoString(&text,
+								   OutputFunctionCall(&route->outputs[part->attno - 1],
+													  row->values[part->attno - 1]));
 	}
 	slice.data = text.data;
 	slice.len = text.len;
@@ -300,8 +300,7 @@ outbox_capture_row(PG_FUNCTION_ARGS)
 		operation = ROUTE_DELETE;
 		old_tuple = trigger->tg_trigtuple;
 	}
-	route =
-		route_of_trigger(trigger->tg_relation, trigger->tg_trigger, operation);
+	route = route_of_trigger(trigger->tg_relation, trigger->tg_trigger, operation);
 	change.old_row = read_row(route, old_tuple, trigger->tg_relation);
 	change.new_row = read_row(route, new_tuple, trigger->tg_relation);
 	capture_change(route, &change, trigger->tg_relation);

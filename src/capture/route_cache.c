@@ -52,9 +52,28 @@ table_changed(Datum arg, Oid table)
 	hash_seq_init(&status, routes);
 	while ((entry = hash_seq_search(&status)) != NULL)
 	{
-		if (!OidIsValid(table) || entry->table == table ||
-			entry->route == NULL || entry->route->root == table)
+		if (!OidIsValid(table) || entry->table == table || entry->route->root == table)
 			entry->valid = false;
+	}
+}
+
+/*
+ * Forget what is not valid any more.  It may be in use further up the stack, so
+ * its memory stays to the end of the transaction.
+ */
+static void
+drop_invalid(void)
+{
+	HASH_SEQ_STATUS status;
+	CachedRoute *entry;
+
+	hash_seq_init(&status, routes);
+	while ((entry = hash_seq_search(&status)) != NULL)
+	{
+		if (entry->valid)
+			continue;
+		MemoryContextSetParent(entry->context, TopTransactionContext);
+		(void) hash_search(routes, &entry->key, HASH_REMOVE, NULL);
 	}
 }
 
@@ -79,7 +98,6 @@ route_of_trigger(Relation rel, const Trigger *trigger,
 	MemoryContext context;
 	MemoryContext old;
 	Route	   *route;
-	bool		found;
 
 	if (routes == NULL)
 		make_cache();
@@ -88,15 +106,15 @@ route_of_trigger(Relation rel, const Trigger *trigger,
 		return entry->route;
 
 	/* an error leaves nothing behind: the context is the caller's until then */
-	context = AllocSetContextCreate(
-		CurrentMemoryContext, "carshop_outbox route", ALLOCSET_SMALL_SIZES);
+	context = AllocSetContextCreate(CurrentMemoryContext,
+									"carshop_outbox route",
+									ALLOCSET_SMALL_SIZES);
 	old = MemoryContextSwitchTo(context);
 	route = route_compile(rel, operation, trigger->tgnargs, trigger->tgargs);
 	MemoryContextSwitchTo(old);
 
-	entry = hash_search(routes, &key, HASH_ENTER, &found);
-	if (found && entry->context != NULL)
-		MemoryContextSetParent(entry->context, TopTransactionContext);
+	drop_invalid();
+	entry = hash_search(routes, &key, HASH_ENTER, NULL);
 	MemoryContextSetParent(context, CacheMemoryContext);
 	entry->table = RelationGetRelid(rel);
 	entry->route = route;

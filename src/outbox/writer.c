@@ -73,9 +73,9 @@ current_batch(void)
 
 	if (innermost != NULL && innermost->level == level)
 		return innermost;
-	context =
-		AllocSetContextCreate(TopTransactionContext, "carshop_outbox events",
-							  ALLOCSET_DEFAULT_SIZES);
+	context = AllocSetContextCreate(TopTransactionContext,
+									"carshop_outbox events",
+									ALLOCSET_DEFAULT_SIZES);
 	batch = MemoryContextAllocZero(context, sizeof(EventBatch));
 	batch->context = context;
 	batch->level = level;
@@ -99,9 +99,12 @@ insert_rows(Relation rel, TupleTableSlot **slots, int n)
 {
 	EState	   *estate = CreateExecutorState();
 	ResultRelInfo *info = makeNode(ResultRelInfo);
-	MemoryContext  old =
-		MemoryContextSwitchTo(GetPerTupleMemoryContext(estate));
+	MemoryContext old = MemoryContextSwitchTo(GetPerTupleMemoryContext(estate));
+	bool		pushed = !ActiveSnapshotSet();
 
+	/* toasting wants one; at the end of a transaction there is none */
+	if (pushed)
+		PushActiveSnapshot(GetTransactionSnapshot());
 	InitResultRelInfo(info, rel, 0, NULL, 0);
 	ExecOpenIndices(info, false);
 	if (n == 1)
@@ -112,6 +115,8 @@ insert_rows(Relation rel, TupleTableSlot **slots, int n)
 		for (int i = 0; i < n; i++)
 			list_free(compat_insert_index_tuples(info, slots[i], estate));
 	ExecCloseIndices(info);
+	if (pushed)
+		PopActiveSnapshot();
 	MemoryContextSwitchTo(old);
 	FreeExecutorState(estate);
 }
@@ -134,8 +139,8 @@ insert_waiting(EventBatch *batch)
 	batch->bytes = 0;
 	PG_TRY();
 	{
-		rel =
-			table_open(batch->segment, NoLock);	/* locked by the first event */
+		/* locked by the first event */
+		rel = table_open(batch->segment, NoLock);
 		insert_rows(rel, batch->slots, n);
 		table_close(rel, NoLock);
 		for (int i = 0; i < n; i++)
@@ -245,13 +250,8 @@ at_transaction_end(XactEvent event, void *arg)
 	{
 		case XACT_EVENT_PRE_COMMIT:
 		case XACT_EVENT_PRE_PREPARE:
-			if (innermost != NULL && innermost->n > 0)
-			{
-				/* toasting wants one, and none is active here */
-				PushActiveSnapshot(GetTransactionSnapshot());
+			if (innermost != NULL)
 				insert_waiting(innermost);
-				PopActiveSnapshot();
-			}
 			break;
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_PREPARE:
