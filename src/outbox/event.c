@@ -209,6 +209,7 @@ outbox_insert_event(PG_FUNCTION_ARGS)
 	view_text(tuple, desc, "aggregateid", &event.key);
 	view_text(tuple, desc, "payload", &event.payload);
 	event.own_json = true;
+	event.may_wait = true;		/* the view is written by statements only */
 	view_text(tuple, desc, "description", &event.description);
 	view_text(tuple, desc, "topic", &event.topic);
 	view_text(tuple, desc, "traceparent", &event.traceparent);
