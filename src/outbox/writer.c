@@ -43,8 +43,8 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
-#define BATCH_EVENTS 256
-#define BATCH_BYTES (256 * 1024)
+#define BATCH_EVENTS	256
+#define BATCH_BYTES		(256 * 1024)
 
 /* The events of one transaction level that are not inserted yet. */
 typedef struct EventBatch
@@ -60,7 +60,7 @@ typedef struct EventBatch
 } EventBatch;
 
 static EventBatch *innermost = NULL;
-static bool		   inserting = false;
+static bool inserting = false;
 static bool hooks_see_all = false;	/* installed before any statement began */
 static ExecutorFinish_hook_type prev_executor_finish = NULL;
 
@@ -189,8 +189,8 @@ writer_put(Datum *values, bool *isnull, bool may_wait)
 	MemoryContext old;
 	HeapTuple	tuple;
 
-	values[EVENT_SEQ] =
-		Int64GetDatum(nextval_internal(outbox_relation("event_seq"), false));
+	values[EVENT_SEQ] = Int64GetDatum(nextval_internal(outbox_relation("event_seq"),
+													   false));
 	old = MemoryContextSwitchTo(batch->context);
 	tuple = heap_form_tuple(batch->desc, values, isnull);
 	tuple->t_tableOid = RelationGetRelid(rel);
