@@ -120,6 +120,6 @@ extern void worker_on_exit(bool (*close_handles) (void));
  * A handle did not end in time and was left behind: end this process, by
  * _exit(1) in the end, so that the library's threads run through no clean-up.
  */
-extern void worker_leave_handle(void) pg_attribute_noreturn();
+extern void worker_leave_handle(void) __attribute__((noreturn));
 
 #endif							/* WORKER_H */
