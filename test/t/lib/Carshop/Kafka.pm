@@ -18,6 +18,7 @@ use Cwd qw(abs_path);
 use File::Basename qw(dirname);
 use IPC::Run qw(run);
 use PostgreSQL::Test::Utils ();
+use Time::HiRes qw(time);
 
 my $script = abs_path(dirname(__FILE__) . '/../../../kafka');
 my $test_pid = $$;
@@ -170,11 +171,37 @@ sub produce_lines
 	$self->_kcat(join('', map { "$_\n" } @values), '-P', '-t', $topic);
 }
 
+# Where a reader of an isolation level meets the end of each partition.
+sub _ends
+{
+	my ($self, $topic, $isolation) = @_;
+	my ($input, $output, $said) = ('', '', '');
+
+	run([ 'kcat', '-b', $self->bootstrap, '-X', 'fetch.wait.max.ms=10', '-X', "isolation.level=$isolation",
+			'-C', '-e', '-t', $topic, '-o', 'beginning', '-f', '' ],
+		'<', \$input, '>', \$output, '2>', \$said);
+	return join(' ', sort $said =~ /Reached end of topic \S+ (\[\d+\] at offset \d+)/g);
+}
+
+# A transaction is decided when its producer has the answer; the broker writes the
+# markers that let readers see it a moment later.  Wait for them, unless a
+# transaction is left open on purpose (then not long).
+sub _wait_for_markers
+{
+	my ($self, $topic) = @_;
+	my $deadline = time + 3;
+
+	until ($self->_ends($topic, 'read_committed') eq $self->_ends($topic, 'read_uncommitted'))
+	{
+		last if time > $deadline;
+	}
+}
+
 # All that a reader sees now, in the order of partition and offset: a list of
 # { topic, partition, offset, ts, key, value, headers, header_text }.  key and
 # value are undef where they are null.  Bytes, not characters.  Second argument:
 # read_committed (the default) or read_uncommitted.  Options: partition, offset
-# (where to begin).
+# (where to begin).  read_committed waits for transactions that are decided.
 sub read_topic
 {
 	my ($self, $topic, $isolation, %options) = @_;
@@ -185,6 +212,7 @@ sub read_topic
 		'-f', '%p %o %T %K %S\n%k%s%h\x1e');
 
 	push @arguments, '-p', $options{partition} if defined $options{partition};
+	$self->_wait_for_markers($topic) if ($isolation // 'read_committed') eq 'read_committed';
 	my $output = $self->_kcat(undef, @arguments);
 	my @messages;
 
