@@ -144,9 +144,12 @@ sub wait_for_worker
 sub no_crash
 {
 	my ($node) = @_;
-	my @lines = grep { /PANIC|terminated by signal (?!9\b)/ } split /\n/, slurp_file($node->logfile);
+	my @log = split /\n/, slurp_file($node->logfile);
+	my @crashes = grep { $log[$_] =~ /PANIC|terminated by signal (?!9\b)/ } 0 .. $#log;
 
-	is_deeply(\@lines, [], $node->name . ': nothing crashed');
+	# What a library said on the standard error before it gave up stands shortly before.
+	is_deeply([ @log[@crashes] ], [], $node->name . ': nothing crashed')
+	  or diag(map { "... $_\n" } map { @log[ ($_ > 15 ? $_ - 15 : 0) .. $_ ] } @crashes);
 }
 
 # kill -9, as the operating system's out-of-memory killer does it.  Note that
