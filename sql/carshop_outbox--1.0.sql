@@ -105,6 +105,7 @@ CREATE TABLE outbox.lineage (
     progress_topic  text,
     home            text,
     start_tick      bigint      NOT NULL DEFAULT 0,
+    confirmed_tick  bigint      NOT NULL DEFAULT 0,
     claimed         boolean     NOT NULL DEFAULT false,
     paused          boolean     NOT NULL DEFAULT false,
     current_segment smallint    NOT NULL DEFAULT 0 CHECK (current_segment BETWEEN 0 AND 2),
@@ -116,6 +117,7 @@ COMMENT ON TABLE outbox.lineage IS
 COMMENT ON COLUMN outbox.lineage.cluster_id IS 'Kafka cluster in which the progress topic was made; NULL: nothing published yet';
 COMMENT ON COLUMN outbox.lineage.home IS 'Server that published last: system identifier, timeline, database, data directory';
 COMMENT ON COLUMN outbox.lineage.start_tick IS 'Ticks up to this one were settled before the lineage began';
+COMMENT ON COLUMN outbox.lineage.confirmed_tick IS 'Newest tick known to be in Kafka when the relay last came to rest';
 COMMENT ON COLUMN outbox.lineage.claimed IS 'outbox.claim() was called: the next start takes the lineage over from another home';
 
 CREATE TABLE outbox.dead_letter (
@@ -496,7 +498,12 @@ BEGIN
     LOCK TABLE outbox.tick IN SHARE ROW EXCLUSIVE MODE;
     LOCK TABLE outbox.lineage IN SHARE ROW EXCLUSIVE MODE;
     IF publish = 'unconfirmed' THEN
-        SELECT COALESCE(max(confirmed_tick), 0) INTO confirmed FROM outbox.tick;
+        -- what the table knows, and what the relay has read from Kafka
+        SELECT GREATEST(l.confirmed_tick, r.confirmed_tick,
+                        (SELECT t.confirmed_tick FROM outbox.tick t ORDER BY t.tick_id DESC LIMIT 1))
+          INTO confirmed
+          FROM outbox.lineage l
+          LEFT JOIN outbox.relay_report() r ON r.lineage = l.lineage;
     ELSE
         -- a tick that nobody publishes: what it sees counts as done
         INSERT INTO outbox.tick (tick_id, nonce, snapshot, confirmed_tick)
@@ -507,7 +514,8 @@ BEGIN
     END IF;
     UPDATE outbox.lineage
        SET lineage = gen_random_uuid(), cluster_id = NULL, progress_topic = NULL,
-           home = NULL, claimed = false, start_tick = confirmed;
+           home = NULL, claimed = false, start_tick = confirmed,
+           confirmed_tick = confirmed;
     PERFORM outbox.wake();
 END
 $start_lineage$;
@@ -1111,7 +1119,8 @@ CREATE FUNCTION outbox.relay_report(
     OUT events_published bigint, OUT bytes_published bigint, OUT transactions bigint,
     OUT last_transaction_ms double precision, OUT settle_ms double precision,
     OUT errors bigint, OUT last_error text, OUT last_error_at timestamptz,
-    OUT stats_reset timestamptz, OUT preloaded boolean, OUT wanted boolean)
+    OUT stats_reset timestamptz, OUT preloaded boolean, OUT wanted boolean,
+    OUT lineage uuid)
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'outbox_relay_report';
 COMMENT ON FUNCTION outbox.relay_report() IS 'What this database''s relay says about itself; use outbox.stat_relay';
 REVOKE ALL ON FUNCTION outbox.relay_report() FROM PUBLIC;
@@ -1120,9 +1129,9 @@ GRANT EXECUTE ON FUNCTION outbox.relay_report() TO pg_monitor;
 CREATE VIEW outbox.unconfirmed AS
     WITH confirmed AS (
         SELECT t.snapshot FROM outbox.tick t
-         WHERE t.tick_id = (SELECT GREATEST(max(n.confirmed_tick),
-                                            (SELECT r.confirmed_tick FROM outbox.relay_report() r))
-                              FROM outbox.tick n)
+         WHERE t.tick_id = (SELECT GREATEST(l.confirmed_tick, r.confirmed_tick,
+                                            (SELECT n.confirmed_tick FROM outbox.tick n ORDER BY n.tick_id DESC LIMIT 1))
+                              FROM outbox.lineage l LEFT JOIN outbox.relay_report() r ON r.lineage = l.lineage)
     ), waiting AS (
         SELECT e.seq, e.occurred_at FROM outbox.event e
          WHERE e.xid >= (SELECT pg_snapshot_xmin(snapshot) FROM confirmed)
@@ -1138,7 +1147,8 @@ COMMENT ON VIEW outbox.unconfirmed IS
 'Events not known to be in Kafka and the oldest one''s time; counts them, so it costs time in proportion to the backlog';
 
 CREATE VIEW outbox.stat_relay AS
-    SELECT r.pid, r.state, r.since, l.lineage, r.tick, r.confirmed_tick,
+    SELECT r.pid, r.state, r.since, l.lineage, r.tick,
+           CASE WHEN r.lineage = l.lineage THEN GREATEST(r.confirmed_tick, l.confirmed_tick) ELSE l.confirmed_tick END AS confirmed_tick,
            u.events AS unconfirmed_events, clock_timestamp() - u.oldest AS oldest_unconfirmed,
            r.events_published, r.bytes_published, r.transactions,
            (SELECT count(*) FROM outbox.dead_letter) AS dead_letters,

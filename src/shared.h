@@ -31,6 +31,7 @@ typedef struct SharedTrouble
 /* What the relay of a database says about itself (outbox.stat_relay). */
 typedef struct RelayReport
 {
+	char		lineage[40];	/* that the following is about; "": none yet */
 	char		state[32];
 	TimestampTz since;
 	bool		stopped;		/* diverged: waits for a person */

@@ -108,6 +108,7 @@ typedef struct KafkaTopicInfo
 {
 	bool		exists;
 	int			partitions;		/* 0 when it does not exist */
+	int64_t		max_message_bytes;
 } KafkaTopicInfo;
 
 /* ------------------------------------------------------------------------
@@ -416,6 +417,10 @@ typedef struct KafkaLastRecord
 	char	   *value;			/* malloc'd, NUL-terminated; the caller frees */
 	size_t		value_len;
 	int64_t		offset;
+
+	/* the newest record under another key, if it is newer; else NULL */
+	char	   *other_value;	/* malloc'd likewise */
+	size_t		other_len;
 } KafkaLastRecord;
 
 /*

@@ -78,6 +78,8 @@ struct KafkaLastRead
 	char	   *value;
 	size_t		value_len;
 	int64_t		offset;
+	char	   *other_value;	/* newer, under another key */
+	size_t		other_len;
 };
 
 KafkaLastRead *
@@ -121,6 +123,7 @@ kafka_last_close(KafkaLastRead *read)
 	free(read->topic);
 	free(read->key);
 	free(read->value);
+	free(read->other_value);
 	free(read);
 	return ended;
 }
@@ -143,6 +146,24 @@ forget_record(KafkaLastRead *read)
 	read->value_len = 0;
 	read->found = false;
 	read->tombstone = false;
+}
+
+static void
+forget_other(KafkaLastRead *read)
+{
+	free(read->other_value);
+	read->other_value = NULL;
+	read->other_len = 0;
+}
+
+static char *
+copy_value(const KafkaItem *item)
+{
+	char	   *copy = kafka_malloc(item->value_len + 1);
+
+	memcpy(copy, item->value, item->value_len);
+	copy[item->value_len] = '\0';
+	return copy;
 }
 
 static KafkaOutcome
@@ -187,6 +208,7 @@ assign(KafkaLastRead *read, KafkaError *error)
 	KafkaOutcome outcome;
 
 	forget_record(read);
+	forget_other(read);
 	outcome = kafka_reader_assign(read->reader, &position, 1, error);
 	if (outcome == KAFKA_OK)
 		read->stage = LAST_READ;
@@ -200,8 +222,17 @@ take_message(KafkaLastRead *read, const KafkaItem *item)
 {
 	if (item->key == NULL || item->key_len != read->key_len ||
 		memcmp(item->key, read->key, read->key_len) != 0)
+	{
+		if (item->value != NULL)
+		{
+			forget_other(read);
+			read->other_len = item->value_len;
+			read->other_value = copy_value(item);
+		}
 		return;
+	}
 	forget_record(read);
+	forget_other(read);
 	read->offset = item->offset;
 	if (item->value == NULL)
 	{
@@ -210,9 +241,7 @@ take_message(KafkaLastRead *read, const KafkaItem *item)
 	}
 	read->found = true;
 	read->value_len = item->value_len;
-	read->value = kafka_malloc(item->value_len + 1);
-	memcpy(read->value, item->value, item->value_len);
-	read->value[item->value_len] = '\0';
+	read->value = copy_value(item);
 }
 
 /* Everything up to the end was read; is it enough? */
@@ -341,6 +370,9 @@ kafka_last_poll(KafkaLastRead *read, int slice_ms, KafkaLastRecord *record,
 	record->value = read->value;
 	record->value_len = read->value_len;
 	record->offset = read->found ? read->offset : KAFKA_OFFSET_UNKNOWN;
+	record->other_value = read->other_value;
+	record->other_len = read->other_len;
 	read->value = NULL;			/* the caller's now */
+	read->other_value = NULL;
 	return KAFKA_OK;
 }

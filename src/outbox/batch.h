@@ -50,6 +50,7 @@ typedef struct StoredEvent
 	const char *traceparent;	/* NULL: none */
 	int			n_headers;
 	const EventHeader *headers;
+	const char *problem;
 } StoredEvent;
 
 typedef struct Batch Batch;

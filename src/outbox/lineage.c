@@ -99,7 +99,8 @@ lineage_read(Lineage *lineage)
 	if (plan == NULL)
 	{
 		SPIPlanPtr	made = SPI_prepare("SELECT lineage::pg_catalog.text, cluster_id, progress_topic,"
-									   " start_tick, claimed, paused FROM outbox.lineage", 0, NULL);
+									   " start_tick, claimed, paused, home, confirmed_tick"
+									   " FROM outbox.lineage", 0, NULL);
 
 		if (made == NULL || SPI_keepplan(made) != 0)
 			elog(ERROR, "could not prepare the read of outbox.lineage");
@@ -119,34 +120,57 @@ lineage_read(Lineage *lineage)
 	lineage->start_tick = DatumGetInt64(SPI_getbinval(row, desc, 4, &isnull));
 	lineage->claimed = DatumGetBool(SPI_getbinval(row, desc, 5, &isnull));
 	lineage->paused = DatumGetBool(SPI_getbinval(row, desc, 6, &isnull));
+	copy_column(lineage->home, sizeof(lineage->home), row, desc, 7);
+	lineage->confirmed_tick = DatumGetInt64(SPI_getbinval(row, desc, 8, &isnull));
 	SPI_freetuptable(SPI_tuptable);
 }
 
-void
-lineage_born(const char *cluster_id, const char *progress_topic, const char *home)
+/* Change the row if it is still of the lineage, whose uuid is the last argument. */
+static void
+update_row(const char *assignments, int n, Oid *types, Datum *values,
+		   const char *lineage)
 {
-	Oid			types[3] = {TEXTOID, TEXTOID, TEXTOID};
-	Datum		values[3];
+	char	   *query = psprintf("UPDATE outbox.lineage SET %s WHERE lineage::pg_catalog.text"
+								 " OPERATOR(pg_catalog.=) $%d", assignments, n + 1);
+
+	types[n] = TEXTOID;
+	values[n] = CStringGetTextDatum(lineage);
+	if (SPI_execute_with_args(query, n + 1, types, values, NULL, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not update outbox.lineage");
+}
+
+void
+lineage_record_birth(const char *lineage, const char *cluster_id,
+					 const char *progress_topic, const char *home)
+{
+	Oid			types[4] = {TEXTOID, TEXTOID, TEXTOID};
+	Datum		values[4];
 
 	values[0] = CStringGetTextDatum(cluster_id);
 	values[1] = CStringGetTextDatum(progress_topic);
 	values[2] = CStringGetTextDatum(home);
-	if (SPI_execute_with_args("UPDATE outbox.lineage SET cluster_id = $1,"
-							  " progress_topic = $2, home = $3",
-							  3, types, values, NULL, false, 0) != SPI_OK_UPDATE)
-		elog(ERROR, "could not update outbox.lineage");
+	update_row("cluster_id = $1, progress_topic = $2, home = $3", 3, types,
+			   values, lineage);
 }
 
 void
-lineage_claim_used(const char *home)
+lineage_record_home(const char *lineage, const char *home)
 {
-	Oid			types[1] = {TEXTOID};
-	Datum		values[1];
+	Oid			types[2] = {TEXTOID};
+	Datum		values[2];
 
 	values[0] = CStringGetTextDatum(home);
-	if (SPI_execute_with_args("UPDATE outbox.lineage SET claimed = false, home = $1",
-							  1, types, values, NULL, false, 0) != SPI_OK_UPDATE)
-		elog(ERROR, "could not update outbox.lineage");
+	update_row("claimed = false, home = $1", 1, types, values, lineage);
+}
+
+void
+lineage_record_confirmed(const char *lineage, int64 tick)
+{
+	Oid			types[2] = {INT8OID};
+	Datum		values[2];
+
+	values[0] = Int64GetDatum(tick);
+	update_row("confirmed_tick = $1", 1, types, values, lineage);
 }
 
 char *

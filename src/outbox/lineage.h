@@ -15,7 +15,9 @@ typedef struct Lineage
 	char		lineage[37];
 	char		cluster_id[128];	/* "": nothing published yet */
 	char		progress_topic[256];	/* "": not made yet */
+	char		home[160];		/* that published last; "": none */
 	int64		start_tick;
+	int64		confirmed_tick; /* recorded when the relay came to rest */
 	bool		claimed;
 	bool		paused;
 } Lineage;
@@ -38,12 +40,18 @@ extern HomeRelation home_compare(const char *mine, const char *other);
 /* These run inside a transaction of the relay's. */
 extern void lineage_read(Lineage *lineage);
 
-/* The lineage's topic exists in this cluster now: publishing may begin. */
-extern void lineage_born(const char *cluster_id, const char *progress_topic,
-						 const char *home);
+/*
+ * The lineage's topic exists in this cluster now: publishing may begin.  This
+ * and what follows changes the row only while it is of this lineage.
+ */
+extern void lineage_record_birth(const char *lineage, const char *cluster_id,
+								 const char *progress_topic, const char *home);
 
-/* Another home was taken over by outbox.claim(): done. */
-extern void lineage_claim_used(const char *home);
+/* The record in Kafka names this home now; outbox.claim() has taken effect. */
+extern void lineage_record_home(const char *lineage, const char *home);
+
+/* All up to that tick is in Kafka. */
+extern void lineage_record_confirmed(const char *lineage, int64 tick);
 
 /* Expand {lineage} and {database} in carshop_outbox.progress_topic. palloc'd. */
 extern char *lineage_progress_topic(const Lineage *lineage);

@@ -11,7 +11,9 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "outbox/batch.h"
+#include "outbox/event.h"
 #include "outbox/tick.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
@@ -96,19 +98,23 @@ tick_next(int64 after, Tick *tick)
 }
 
 void
-tick_limits(int64 *newest, int64 *confirmed)
+tick_newest(Tick *tick)
 {
-	bool		isnull;
+	static SPIPlanPtr plan = NULL;
 
-	if (SPI_execute("SELECT COALESCE(pg_catalog.max(tick_id), 0),"
-					" COALESCE(pg_catalog.max(confirmed_tick), 0) FROM outbox.tick",
-					true, 1) != SPI_OK_SELECT || SPI_processed != 1)
-		elog(ERROR, "could not read outbox.tick");
-	*newest = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
-										  SPI_tuptable->tupdesc, 1, &isnull));
-	*confirmed = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
-											 SPI_tuptable->tupdesc, 2, &isnull));
-	SPI_freetuptable(SPI_tuptable);
+	/* the argument only gives the query the shape of the others */
+	if (!one_tick(&plan, "SELECT " TICK_COLUMNS
+				  " FROM outbox.tick WHERE tick_id OPERATOR(pg_catalog.>) $1"
+				  " ORDER BY tick_id DESC LIMIT 1", 0, tick))
+		(void) tick_find(0, tick);
+}
+
+void
+tick_lock(void)
+{
+	LockRelationOid(outbox_relation("tick"), RowExclusiveLock);
+	PopActiveSnapshot();
+	PushActiveSnapshot(GetTransactionSnapshot());
 }
 
 bool

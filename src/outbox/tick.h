@@ -30,8 +30,17 @@ extern bool tick_find(int64 tick_id, Tick *tick);
 /* The lowest tick above a number; false if there is none. */
 extern bool tick_next(int64 after, Tick *tick);
 
-/* Highest tick_id and highest confirmed_tick, 0 if there are none. */
-extern void tick_limits(int64 *newest, int64 *confirmed);
+/*
+ * The newest tick, tick 0 if there is none.  Its confirmed_tick is the highest
+ * of all: it never falls from one tick to the next.
+ */
+extern void tick_newest(Tick *tick);
+
+/*
+ * Before a tick is made: outbox.start_lineage() is over or has not begun, and
+ * the active snapshot, a new one, sees which.
+ */
+extern void tick_lock(void);
 
 /*
  * Make a tick if events have become visible since prev (the newest tick);

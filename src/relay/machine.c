@@ -1,24 +1,15 @@
 /*-------------------------------------------------------------------------
  *
  * machine.c
- *	  The relay's protocol as a pure state machine.  See machine.h.
+ *	  The relay's protocol as a pure state machine: what to do next.
+ *
+ * What is made of the results stands in judge.c.
  *
  *-------------------------------------------------------------------------
  */
-#include "relay/machine.h"
+#include "relay/machine_internal.h"
 
-#include <stdio.h>
 #include <string.h>
-
-/* Times are in microseconds, the settings in milliseconds. */
-#define MS(n)			((int64_t) (n) * 1000)
-
-#define BACKOFF_FIRST	MS(100)
-#define BACKOFF_MOST	MS(5000)
-#define INIT_DEADLINE	MS(60000)
-#define TROUBLE_AFTER	MS(2000)	/* of an action that is still pending */
-#define FENCED_PAUSE	MS(2000)
-#define FENCED_MOST			5
 
 void
 relay_machine_set_limits(RelayMachine *machine, const RelayLimits *limits)
@@ -37,14 +28,8 @@ relay_machine_init(RelayMachine *machine, const RelayLimits *limits)
 	relay_machine_set_limits(machine, limits);
 }
 
-static void
-copy_text(char *to, size_t size, const char *from)
-{
-	snprintf(to, size, "%s", from ? from : "");
-}
-
-static void
-close_and_retry(RelayMachine *machine, int64_t at)
+void
+machine_close_and_retry(RelayMachine *machine, int64_t at)
 {
 	machine->state = RELAY_CLOSED;
 	machine->close_first = machine->open;
@@ -52,51 +37,11 @@ close_and_retry(RelayMachine *machine, int64_t at)
 	machine->deadline = 0;
 }
 
-/* A contradiction: only a person can tell.  The handle goes, nothing is fenced. */
-static void
-stop(RelayMachine *machine, const char *reason, const char *remedy)
+/* The highest tick of which all is in Kafka when place is. */
+int64_t
+machine_confirmed_by(const Progress *place)
 {
-	close_and_retry(machine, INT64_MAX);
-	machine->state = RELAY_STOPPED;
-	copy_text(machine->stop_reason, sizeof(machine->stop_reason), reason);
-	copy_text(machine->stop_remedy, sizeof(machine->stop_remedy), remedy);
-	machine->errors++;
-}
-
-static void
-fail(RelayMachine *machine, const RelayResult *result, int64_t now)
-{
-	int64_t		delay = BACKOFF_FIRST;
-
-	machine->errors++;
-	copy_text(machine->trouble, sizeof(machine->trouble), result->message);
-	switch (result->outcome)
-	{
-		case DONE_FENCED:
-			if (++machine->fenced > FENCED_MOST)
-			{
-				stop(machine, "another producer keeps taking over this lineage's transactional.id",
-					 "Find the other server (a copy of this database?); on the copy call outbox.start_lineage().");
-				return;
-			}
-			close_and_retry(machine, now + FENCED_PAUSE * machine->fenced);
-			return;
-		case DONE_UNCERTAIN:
-			/* what became of the transaction stands in Kafka: read it soon */
-			if (machine->attempts == 0)
-				delay = 0;
-			break;
-		default:
-			break;
-	}
-	if (delay > 0)
-	{
-		delay <<= machine->attempts < 8 ? machine->attempts : 8;
-		if (delay > BACKOFF_MOST)
-			delay = BACKOFF_MOST;
-	}
-	machine->attempts++;
-	close_and_retry(machine, now + delay);
+	return place->complete ? place->tick : place->tick - 1;
 }
 
 static bool
@@ -106,70 +51,166 @@ has_work(const RelayMachine *machine)
 		(machine->newest_tick == machine->place.tick && !machine->place.complete);
 }
 
-static bool
-may_tick(const RelayMachine *machine, const RelayInput *input)
+/* ------------------------------------------------------------------------
+ * Tickets of outbox.wait_published
+ * ------------------------------------------------------------------------
+ */
+
+/* What was asked before this tick's snapshot is answered when it is in Kafka. */
+void
+machine_take_ticket(RelayMachine *machine, uint64_t ticket, int64_t tick)
 {
-	return machine->wake &&
-		input->now - machine->ticked_at >= MS(machine->limits.poll_interval_ms);
+	int			n = machine->n_tickets;
+
+	if (ticket <= machine->answered ||
+		(n > 0 && ticket <= machine->tickets[n - 1].ticket))
+		return;
+	/* full: the last one waits a little longer than it must */
+	if (n == RELAY_TICKETS)
+		n--;
+	machine->tickets[n].ticket = ticket;
+	machine->tickets[n].tick = tick;
+	machine->n_tickets = n + 1;
+	machine_answer_tickets(machine);
 }
 
-static RelayAction
-make_tick(RelayMachine *machine, int64_t now)
+void
+machine_answer_tickets(RelayMachine *machine)
 {
-	machine->wake = false;
-	machine->ticked_at = now;
-	return ACT_MAKE_TICK;
+	int64_t		done = machine_confirmed_by(&machine->place);
+	int			n = 0;
+
+	if (!machine->position_known || machine->state == RELAY_STOPPED)
+		return;
+	while (n < machine->n_tickets && machine->tickets[n].tick <= done)
+		machine->answered = machine->tickets[n++].ticket;
+	machine->n_tickets -= n;
+	memmove(machine->tickets, machine->tickets + n,
+			sizeof(RelayTicket) * (size_t) machine->n_tickets);
+}
+
+/* ------------------------------------------------------------------------
+ * The next action
+ * ------------------------------------------------------------------------
+ */
+static bool
+may_tick(const RelayMachine *machine, int64_t now)
+{
+	return machine->wake &&
+		now - machine->ticked_at >= MS(machine->limits.poll_interval_ms);
 }
 
 static void
-until(int64_t *wait_until, int64_t at)
+make_tick(RelayMachine *machine, RelayAction *action, int64_t now)
 {
-	if (*wait_until < 0 || at < *wait_until)
-		*wait_until = at;
+	machine->wake = false;
+	machine->ticked_at = now;
+	action->kind = ACT_MAKE_TICK;
+	action->confirmed = machine->confirmed;
 }
 
-static RelayAction
-next_ready(RelayMachine *machine, const RelayInput *input, int64_t *wait_until)
+static void
+wait_for(RelayAction *action, int64_t at)
 {
-	machine->work = has_work(machine);
+	if (action->wait_until < 0 || at < action->wait_until)
+		action->wait_until = at;
+}
 
-	if (input->tainted && (machine->wake || machine->work) && !machine->paused)
+static void
+publish(RelayMachine *machine, RelayAction *action, int64_t now,
+		bool record_only)
+{
+	machine->state = RELAY_PUBLISH;
+	machine->began_at = now;
+	machine->record_only = record_only;
+	if (!record_only)
+		machine->ticked = false;
+	action->kind = ACT_PUBLISH;
+	action->record = &machine->place;
+	action->record_only = record_only;
+	action->max_events = machine->pace.events;
+	action->max_bytes = machine->pace.bytes;
+}
+
+/* Nothing to publish.  PostgreSQL learns once, later, how far that was. */
+static void
+rest(RelayMachine *machine, RelayAction *action, int64_t now)
+{
+	int64_t		at = machine->settled_at +
+		(MS(machine->limits.poll_interval_ms) > RECORD_AFTER ?
+		 MS(machine->limits.poll_interval_ms) : RECORD_AFTER);
+
+	health_fine(&machine->health);
+	if (machine->confirmed <= machine->recorded)
+		return;
+	if (now < at)
+		wait_for(action, at);
+	else
+	{
+		action->kind = ACT_RECORD_CONFIRMED;
+		action->confirmed = machine->confirmed;
+	}
+}
+
+static void
+next_ready(RelayMachine *machine, const RelayInput *input, RelayAction *action)
+{
+	bool		work = has_work(machine) && !machine->paused;
+	bool		begin = machine->wake || work || machine->settle_home;
+
+	if (input->tainted && begin && (!machine->paused || machine->settle_home))
 	{
 		/* replaced before the next transaction begins, lazily while idle */
-		close_and_retry(machine, input->now);
-		return ACT_CLOSE;
+		machine_close_and_retry(machine, input->now);
+		action->kind = ACT_CLOSE;
+		return;
 	}
-	if (!machine->wake && (!machine->work || machine->paused))
-		return ACT_WAIT;
+	if (!begin)
+	{
+		rest(machine, action, input->now);
+		return;
+	}
 
 	/* what comes meanwhile joins the next tick */
 	if (machine->limits.transactions &&
 		input->now < machine->settled_at + (int64_t) machine->pace.settle_us)
 	{
-		until(wait_until, machine->settled_at + (int64_t) machine->pace.settle_us);
-		return ACT_WAIT;
+		wait_for(action, machine->settled_at + (int64_t) machine->pace.settle_us);
+		return;
 	}
-	if (machine->wake && machine->limits.linger_ms > 0 &&
-		input->now < machine->wake_at + MS(machine->limits.linger_ms))
+	if (machine->settle_home)
 	{
-		until(wait_until, machine->wake_at + MS(machine->limits.linger_ms));
-		if (!machine->work)
-			return ACT_WAIT;
+		publish(machine, action, input->now, true);
+		return;
 	}
-	else if (machine->wake)
-		return make_tick(machine, input->now);
-	if (machine->paused)
-		return ACT_WAIT;
-	machine->state = RELAY_PUBLISH;
-	machine->began_at = input->now;
-	return ACT_PUBLISH;
+
+	/*
+	 * With work waiting, one tick between two publications: each waits for a
+	 * flush, and a commit meanwhile asks for the next one (at 9,000 commits a
+	 * second 126 ticks were made for each Kafka transaction).
+	 */
+	if (machine->wake && !(work && machine->ticked))
+	{
+		int64_t		due = machine->wake_at + MS(machine->limits.linger_ms);
+
+		if (machine->limits.linger_ms == 0 || input->now >= due)
+		{
+			make_tick(machine, action, input->now);
+			return;
+		}
+		if (!work)
+		{
+			wait_for(action, due);
+			return;
+		}
+	}
+	if (work)
+		publish(machine, action, input->now, false);
 }
 
-RelayAction
-relay_machine_next(RelayMachine *machine, const RelayInput *input,
-				   int64_t *wait_until)
+static void
+take_input(RelayMachine *machine, const RelayInput *input, RelayAction *action)
 {
-	*wait_until = -1;
 	if (input->wake && !machine->wake)
 	{
 		machine->wake = true;
@@ -177,367 +218,185 @@ relay_machine_next(RelayMachine *machine, const RelayInput *input,
 	}
 	if (input->may_poll && !machine->wake)
 	{
-		if (input->now - machine->ticked_at >= MS(machine->limits.poll_interval_ms))
+		int64_t		due = machine->ticked_at + MS(machine->limits.poll_interval_ms);
+
+		if (input->now >= due)
 		{
 			machine->wake = true;
 			machine->wake_at = input->now;
 		}
 		else
-			until(wait_until, machine->ticked_at + MS(machine->limits.poll_interval_ms));
+			wait_for(action, due);
 	}
-	machine->restart |= input->reload;
-	if (machine->restart && machine->state != RELAY_PUBLISH &&
-		machine->state != RELAY_COMMIT && machine->state != RELAY_JUDGE)
+	if (input->retry && (machine->state == RELAY_CLOSED || machine->state == RELAY_TOPIC))
+		machine->retry_at = input->now;
+	machine->restart |= input->restart ||
+		(input->retry && machine->state == RELAY_STOPPED);
+}
+
+/* Begin anew, with new settings or for another lineage. */
+static void
+start_again(RelayMachine *machine, int64_t now)
+{
+	machine->restart = false;
+	machine->attempts = 0;
+	machine->fenced = 0;
+	machine->doubt[0] = '\0';
+	machine->topic_first = false;
+	if (machine->state == RELAY_STOPPED)
+		health_fine(&machine->health);
+	machine_close_and_retry(machine, now);
+}
+
+static bool
+in_transaction(const RelayMachine *machine)
+{
+	return machine->state == RELAY_PUBLISH || machine->state == RELAY_COMMIT ||
+		machine->state == RELAY_JUDGE || machine->state == RELAY_HOME;
+}
+
+/* How long it takes to become ready is told, whichever step it hangs in. */
+static void
+watch(RelayMachine *machine, int64_t now)
+{
+	if (machine->state == RELAY_READY || machine->state == RELAY_STOPPED ||
+		in_transaction(machine))
+		machine->unready_since = 0;
+	else if (machine->unready_since == 0)
+		machine->unready_since = now;
+	else if (!machine->health.trouble && machine->state != RELAY_TOPIC &&
+			 now - machine->unready_since >= TROUBLE_AFTER)
+		health_trouble(&machine->health, KIND_CONNECTING,
+					   "Kafka has not answered yet", REMEDY_CONNECTION,
+					   machine->unready_since);
+}
+
+/* Between CLOSED and READY: the step that is under way. */
+static void
+next_step(RelayMachine *machine, RelayAction *action)
+{
+	switch (machine->state)
 	{
-		/* begin anew, with new settings or for another lineage */
-		machine->restart = false;
-		machine->attempts = 0;
-		machine->fenced = 0;
-		machine->trouble[0] = '\0';
-		machine->stop_reason[0] = machine->stop_remedy[0] = '\0';
-		close_and_retry(machine, input->now);
+		case RELAY_CHECK:
+			action->kind = ACT_CHECK;
+			break;
+		case RELAY_CREATE:
+			action->kind = ACT_CREATE_PROGRESS_TOPIC;
+			break;
+		case RELAY_BORN:
+			action->kind = ACT_RECORD_BIRTH;
+			break;
+		case RELAY_ADVISORY:
+		case RELAY_AUTHORITATIVE:
+			action->kind = ACT_READ_PROGRESS;
+			action->stable = machine->state == RELAY_AUTHORITATIVE;
+			break;
+		case RELAY_ADVISORY_COMPARE:
+		case RELAY_COMPARE:
+			action->kind = ACT_COMPARE;
+			action->record = machine->found ? &machine->pending : NULL;
+			action->other = machine->other_found ? &machine->other : NULL;
+			break;
+		case RELAY_INIT:
+			action->kind = ACT_INIT;
+			break;
+		case RELAY_PUBLISH:
+			publish(machine, action, machine->began_at, machine->record_only);
+			break;
+		case RELAY_COMMIT:
+			action->kind = ACT_COMMIT;
+			action->record = &machine->pending;
+			break;
+		case RELAY_HOME:
+			action->kind = ACT_RECORD_HOME;
+			break;
+		case RELAY_JUDGE:
+			action->kind = ACT_DEAD_LETTER;
+			action->refusal = &machine->refusal;
+			break;
+		case RELAY_CLOSED:
+		case RELAY_READY:
+		case RELAY_TOPIC:
+		case RELAY_STOPPED:
+			break;
 	}
+}
+
+void
+relay_machine_next(RelayMachine *machine, const RelayInput *input,
+				   RelayAction *action)
+{
+	memset(action, 0, sizeof(*action));
+	action->kind = ACT_WAIT;
+	action->wait_until = -1;
+	take_input(machine, input, action);
+	if (machine->restart && !in_transaction(machine))
+		start_again(machine, input->now);
+	watch(machine, input->now);
 	if (machine->close_first && machine->open)
-		return ACT_CLOSE;
+	{
+		action->kind = ACT_CLOSE;
+		return;
+	}
 
 	switch (machine->state)
 	{
 		case RELAY_STOPPED:
-			*wait_until = -1;
-			return ACT_WAIT;
-		case RELAY_CLOSED:
-			if (may_tick(machine, input))
-				return make_tick(machine, input->now);
-			if (input->now >= machine->retry_at)
-				return ACT_OPEN;
-			until(wait_until, machine->retry_at);
-			if (machine->wake)
-				until(wait_until, machine->ticked_at + MS(machine->limits.poll_interval_ms));
-			return ACT_WAIT;
+			/* each commit of the shop wakes, so not at each of them */
+			action->wait_until = -1;
+			if (machine->wake && input->now < machine->looked_at + LOOK_PAUSE)
+				wait_for(action, machine->looked_at + LOOK_PAUSE);
+			else if (machine->wake)
+			{
+				machine->wake = false;
+				machine->looked_at = input->now;
+				action->kind = ACT_LOOK;
+			}
+			return;
 		case RELAY_READY:
-			return next_ready(machine, input, wait_until);
+			next_ready(machine, input, action);
+			return;
+		case RELAY_CLOSED:
+		case RELAY_TOPIC:
+			if (may_tick(machine, input->now))
+				make_tick(machine, action, input->now);
+			else if (input->now >= machine->retry_at)
+				action->kind = machine->state == RELAY_CLOSED ? ACT_OPEN :
+					ACT_PREPARE_TOPIC;
+			else
+			{
+				wait_for(action, machine->retry_at);
+				if (!machine->health.trouble)
+					wait_for(action, machine->unready_since + TROUBLE_AFTER);
+				if (machine->wake)
+					wait_for(action, machine->ticked_at +
+							 MS(machine->limits.poll_interval_ms));
+			}
+			return;
 		default:
 			break;
 	}
 
 	/* in the middle of something: a backlog is cut into batches meanwhile */
-	if (machine->state != RELAY_PUBLISH && machine->state != RELAY_COMMIT &&
-		machine->state != RELAY_JUDGE && may_tick(machine, input))
-		return make_tick(machine, input->now);
-	switch (machine->state)
-	{
-		case RELAY_CHECK:
-			return ACT_CHECK;
-		case RELAY_CREATE:
-			return ACT_CREATE_PROGRESS_TOPIC;
-		case RELAY_BORN:
-			return ACT_RECORD_BIRTH;
-		case RELAY_ADVISORY:
-		case RELAY_AUTHORITATIVE:
-			return ACT_READ_PROGRESS;
-		case RELAY_ADVISORY_COMPARE:
-		case RELAY_COMPARE:
-			return ACT_COMPARE;
-		case RELAY_INIT:
-			return ACT_INIT;
-		case RELAY_TOPIC:
-			return ACT_PREPARE_TOPIC;
-		case RELAY_PUBLISH:
-			return ACT_PUBLISH;
-		case RELAY_COMMIT:
-			return ACT_COMMIT;
-		case RELAY_JUDGE:
-			return ACT_DEAD_LETTER;
-		default:
-			return ACT_WAIT;
-	}
-}
-
-static void
-checked(RelayMachine *machine, const RelayResult *result, int64_t now)
-{
-	if (result->does_not_verify && machine->limits.require_verification)
-	{
-		RelayResult refused = {0};
-
-		refused.outcome = DONE_MISCONFIGURED;
-		refused.message = "the broker does not verify partitions in transactions"
-			" (transaction.partition.verification.enable); Kafka 3.6 or later is needed";
-		fail(machine, &refused, now);
-		return;
-	}
-	if (!result->same_cluster)
-		stop(machine, "this is another Kafka cluster than the one that holds the lineage's progress",
-			 "Point carshop_outbox.brokers to the former cluster; if it is gone for good: SELECT outbox.start_lineage();");
-	else if (!result->topic_exists && result->born)
-		stop(machine, "the progress topic is missing in Kafka, although events have been published",
-			 "Restore the topic; if it is lost for good: SELECT outbox.start_lineage();");
-	else if (!result->topic_exists)
-		machine->state = RELAY_CREATE;
+	if (!in_transaction(machine) && may_tick(machine, input->now))
+		make_tick(machine, action, input->now);
 	else
-		machine->state = result->born ? RELAY_ADVISORY : RELAY_BORN;
-}
-
-/* False: a contradiction, the machine has stopped. */
-static bool
-acceptable(RelayMachine *machine, const RelayResult *result)
-{
-	if (!result->lineage_matches)
-		stop(machine, "the progress topic holds the progress of another lineage",
-			 "Give this database a progress topic of its own: carshop_outbox.progress_topic, then SELECT outbox.start_lineage();");
-	else if (!result->home_acceptable)
-		stop(machine, "the lineage's progress was written by another server: this is a copy, or it was moved",
-			 "Moved or upgraded, and the original is gone: SELECT outbox.claim(); A copy or a restored backup: SELECT outbox.start_lineage();");
-	else if (!result->tick_known)
-		stop(machine, "Kafka holds progress that this database does not know: it was restored from a backup, or a failover lost transactions",
-			 "SELECT outbox.start_lineage();");
-	else
-		return true;
-	return false;
-}
-
-static void
-compared(RelayMachine *machine, const RelayResult *result)
-{
-	bool		found = machine->pending.lineage[0] != '\0';
-
-	if (found && !acceptable(machine, result))
-		return;
-	if (machine->state == RELAY_ADVISORY_COMPARE)
-	{
-		machine->state = RELAY_INIT;
-		return;
-	}
-
-	/* what PostgreSQL knows to be confirmed must be there */
-	if (found ? (machine->pending.tick < result->confirmed ||
-				 (machine->pending.tick == result->confirmed &&
-				  !machine->pending.complete)) :
-		result->confirmed > result->start_tick)
-	{
-		stop(machine, "Kafka's progress is behind what was confirmed: the cluster has lost committed data",
-			 "Find out what was lost; then SELECT outbox.start_lineage();");
-		return;
-	}
-	if (found)
-		machine->place = machine->pending;
-	else
-	{
-		memset(&machine->place, 0, sizeof(machine->place));
-		machine->place.tick = result->start_tick;
-		machine->place.complete = true;
-	}
-	machine->newest_tick = result->newest_tick;
-	machine->state = machine->topic_first ? RELAY_TOPIC : RELAY_READY;
-	if (!machine->topic_first)
-		machine->trouble[0] = '\0';
-}
-
-static void
-published(RelayMachine *machine, const RelayResult *result, int64_t now)
-{
-	if (result->need_topic && result->torn)
-	{
-		/*
-		 * Half of a transaction is sent and the other half goes to a topic
-		 * that is not known: take it back with the handle, and begin again
-		 * when the topic is there.
-		 */
-		machine->topic_first = true;
-		close_and_retry(machine, now);
-		return;
-	}
-	machine->pending = result->reached;
-	machine->pending_events = result->events;
-	if (result->events > 0)
-		machine->state = RELAY_COMMIT;
-	else if (result->need_topic)
-		machine->state = RELAY_TOPIC;
-	else
-	{
-		/* nothing in it (dead letters only): nothing to write either */
-		machine->place = result->reached;
-		machine->state = RELAY_READY;
-	}
-}
-
-static void
-committed(RelayMachine *machine, const RelayResult *result, int64_t now)
-{
-	machine->place = machine->pending;
-	machine->events_published += machine->pending_events;
-	machine->transactions++;
-	machine->last_transaction_ms = (double) (now - machine->began_at) / 1000;
-	machine->attempts = 0;
-	machine->fenced = 0;
-	machine->trouble[0] = '\0';
-	machine->state = RELAY_READY;
-	machine->settled_at = now;
-	machine->deadline = 0;
-	pace_committed(&machine->pace, result->early);
-}
-
-static void
-refused(RelayMachine *machine, const RelayResult *result, int64_t now)
-{
-	machine->errors++;
-	copy_text(machine->trouble, sizeof(machine->trouble), result->message);
-	if (machine->pending_events == 1)
-	{
-		machine->state = RELAY_JUDGE;
-		machine->close_first = machine->open;
-		return;
-	}
-	pace_halve(&machine->pace, machine->pending_events);
-	close_and_retry(machine, now);
-}
-
-/* True: time is over for an action that is still pending. */
-static bool
-overdue(RelayMachine *machine, int64_t now, int64_t allowed)
-{
-	if (machine->deadline == 0)
-		machine->deadline = now + allowed;
-	if (now < machine->deadline)
-		return false;
-	machine->deadline = 0;
-	return true;
-}
-
-static void
-pending(RelayMachine *machine, RelayAction action, const RelayResult *result,
-		int64_t now)
-{
-	RelayResult late = {0};
-	int64_t		allowed = action == ACT_COMMIT ?
-		MS(machine->limits.transaction_timeout_ms + 5000) : INIT_DEADLINE;
-
-	if (!overdue(machine, now, allowed))
-	{
-		/* a connection being made is no trouble yet */
-		if (now - (machine->deadline - allowed) >= TROUBLE_AFTER &&
-			result->message != NULL && result->message[0] != '\0')
-			copy_text(machine->trouble, sizeof(machine->trouble), result->message);
-		return;
-	}
-	if (action == ACT_COMMIT)
-		pace_halve(&machine->pace, machine->pending_events);
-	late.outcome = action == ACT_COMMIT ? DONE_UNCERTAIN : DONE_UNREACHABLE;
-	late.message = machine->trouble[0] != '\0' ? machine->trouble :
-		"Kafka does not answer in time";
-	{
-		char		text[512];
-
-		copy_text(text, sizeof(text), late.message);
-		late.message = text;
-		fail(machine, &late, now);
-	}
-}
-
-void
-relay_machine_done(RelayMachine *machine, RelayAction action,
-				   const RelayResult *result, int64_t now)
-{
-	if (action == ACT_CLOSE)
-	{
-		machine->open = false;
-		machine->close_first = false;
-		return;
-	}
-	if (action == ACT_MAKE_TICK)
-	{
-		machine->newest_tick = result->newest_tick;
-		machine->paused = result->paused;
-		machine->restart |= result->lineage_changed;
-		return;
-	}
-	if (action == ACT_OPEN && result->outcome == DONE_OK)
-		machine->open = true;
-	if (result->outcome == DONE_PENDING)
-	{
-		pending(machine, action, result, now);
-		return;
-	}
-	machine->deadline = 0;
-	if (result->outcome == DONE_REFUSED && action == ACT_PUBLISH)
-		machine->pending_events = result->events;
-	if (result->outcome == DONE_REFUSED &&
-		(action == ACT_COMMIT || action == ACT_PUBLISH))
-	{
-		if (action == ACT_PUBLISH)
-			machine->pending = result->reached;
-		refused(machine, result, now);
-		return;
-	}
-	if (result->outcome != DONE_OK)
-	{
-		fail(machine, result, now);
-		return;
-	}
-
-	switch (action)
-	{
-		case ACT_OPEN:
-			machine->state = RELAY_CHECK;
-			break;
-		case ACT_CHECK:
-			checked(machine, result, now);
-			break;
-		case ACT_CREATE_PROGRESS_TOPIC:
-			machine->state = RELAY_CHECK;
-			break;
-		case ACT_RECORD_BIRTH:
-			machine->state = RELAY_ADVISORY;
-			break;
-		case ACT_READ_PROGRESS:
-			memset(&machine->pending, 0, sizeof(machine->pending));
-			if (result->found && !result->readable)
-				stop(machine, "the newest record of the progress topic is not ours",
-					 "Keep others from writing to the progress topic; then SELECT outbox.start_lineage();");
-			else
-			{
-				if (result->found)
-					machine->pending = result->progress;
-				if (machine->state == RELAY_AUTHORITATIVE)
-					machine->state = RELAY_COMPARE;
-				else
-					machine->state = result->found ? RELAY_ADVISORY_COMPARE : RELAY_INIT;
-			}
-			break;
-		case ACT_COMPARE:
-			compared(machine, result);
-			break;
-		case ACT_INIT:
-#ifdef MUTANT_READ_FIRST
-			/* a deliberately broken build for the tests (test/t/052) */
-			machine->state = RELAY_COMPARE;
-#else
-			machine->state = RELAY_AUTHORITATIVE;
-#endif
-			break;
-		case ACT_PREPARE_TOPIC:
-			machine->topic_first = false;
-			machine->state = RELAY_READY;
-			break;
-		case ACT_PUBLISH:
-			published(machine, result, now);
-			break;
-		case ACT_COMMIT:
-			committed(machine, result, now);
-			break;
-		case ACT_DEAD_LETTER:
-			close_and_retry(machine, now);
-			pace_recover(&machine->pace);
-			break;
-		default:
-			break;
-	}
+		next_step(machine, action);
 }
 
 bool
 relay_machine_idle(const RelayMachine *machine)
 {
-	return machine->state == RELAY_READY && !machine->wake && !has_work(machine);
+	return machine->state == RELAY_READY && !machine->wake &&
+		!machine->settle_home && !has_work(machine);
+}
+
+HealthNews
+relay_machine_news(RelayMachine *machine, int64_t now)
+{
+	return health_news(&machine->health,
+					   machine->state == RELAY_STOPPED || machine->attempts > 1 ||
+					   now - machine->health.since >= TROUBLE_AFTER);
 }
 
 const char *
@@ -546,7 +405,7 @@ relay_state_name(const RelayMachine *machine)
 	switch (machine->state)
 	{
 		case RELAY_CLOSED:
-			return machine->attempts > 0 ? "waiting for Kafka" : "connecting";
+			return machine->health.trouble ? "waiting for Kafka" : "connecting";
 		case RELAY_CHECK:
 		case RELAY_CREATE:
 		case RELAY_BORN:
@@ -560,9 +419,10 @@ relay_state_name(const RelayMachine *machine)
 		case RELAY_READY:
 			return machine->paused ? "paused" : "idle";
 		case RELAY_TOPIC:
-			return "preparing topic";
+			return machine->health.trouble ? "waiting for a topic" : "preparing topic";
 		case RELAY_PUBLISH:
 		case RELAY_COMMIT:
+		case RELAY_HOME:
 			return "publishing";
 		case RELAY_JUDGE:
 			return "storing dead letter";

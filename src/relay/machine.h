@@ -8,6 +8,11 @@
  * as arguments.  So the protocol runs in unit tests, one input after another,
  * exactly as in the server (test/unit/test_machine.c).
  *
+ * The machine owns what it decides on: the position, what is confirmed, the
+ * claim, the lineage it works for, and the health that log and status tell.
+ * Actions carry all that their performer needs to know of it; results carry
+ * facts and no judgement.
+ *
  * States
  *
  *   CLOSED --open--> CHECK --> ADVISORY --> INIT --> AUTHORITATIVE --> COMPARE
@@ -34,6 +39,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "kafka/kafka.h"
+#include "relay/health.h"
 #include "relay/pace.h"
 #include "relay/progress.h"
 
@@ -52,77 +59,118 @@ typedef enum RelayState
 	RELAY_TOPIC,				/* a topic of events to be looked up or made */
 	RELAY_PUBLISH,
 	RELAY_COMMIT,
+	RELAY_HOME,					/* the new home to be recorded in PostgreSQL */
 	RELAY_JUDGE,				/* one event was refused: dead letter */
 	RELAY_STOPPED
 } RelayState;
 
-typedef enum RelayAction
+typedef enum RelayActionKind
 {
-	ACT_WAIT,					/* until wait_until (us, -1: for ever) */
-	ACT_OPEN,
+	ACT_WAIT,					/* until wait_until */
+	ACT_OPEN,					/* read the lineage's row, make a handle */
 	ACT_CLOSE,
 	ACT_CHECK,
 	ACT_CREATE_PROGRESS_TOPIC,
 	ACT_RECORD_BIRTH,
-	ACT_READ_PROGRESS,			/* stable when the state is AUTHORITATIVE */
-	ACT_COMPARE,				/* look up what PostgreSQL knows of it */
+	ACT_READ_PROGRESS,
+	ACT_COMPARE,				/* what does PostgreSQL know of record, other? */
 	ACT_INIT,
 	ACT_MAKE_TICK,
 	ACT_PREPARE_TOPIC,
-	ACT_PUBLISH,				/* begin, read, send; limits below */
+	ACT_PUBLISH,				/* begin, read, send */
 	ACT_COMMIT,
-	ACT_DEAD_LETTER				/* the event at the place */
+	ACT_RECORD_HOME,			/* this home owns the lineage; the claim is used */
+	ACT_RECORD_CONFIRMED,
+	ACT_DEAD_LETTER,
+	ACT_LOOK					/* stopped: what does the lineage's row say? */
+} RelayActionKind;
+
+/* An event that was judged: the broker refuses it, or it cannot be read. */
+typedef struct RelayRefusal
+{
+	int64_t		seq;
+	int64_t		tick;
+	char		reason[HEALTH_TEXT];
+} RelayRefusal;
+
+typedef struct RelayAction
+{
+	RelayActionKind kind;
+	int64_t		wait_until;		/* WAIT: microseconds; -1: for ever */
+	bool		stable;			/* READ_PROGRESS: no transaction may be open */
+
+	/*
+	 * COMPARE: the record found in Kafka, NULL: none.  PUBLISH: the place from
+	 * which to go on.  COMMIT: where the open transaction ends.
+	 */
+	const Progress *record;
+	const Progress *other;		/* COMPARE: a newer one of another lineage */
+	bool		record_only;	/* PUBLISH: no events, only the record */
+	int64_t		max_events;		/* PUBLISH */
+	int64_t		max_bytes;
+	int64_t		confirmed;		/* MAKE_TICK, RECORD_CONFIRMED: a tick */
+	const RelayRefusal *refusal;	/* DEAD_LETTER */
 } RelayAction;
 
-/* How an action went; kafka outcomes have the same names. */
-typedef enum RelayOutcome
-{
-	DONE_OK,
-	DONE_PENDING,				/* the same action again */
-	DONE_UNREACHABLE,
-	DONE_TROUBLE,
-	DONE_REFUSED,
-	DONE_FENCED,
-	DONE_UNCERTAIN,
-	DONE_MISCONFIGURED
-} RelayOutcome;
-
-/* What the driver tells with a result; only what belongs to the action. */
+/* How an action went, and the facts that it found; only what belongs to it. */
 typedef struct RelayResult
 {
-	RelayOutcome outcome;
-	const char *message;		/* for outcomes other than OK */
+	KafkaOutcome outcome;
+	int			kind;			/* for outcomes other than OK: see health.h */
+	const char *message;		/* may be NULL or "" */
+	const char *remedy;			/* the same */
+	bool		timed_out;		/* the broker ended the transaction for its age */
 
-	/* ACT_CHECK */
-	bool		topic_exists;
+	/* OPEN, COMPARE, MAKE_TICK, RECORD_BIRTH, RECORD_HOME, LOOK: the row */
+	const char *lineage;
+	bool		claimed;
+	bool		paused;
+
+	/* OPEN, COMPARE, MAKE_TICK: what PostgreSQL knows */
+	int64_t		newest_tick;
+	int64_t		confirmed;		/* highest tick recorded as confirmed */
+	int64_t		start_tick;
+
+	/* CHECK, READ_PROGRESS */
+	bool		topic_exists;	/* as one broker says */
+
+	/* CHECK */
 	bool		same_cluster;	/* cluster id equals the recorded one, or none is */
 	bool		born;			/* a cluster is recorded */
 	bool		does_not_verify;
+	bool		reopen;			/* the handle does not fit the topics' limits */
 
-	/* ACT_READ_PROGRESS */
-	bool		found;
+	/* READ_PROGRESS */
+	bool		found;			/* a record under this lineage's key */
 	bool		readable;
 	Progress	progress;
+	bool		other_found;	/* a newer record of another lineage */
+	Progress	other;
 
-	/* ACT_COMPARE: PostgreSQL's view of progress (see RelayFacts) */
-	bool		lineage_matches;
-	bool		home_acceptable;	/* same home, an ancestor, or claimed */
+	/* COMPARE */
+	bool		lineage_matches;	/* the record's is the row's */
+	bool		home_same;		/* home of record (without one: row) is ours */
+	bool		home_descends;	/* or one on a timeline that ours comes from */
 	bool		tick_known;		/* exists and the nonce is equal */
-	int64_t		confirmed;		/* highest tick known to be confirmed */
-	int64_t		start_tick;
+	bool		other_home_same;
 
-	/* ACT_MAKE_TICK */
-	bool		paused;
-	bool		lineage_changed;
-	int64_t		newest_tick;
+	/* MAKE_TICK */
+	uint64_t	ticket;			/* newest of outbox.wait_published before it */
 
-	/* ACT_COMMIT */
+	/* COMMIT */
 	bool		early;			/* it met the former one's markers */
 
-	/* ACT_PUBLISH */
+	/* COMMIT, PUBLISH with REFUSED */
+	bool		own_record;		/* the progress record was refused, no event */
+
+	/* PUBLISH */
 	bool		need_topic;		/* cut here: the next event's topic is unknown */
 	bool		torn;			/* ... and a transaction is half sent */
+	bool		unreadable;		/* cut here: the next event cannot be read; */
+	int64_t		unreadable_seq; /* message says why */
+	int64_t		unreadable_tick;
 	int64_t		events;			/* sent in this transaction */
+	int64_t		last_seq;		/* of the last event sent or refused */
 	Progress	reached;		/* where it ends */
 } RelayResult;
 
@@ -132,7 +180,8 @@ typedef struct RelayInput
 	int64_t		now;			/* microseconds, monotonic */
 	bool		wake;			/* events may be there; consumed when true */
 	bool		tainted;		/* the handle has seen a connection failure */
-	bool		reload;			/* settings or the lineage may have changed */
+	bool		restart;		/* what a handle is made of has changed */
+	bool		retry;			/* somebody asks to try again at once */
 	bool		may_poll;		/* prepared transactions exist */
 } RelayInput;
 
@@ -147,6 +196,15 @@ typedef struct RelayLimits
 	bool		require_verification;
 } RelayLimits;
 
+/* Tickets of outbox.wait_published, and the tick that covers each. */
+#define RELAY_TICKETS	8
+
+typedef struct RelayTicket
+{
+	uint64_t	ticket;
+	int64_t		tick;
+} RelayTicket;
+
 typedef struct RelayMachine
 {
 	RelayState	state;
@@ -154,33 +212,57 @@ typedef struct RelayMachine
 
 	bool		open;			/* a handle exists */
 	bool		close_first;	/* it must go before anything else */
-	int64_t		retry_at;		/* CLOSED: not before */
+	int64_t		retry_at;		/* CLOSED, TOPIC: not before */
 	int64_t		deadline;		/* of a pending action; 0: none */
 	int			attempts;		/* for the back-off */
-	int			fenced;			/* times in a row */
+	int			fenced;			/* times, see fenced_at */
+	int64_t		fenced_at;
 	bool		topic_first;	/* a topic is prepared before publishing */
 
-	/* position: everything up to it is in Kafka */
+	/* who it works for */
+	char		lineage[40];	/* "": not read yet */
+	bool		claimed;		/* outbox.claim() was called and is not used */
+	bool		settle_home;	/* the record in Kafka names another home */
+	bool		restart;		/* begin anew: other settings, other lineage */
+
+	/* position: everything up to place is in Kafka, or judged */
+	bool		position_known; /* place was read from Kafka for this lineage */
 	Progress	place;
-	Progress	pending;		/* where the open transaction ends */
+	Progress	pending;		/* found in Kafka, or where the open one ends */
+	Progress	other;			/* newer than pending, of another lineage */
+	bool		found;			/* pending was found in Kafka */
+	bool		other_found;
+	bool		record_only;	/* the open transaction holds no event */
 	int64_t		pending_events;
+	int64_t		pending_seq;	/* its last event */
+	RelayRefusal refusal;
 
 	int64_t		newest_tick;
-	bool		work;			/* ticks wait to be published */
+	int64_t		confirmed;		/* highest tick known to be in Kafka */
+	int64_t		recorded;		/* ... as PostgreSQL has it */
+	bool		ticked;			/* since the last publication */
 	bool		wake;			/* a tick may be due */
 	int64_t		wake_at;		/* when the wake came (linger) */
 	int64_t		ticked_at;		/* last attempt to make one */
+	int64_t		looked_at;		/* STOPPED: last look at the lineage's row */
 	bool		paused;
-	bool		restart;		/* settings or the lineage have changed */
+
+	RelayTicket tickets[RELAY_TICKETS]; /* not answered, ascending */
+	int			n_tickets;
+	uint64_t	answered;		/* the newest ticket that is answered */
 
 	Pace		pace;
 	int64_t		settled_at;		/* when the last transaction ended */
 	int64_t		began_at;		/* when the open one began */
 
-	/* what the status says */
-	char		stop_reason[256];
-	char		stop_remedy[256];
-	char		trouble[512];
+	/* a contradiction that one answer is not believed about */
+	char		doubt[HEALTH_TEXT];
+	int			doubts;
+	int64_t		doubt_since;
+
+	/* what log and status say */
+	RelayHealth health;
+	int64_t		unready_since;	/* 0: ready */
 	int64_t		transactions;
 	int64_t		events_published;
 	int64_t		errors;
@@ -192,19 +274,20 @@ extern void relay_machine_set_limits(RelayMachine *machine,
 									 const RelayLimits *limits);
 
 /*
- * The next action.  For ACT_WAIT *wait_until is the latest time to come back,
- * -1 for none.
+ * The next action.  What it points to stays valid until relay_machine_done.
  */
-extern RelayAction relay_machine_next(RelayMachine *machine,
-									  const RelayInput *input,
-									  int64_t *wait_until);
+extern void relay_machine_next(RelayMachine *machine, const RelayInput *input,
+							   RelayAction *action);
 
 /* The result of the action that relay_machine_next answered. */
-extern void relay_machine_done(RelayMachine *machine, RelayAction action,
+extern void relay_machine_done(RelayMachine *machine, const RelayAction *action,
 							   const RelayResult *result, int64_t now);
 
 /* Everything that was ticked is in Kafka and nothing waits. */
 extern bool relay_machine_idle(const RelayMachine *machine);
+
+/* What the log is to be told; see health_news. */
+extern HealthNews relay_machine_news(RelayMachine *machine, int64_t now);
 
 extern const char *relay_state_name(const RelayMachine *machine);
 

@@ -7,7 +7,7 @@
  * progress record.  It is cut between transactions of the database, so that
  * none is torn; only one that alone exceeds a limit is cut inside.  Bytes are
  * known only while reading: a transaction of the database that begins below
- * max_transaction_bytes is finished up to twice that.
+ * the limit is finished up to twice that.
  *
  * Events are sent while the reading transaction is open: sending only
  * enqueues.  Nothing here waits for the network with a snapshot held.
@@ -16,319 +16,262 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
-#include "portability/instr_time.h"
-#include "relay/relay.h"
+#include "relay/publish.h"
+#include "relay/stubs.h"
 #include "settings.h"
-#include "utils/builtins.h"
-#include "utils/memutils.h"
-#include "utils/uuid.h"
 #include "worker/worker.h"
 
-#define SLICE_MS	50
-
-/* --- ticks --- */
-
-void
-relay_make_tick(Relay *relay, RelayResult *result)
+/* ------------------------------------------------------------------------
+ * Reading
+ * ------------------------------------------------------------------------
+ */
+static void
+drop_batch(Publisher *publisher)
 {
-	Lineage		lineage;
-	Tick		tick;
-	int64		newest;
-	int64		confirmed;
-
-	relay->ticket_seen = shared_published_request();
-	if (relay->may_poll)
-		shared_clear_prepared();
-
-	worker_begin("making a tick");
-	lineage_read(&lineage);
-	result->outcome = DONE_OK;
-	result->paused = lineage.paused;
-	result->lineage_changed = relay->lineage.lineage[0] != '\0' &&
-		(strcmp(lineage.lineage, relay->lineage.lineage) != 0 ||
-		 (lineage.claimed && !relay->lineage.claimed));
-	if (relay->newest.tick_id == 0 || result->lineage_changed)
+	if (publisher->batch != NULL)
 	{
-		tick_limits(&newest, &confirmed);
-		tick_free(&relay->newest);
-		if (!tick_find(newest, &relay->newest))
-			elog(ERROR, "tick " INT64_FORMAT " has vanished", newest);
-		relay->confirmed = Max(confirmed, lineage.start_tick);
+		batch_close(publisher->batch);
+		publisher->batch = NULL;
 	}
-	if (tick_make(&relay->newest, relay->confirmed, &tick))
-	{
-		tick_free(&relay->newest);
-		relay->newest = tick;
-	}
-	result->newest_tick = relay->newest.tick_id;
-
-	if (relay->may_poll)
-	{
-		relay->may_poll = SPI_execute("SELECT 1 FROM pg_catalog.pg_prepared_xacts"
-									  " WHERE database OPERATOR(pg_catalog.=) pg_catalog.current_database()"
-									  " LIMIT 1", true, 1) == SPI_OK_SELECT &&
-			SPI_processed > 0;
-	}
-
-	/* durable, also on synchronous standbys, before anything of it is sent */
-	worker_commit();
-	relay->report.tick = relay->newest.tick_id;
-}
-
-/* --- dead letters --- */
-
-static int
-compare_seq(const void *a, const void *b)
-{
-	int64		left = *(const int64 *) a;
-	int64		right = *(const int64 *) b;
-
-	return left < right ? -1 : left > right;
+	tick_free(&publisher->batch_tick);
+	tick_free(&publisher->batch_prev);
 }
 
 void
-relay_load_dead_letters(Relay *relay)
+publisher_reset(Publisher *publisher)
 {
-	worker_begin(NULL);
-	if (SPI_execute("SELECT seq FROM outbox.dead_letter", true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read outbox.dead_letter");
-	free(relay->dead_letters);
-	relay->n_dead_letters = (int) SPI_processed;
-	relay->dead_letters = malloc(sizeof(int64) * (SPI_processed + 1));
-	if (relay->dead_letters == NULL)
-		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
-	for (int i = 0; i < relay->n_dead_letters; i++)
-	{
-		bool		isnull;
-
-		relay->dead_letters[i] =
-			DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i],
-										SPI_tuptable->tupdesc, 1, &isnull));
-	}
-	worker_commit();
-	qsort(relay->dead_letters, relay->n_dead_letters, sizeof(int64), compare_seq);
-	relay->report.dead_letters = relay->n_dead_letters;
-}
-
-static bool
-is_dead(Relay *relay, int64 seq)
-{
-	return relay->n_dead_letters > 0 &&
-		bsearch(&seq, relay->dead_letters, relay->n_dead_letters,
-				sizeof(int64), compare_seq) != NULL;
-}
-
-/* --- reading --- */
-
-void
-relay_drop_batch(Relay *relay)
-{
-	if (relay->batch != NULL)
-	{
-		batch_close(relay->batch);
-		relay->batch = NULL;
-	}
-	tick_free(&relay->batch_tick);
-	tick_free(&relay->batch_prev);
+	drop_batch(publisher);
+	sender_reset(&publisher->sender);
+	publisher->progress_sent = false;
+	publisher->early = 0;
 }
 
 /* Open the batch in which place stands, or the one after it.  False: none. */
 static bool
-open_batch(Relay *relay, const Progress *place)
+open_batch(Publisher *publisher, const Progress *place)
 {
 	BatchPlace	from = {0};
 	bool		found;
 
-	if (relay->batch != NULL)
+	if (publisher->batch != NULL)
 		return true;
 	if (place->complete)
-		found = tick_next(place->tick, &relay->batch_tick);
+		found = tick_next(place->tick, &publisher->batch_tick);
 	else
 	{
 		from.through = place->through;
 		from.seq = place->seq;
 		from.xid = place->xid;
-		found = tick_find(place->tick, &relay->batch_tick);
+		found = tick_find(place->tick, &publisher->batch_tick);
 	}
 	if (!found)
 		return false;
-	if (!tick_find(relay->batch_tick.tick_id - 1, &relay->batch_prev))
+	if (!tick_find(publisher->batch_tick.tick_id - 1, &publisher->batch_prev))
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("tick " INT64_FORMAT " is missing", relay->batch_tick.tick_id - 1)));
-	relay->batch = batch_open(&relay->batch_prev, &relay->batch_tick, from);
+				 errmsg("tick " INT64_FORMAT " is missing",
+						publisher->batch_tick.tick_id - 1)));
+	publisher->batch = batch_open(&publisher->batch_prev, &publisher->batch_tick, from);
 	return true;
 }
 
+/* event NULL: the whole tick is read. */
 static void
-set_place(Relay *relay, Progress *place, const StoredEvent *event)
+set_place(Publisher *publisher, Progress *place, const StoredEvent *event)
 {
-	place->tick = relay->batch_tick.tick_id;
-	strlcpy(place->nonce, relay->batch_tick.nonce, sizeof(place->nonce));
+	place->tick = publisher->batch_tick.tick_id;
+	strlcpy(place->nonce, publisher->batch_tick.nonce, sizeof(place->nonce));
 	place->complete = event == NULL;
 	place->seq = event ? event->seq : 0;
 	place->through = event ? event->through : 0;
 	place->xid = event ? event->xid : 0;
 }
 
-/* --- sending --- */
+/* ------------------------------------------------------------------------
+ * Sending
+ * ------------------------------------------------------------------------
+ */
 
 /* What sending has come to, for one Kafka transaction. */
 typedef struct Sending
 {
-	int64		events;
-	int64		bytes;
-	bool		begun;
-	bool		need_topic;
-	bool		torn;			/* stopped inside a transaction for a topic */
-	bool		full;			/* a limit is reached */
+	const RelayAction *action;
+	RelayResult *result;
 	int64		deadline_us;
+	bool		begun;
 	Progress	place;
 	KafkaOutcome outcome;
-	KafkaError	error;
 } Sending;
 
-static int64
-now_us(void)
+static bool
+begin(Publisher *publisher, Sending *sending)
 {
-	instr_time	now;
+	if (sending->begun)
+		return true;
+	sending->outcome = kafka_producer_begin(relay_link_sender(publisher->link),
+											&publisher->error);
+	sending->begun = sending->outcome == KAFKA_OK;
+	return sending->begun;
+}
 
-	INSTR_TIME_SET_CURRENT(now);
-	return (int64) INSTR_TIME_GET_MICROSEC(now);
+/* Stop before an event that cannot be read: it is judged alone. */
+static void
+note_unreadable(Publisher *publisher, Sending *sending, const StoredEvent *event)
+{
+	strlcpy(publisher->problem, event->problem, sizeof(publisher->problem));
+	sending->result->unreadable = true;
+	sending->result->unreadable_seq = event->seq;
+	sending->result->unreadable_tick = publisher->batch_tick.tick_id;
+	sending->result->message = publisher->problem;
+}
+
+/* Send one event.  False: stop here. */
+static bool
+send_event(Publisher *publisher, Sending *sending, StoredEvent *event,
+		   bool first_of_transaction)
+{
+	RelayResult *result = sending->result;
+	RelayTopic *topic = relay_link_topic(publisher->link,
+										 event->topic ? event->topic : setting_topic);
+
+	if (topic->partitions == 0 ||
+		strcmp(topic->name, publisher->link->progress_topic) == 0)
+	{
+		strlcpy(publisher->link->wanted, topic->name, sizeof(publisher->link->wanted));
+		result->need_topic = true;
+		result->torn = !first_of_transaction && result->events > 0;
+		return false;
+	}
+	if (!begin(publisher, sending))
+		return false;
+	sending->outcome = sender_event(&publisher->sender, event, topic,
+									publisher->batch_tick.tick_id,
+									&publisher->bytes, &publisher->error);
+	if (sending->outcome != KAFKA_OK && sending->outcome != KAFKA_REFUSED)
+		return false;
+
+	/* one that is refused counts as well: it is judged when it stands alone */
+	result->events++;
+	result->last_seq = event->seq;
+	set_place(publisher, &sending->place, event);
+	if ((result->events & 1023) == 0)
+		kafka_producer_poll(relay_link_sender(publisher->link));
+	return sending->outcome == KAFKA_OK;
 }
 
 /*
- * Send the next transaction of the database.  False: stop here, for the reason
- * that stands in sending.
+ * Send the next transaction of the database, which has n events left.  False:
+ * stop here, for the reason that stands in sending.
  */
 static bool
-send_transaction(Relay *relay, Sending *sending, int64 n)
+send_transaction(Publisher *publisher, Sending *sending, int64 n)
 {
-	RelayMachine *machine = &relay->machine;
-	bool		alone = sending->events == 0;
+	bool		alone = sending->result->events == 0;
 	StoredEvent event;
 
 	for (int64 i = 0; i < n; i++)
 	{
-		RelayTopic *topic;
-
-		if (alone && sending->events >= machine->pace.events)
-			return false;		/* larger than one Kafka transaction may be */
-		if (sending->bytes >= machine->pace.bytes * 2)
+		/* larger than one Kafka transaction may be */
+		if ((alone && sending->result->events >= sending->action->max_events) ||
+			publisher->bytes >= sending->action->max_bytes * 2)
 			return false;
-		if (!batch_next(relay->batch, &event))
+		if (!batch_next(publisher->batch, &event))
 			return true;
-		if (is_dead(relay, event.seq))
+		if (position_is_dead(publisher->position, event.seq))
+			set_place(publisher, &sending->place, &event);
+		else if (event.problem != NULL)
 		{
-			set_place(relay, &sending->place, &event);
-			continue;
-		}
-		topic = relay_topic(relay, event.topic ? event.topic : setting_topic);
-		if (topic->partitions == 0)
-		{
-			strlcpy(relay->wanted_topic, topic->name, sizeof(relay->wanted_topic));
-			sending->need_topic = true;
-			sending->torn = i > 0 && sending->events > 0;
+			note_unreadable(publisher, sending, &event);
 			return false;
 		}
-		if (!sending->begun)
-		{
-			sending->outcome = kafka_producer_begin(relay_sender(relay),
-													&sending->error);
-			if (sending->outcome != KAFKA_OK)
-				return false;
-			sending->begun = true;
-		}
-		sending->outcome = relay_send_event(relay, &event, topic, &sending->bytes,
-											&sending->error);
-		if (sending->outcome != KAFKA_OK)
-		{
-			if (sending->outcome == KAFKA_REFUSED)
-			{
-				/* this very event is refused: judged when it stands alone */
-				sending->events++;
-				relay->last_seq = event.seq;
-				set_place(relay, &sending->place, &event);
-			}
+		else if (!send_event(publisher, sending, &event, i == 0))
 			return false;
-		}
-		sending->events++;
-		relay->last_seq = event.seq;
-		set_place(relay, &sending->place, &event);
-		if ((sending->events & 1023) == 0)
-			kafka_producer_poll(relay_sender(relay));
 	}
 	return true;
 }
 
 static void
-send_batches(Relay *relay, Sending *sending)
+send_batches(Publisher *publisher, Sending *sending)
 {
-	RelayMachine *machine = &relay->machine;
+	const RelayAction *action = sending->action;
 
-	while (open_batch(relay, &sending->place))
+	while (open_batch(publisher, &sending->place))
 	{
-		int64		n = batch_next_transaction(relay->batch);
+		int64		n = batch_next_transaction(publisher->batch);
 
 		CHECK_FOR_INTERRUPTS();
 		if (n == 0)
 		{
-			set_place(relay, &sending->place, NULL);
-			relay_drop_batch(relay);
+			set_place(publisher, &sending->place, NULL);
+			drop_batch(publisher);
 			continue;
 		}
-		if (sending->events > 0 &&
-			(sending->events + n > machine->pace.events ||
-			 sending->bytes >= machine->pace.bytes ||
-			 now_us() > sending->deadline_us))
+		if (sending->result->events > 0 &&
+			(sending->result->events + n > action->max_events ||
+			 publisher->bytes >= action->max_bytes ||
+			 worker_now_us() > sending->deadline_us))
 			return;
-		if (!send_transaction(relay, sending, n))
+		if (!send_transaction(publisher, sending, n))
 			return;
 	}
 }
 
-void
-relay_publish(Relay *relay, RelayResult *result)
+/* The record that goes with the events; at_least_once sends it later. */
+static KafkaOutcome
+send_record(Publisher *publisher, const Progress *place)
 {
-	Sending		sending = {0};
-
-	sending.place = relay->machine.place;
-	sending.deadline_us = now_us() + (int64) setting_transaction_timeout * 1000 / 3;
-	worker_begin("publishing");
-	send_batches(relay, &sending);
-	if (relay->batch != NULL)
-		batch_pause(relay->batch);
-	worker_commit();
-
-	result->events = sending.events;
-	result->reached = sending.place;
-	if (sending.outcome == KAFKA_OK && sending.events > 0 && !sending.torn)
-	{
 #ifdef MUTANT_NO_PROGRESS
-		sending.outcome = relay_send_held(relay, &sending.error);
+	return sender_flush(&publisher->sender, &publisher->error);
 #else
-		sending.outcome = relay->plain != NULL ?
-			relay_send_held(relay, &sending.error) :
-			relay_send_progress(relay, &result->reached, &sending.error);
+	return publisher->link->plain != NULL ?
+		sender_flush(&publisher->sender, &publisher->error) :
+		sender_progress(&publisher->sender, place, &publisher->error);
 #endif
-	}
-	relay_drop_held(relay);
-	result->need_topic = sending.need_topic;
-	result->torn = sending.torn;
-	if (sending.need_topic || sending.outcome != KAFKA_OK)
-		relay_drop_batch(relay);	/* an event was read and not sent */
-	result->outcome = relay_outcome(sending.outcome == KAFKA_PENDING ?
-									KAFKA_UNCERTAIN : sending.outcome);
-	if (sending.outcome != KAFKA_OK)
+}
+
+void
+publisher_publish(Publisher *publisher, const RelayAction *action,
+				  RelayResult *result)
+{
+	Sending		sending = {.action = action, .result = result, .place = *action->record};
+
+	sending.deadline_us = worker_now_us() + (int64) setting_transaction_timeout * 1000 / 3;
+	memset(&publisher->error, 0, sizeof(publisher->error));
+	publisher->bytes = 0;
+	if (action->record_only)
+		(void) begin(publisher, &sending);
+	else
 	{
-		strlcpy(relay->last_trouble, sending.error.message,
-				sizeof(relay->last_trouble));
-		result->message = relay->last_trouble;
+		worker_begin("publishing");
+		send_batches(publisher, &sending);
+		if (publisher->batch != NULL)
+			batch_pause(publisher->batch);
+		worker_commit();
 	}
-	relay->bytes_published = sending.bytes;
+
+	result->reached = sending.place;
+	strlcpy(result->reached.lineage, publisher->position->opened,
+			sizeof(result->reached.lineage));
+	strlcpy(result->reached.home, publisher->position->home,
+			sizeof(result->reached.home));
+	strlcpy(result->reached.instance, publisher->instance,
+			sizeof(result->reached.instance));
+	if (sending.outcome == KAFKA_OK && sending.begun && !result->torn)
+		sending.outcome = send_record(publisher, &result->reached);
+	sender_reset(&publisher->sender);
+
+	/* an event was read and not sent */
+	if (result->need_topic || result->unreadable || sending.outcome != KAFKA_OK)
+		drop_batch(publisher);
+
+	/* a queue that is full in the middle of a transaction: begin again */
+	if (sending.outcome == KAFKA_PENDING)
+		sending.outcome = KAFKA_UNCERTAIN;
+	if (sending.outcome == KAFKA_OK)
+		result->outcome = KAFKA_OK;
+	else
+		relay_answer(result, sending.outcome, &publisher->error);
 }
 
 #ifdef MUTANT_NO_PROGRESS
@@ -337,16 +280,17 @@ relay_publish(Relay *relay, RelayResult *result)
  * follows in a transaction of its own.
  */
 static KafkaOutcome
-mutant_progress(Relay *relay, KafkaError *error)
+mutant_progress(Publisher *publisher, const Progress *place)
 {
-	KafkaOutcome outcome = kafka_producer_begin(relay->producer, error);
+	KafkaProducer *producer = publisher->link->producer;
+	KafkaOutcome outcome = kafka_producer_begin(producer, &publisher->error);
 
 	if (outcome == KAFKA_OK)
-		outcome = relay_send_progress(relay, &relay->machine.pending, error);
+		outcome = sender_progress(&publisher->sender, place, &publisher->error);
 	if (outcome != KAFKA_OK)
 		return outcome;
-	while ((outcome = kafka_producer_commit(relay->producer, SLICE_MS,
-											error)) == KAFKA_PENDING)
+	while ((outcome = kafka_producer_commit(producer, RELAY_SLICE_MS,
+											&publisher->error)) == KAFKA_PENDING)
 		(void) worker_check();
 	return outcome;
 }
@@ -357,81 +301,54 @@ mutant_progress(Relay *relay, KafkaError *error)
  * is delivered, so what a crash leaves undecided is published again.
  */
 static KafkaOutcome
-deliver(Relay *relay, KafkaError *error)
+deliver(Publisher *publisher, const Progress *place)
 {
-	KafkaOutcome outcome = kafka_producer_flush(relay->plain, SLICE_MS, error);
+	KafkaOutcome outcome = kafka_producer_flush(publisher->link->plain,
+												RELAY_SLICE_MS, &publisher->error);
 
 	if (outcome != KAFKA_OK)
 		return outcome;
-	if (!relay->progress_sent)
+	if (!publisher->progress_sent)
 	{
-		outcome = relay_send_progress(relay, &relay->machine.pending, error);
+		outcome = sender_progress(&publisher->sender, place, &publisher->error);
 		if (outcome != KAFKA_OK)
 			return outcome;
-		relay->progress_sent = true;
+		publisher->progress_sent = true;
 		return KAFKA_PENDING;
 	}
-	relay->progress_sent = false;
+	publisher->progress_sent = false;
 	return KAFKA_OK;
 }
 
 void
-relay_commit(Relay *relay, RelayResult *result)
+publisher_commit(Publisher *publisher, const RelayAction *action,
+				 RelayResult *result)
 {
-	KafkaError	error = {0};
+	RelayLink  *link = publisher->link;
 	KafkaOutcome outcome;
 
-	if (relay->plain != NULL)
-		outcome = deliver(relay, &error);
+	memset(&publisher->error, 0, sizeof(publisher->error));
+	if (link->plain != NULL)
+		outcome = deliver(publisher, action->record);
 	else
-		outcome = kafka_producer_commit(relay->producer, SLICE_MS, &error);
+		outcome = kafka_producer_commit(link->producer, RELAY_SLICE_MS,
+										&publisher->error);
 #ifdef MUTANT_NO_PROGRESS
 	if (outcome == KAFKA_OK)
-		outcome = mutant_progress(relay, &error);
+		outcome = mutant_progress(publisher, action->record);
 #endif
-	result->outcome = relay_outcome(outcome);
+	if (outcome == KAFKA_PENDING)
+		strlcpy(publisher->error.message,
+				kafka_producer_last_trouble(relay_link_sender(link)),
+				sizeof(publisher->error.message));
+	relay_answer(result, outcome, &publisher->error);
+
+	/* the progress record has no tag: its refusal is no event's fault */
+	result->own_record = outcome == KAFKA_REFUSED &&
+		kafka_producer_refused_tag(relay_link_sender(link)) == 0;
 	if (outcome != KAFKA_OK)
-	{
-		strlcpy(relay->last_trouble,
-				outcome == KAFKA_PENDING ?
-				kafka_producer_last_trouble(relay_sender(relay)) : error.message,
-				sizeof(relay->last_trouble));
-		result->message = relay->last_trouble;
 		return;
-	}
-	result->early = kafka_producer_early(relay->producer) != relay->early;
-	relay->early = kafka_producer_early(relay->producer);
-	relay->report.bytes_published += relay->bytes_published;
-	relay->confirmed = relay->machine.pending.complete ?
-		relay->machine.pending.tick : relay->machine.pending.tick - 1;
-}
-
-/*
- * The one event of the refused transaction: stored, and skipped from now on.
- * It stays in the outbox.
- */
-void
-relay_dead_letter(Relay *relay, RelayResult *result)
-{
-	Oid			types[3] = {INT8OID, INT8OID, TEXTOID};
-	Datum		values[3];
-
-	worker_begin("storing a dead letter");
-	values[0] = Int64GetDatum(relay->last_seq);
-	values[1] = Int64GetDatum(relay->machine.pending.tick);
-	values[2] = CStringGetTextDatum(relay->machine.trouble);
-	if (SPI_execute_with_args("INSERT INTO outbox.dead_letter (seq, tick_id, id, type, key, topic, reason)"
-							  " SELECT seq, $2, id, type, aggregateid, COALESCE(topic,"
-							  " pg_catalog.current_setting('carshop_outbox.topic')), $3"
-							  " FROM outbox.event WHERE seq OPERATOR(pg_catalog.=) $1"
-							  " ON CONFLICT (seq) DO UPDATE SET reason = EXCLUDED.reason,"
-							  " attempts = dead_letter.attempts OPERATOR(pg_catalog.+) 1",
-							  3, types, values, NULL, false, 0) != SPI_OK_INSERT)
-		elog(ERROR, "could not store a dead letter");
-	worker_commit();
-	result->outcome = DONE_OK;
-	ereport(LOG,
-			(errmsg("Kafka refuses event " INT64_FORMAT " for good: %s",
-					relay->last_seq, relay->machine.trouble),
-			 errhint("See outbox.dead_letters.")));
+	result->early = kafka_producer_early(link->producer) != publisher->early;
+	publisher->early = kafka_producer_early(link->producer);
+	publisher->bytes_published += publisher->bytes;
 }

@@ -3,20 +3,32 @@
  * relay.c
  *	  The relay worker: asks the state machine what to do, does it, tells.
  *
- * The protocol is in machine.c; here is only the loop around it.  The loop
- * sleeps in worker_wait() and nowhere else (relay_read_progress waits there
- * too).  An SQL error ends the process; the launcher starts it again.
+ * What happens between COMMIT and Kafka reads downwards:
+ *
+ *	  relay.c		the loop: asks the machine, performs, reports
+ *	  machine.c		what to do next; judge.c: what came of it; health.c, pace.c
+ *	  position.c	what PostgreSQL knows: the lineage's row, ticks, dead letters
+ *	  link.c		what Kafka knows: handles, topics, the progress record
+ *	  publish.c		one Kafka transaction: from batches of events ...
+ *	  send.c		... to records of the client
+ *
+ * The loop sleeps in worker_wait() and nowhere else (relay_link_read_progress
+ * waits there too).  An SQL error ends the process; the launcher starts it
+ * again.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "executor/spi.h"
+#include "commands/dbcommands.h"
 #include "miscadmin.h"
-#include "portability/instr_time.h"
-#include "relay/relay.h"
+#include "relay/link.h"
+#include "relay/machine.h"
+#include "relay/position.h"
+#include "relay/publish.h"
+#include "relay/stubs.h"
 #include "settings.h"
-#include "storage/ipc.h"
+#include "shared.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
@@ -26,289 +38,364 @@
 
 #define WAIT_FOR_EXTENSION_MS	5000
 
+typedef struct Relay
+{
+	RelayMachine machine;
+	RelayLink	link;
+	RelayPosition position;
+	Publisher	publisher;
+	RelayReport report;
+	uint32		reloads;		/* worker_reloads() as seen last */
+	char	   *handle_settings;	/* what the handle was made of */
+	TimestampTz reset_seen;		/* outbox.stat_reset() */
+	uint64		answered;		/* ticket told to outbox.wait_published */
+	char		shown[32];		/* state in pg_stat_activity */
+} Relay;
+
 static Relay *running = NULL;	/* for the clean-up at exit */
 
 static bool
 close_handles(void)
 {
 	Relay	   *relay = running;
-	bool		ended = true;
 
 	running = NULL;
-	if (relay == NULL)
-		return true;
-	if (relay->last_read != NULL)
-		ended = kafka_last_close(relay->last_read) && ended;
-	relay->last_read = NULL;
-	if (relay->plain != NULL)
-		ended = kafka_producer_close(relay->plain) && ended;
-	relay->plain = NULL;
-	if (relay->producer != NULL)
-		ended = kafka_producer_close(relay->producer) && ended;
-	relay->producer = NULL;
-	return ended;
+	return relay == NULL || relay_link_close(&relay->link);
 }
 
-static int64
-now_us(void)
-{
-	instr_time	now;
-
-	INSTR_TIME_SET_CURRENT(now);
-	return (int64) INSTR_TIME_GET_MICROSEC(now);
-}
-
+/* ------------------------------------------------------------------------
+ * Performing
+ * ------------------------------------------------------------------------
+ */
 static RelayLimits
 limits_from_settings(void)
 {
 	RelayLimits limits = {0};
 
 	limits.max_events = setting_max_transaction_events;
-	limits.max_bytes = (int64) setting_max_transaction_bytes * 1024;
+
+	/* a transaction may reach twice the limit, and is held in memory */
+	limits.max_bytes = (int64) Min(setting_max_transaction_bytes,
+								   setting_worker_memory / 2) * 1024;
 	limits.transaction_timeout_ms = setting_transaction_timeout;
 	limits.poll_interval_ms = setting_poll_interval;
 	limits.linger_ms = setting_linger;
 	limits.transactions = setting_delivery == DELIVERY_EXACTLY_ONCE;
-	limits.require_verification = limits.transactions;
+	limits.require_verification = limits.transactions &&
+		setting_broker_verification == BROKER_VERIFICATION_REQUIRE;
 	return limits;
 }
 
+/* What is named for the lineage and the database. */
 static void
-perform(Relay *relay, RelayAction action, RelayResult *result)
+name_things(Relay *relay)
 {
-	switch (action)
+	Sender	   *sender = &relay->publisher.sender;
+
+	worker_begin(NULL);
+	relay_link_name(&relay->link, &relay->position.lineage);
+	strlcpy(sender->event_source,
+			outbox_event_source(relay->position.lineage.lineage),
+			sizeof(sender->event_source));
+	worker_commit();
+}
+
+static void
+open_all(Relay *relay, RelayResult *result)
+{
+	position_open(&relay->position, result);
+	name_things(relay);
+	publisher_reset(&relay->publisher);
+	relay_link_open(&relay->link, result);
+}
+
+static void
+close_all(Relay *relay)
+{
+	publisher_reset(&relay->publisher);
+	if (!relay_link_close(&relay->link))
+		worker_leave_handle();
+}
+
+static void
+check(Relay *relay, RelayResult *result)
+{
+	relay_link_check(&relay->link, &relay->position.lineage, result);
+	if (result->outcome != KAFKA_OK)
+		return;
+	relay->report.broker_warning[0] = '\0';
+	if (relay->link.verification == KAFKA_VERIFICATION_UNKNOWN)
+		strlcpy(relay->report.broker_warning,
+				"The broker's settings may not be read: whether it verifies partitions in transactions is unknown.",
+				sizeof(relay->report.broker_warning));
+	else if (result->does_not_verify && !relay->machine.limits.require_verification)
+		strlcpy(relay->report.broker_warning,
+				"The broker does not say that it verifies partitions in transactions.",
+				sizeof(relay->report.broker_warning));
+}
+
+static void
+perform(Relay *relay, const RelayAction *action, RelayResult *result)
+{
+	RelayLink  *link = &relay->link;
+	RelayPosition *position = &relay->position;
+
+	switch (action->kind)
 	{
 		case ACT_OPEN:
-			relay_open(relay, result);
+			open_all(relay, result);
 			break;
 		case ACT_CLOSE:
-			relay_close(relay);
+			close_all(relay);
 			break;
 		case ACT_CHECK:
-			relay_check(relay, result);
+			check(relay, result);
 			break;
 		case ACT_CREATE_PROGRESS_TOPIC:
-			relay_create_progress_topic(relay, result);
+			relay_link_create_progress_topic(link, result);
 			break;
 		case ACT_RECORD_BIRTH:
-			relay_record_birth(relay, result);
+			position_record_birth(position, relay_link_cluster(link),
+								  link->progress_topic, result);
 			break;
 		case ACT_READ_PROGRESS:
-			relay_read_progress(relay, result);
+			relay_link_read_progress(link, position->opened, action->stable, result);
 			break;
 		case ACT_COMPARE:
-			relay_compare(relay, result);
+			position_compare(position, action, result);
 			break;
 		case ACT_INIT:
-			relay_init(relay, result);
+			relay_link_init(link, result);
 			break;
 		case ACT_MAKE_TICK:
-			relay_make_tick(relay, result);
+			position_make_tick(position, action, result);
+			relay->report.tick = position->newest.tick_id;
 			break;
 		case ACT_PREPARE_TOPIC:
-			relay_prepare_topic(relay, result);
+			relay_link_prepare_topic(link, result);
 			break;
 		case ACT_PUBLISH:
-			relay_publish(relay, result);
+			publisher_publish(&relay->publisher, action, result);
 			break;
 		case ACT_COMMIT:
-			relay_commit(relay, result);
+			publisher_commit(&relay->publisher, action, result);
+			break;
+		case ACT_RECORD_HOME:
+			position_record_home(position, result);
+			break;
+		case ACT_RECORD_CONFIRMED:
+			position_record_confirmed(position, action, result);
 			break;
 		case ACT_DEAD_LETTER:
-			relay_dead_letter(relay, result);
+			position_dead_letter(position, action, result);
+			break;
+		case ACT_LOOK:
+			position_look(position, result);
 			break;
 		case ACT_WAIT:
 			break;
 	}
 }
 
-/* Log once per change, and what the status views show. */
+/* ------------------------------------------------------------------------
+ * Telling
+ * ------------------------------------------------------------------------
+ */
+static void
+tell_log(Relay *relay)
+{
+	RelayHealth *health = &relay->machine.health;
+
+	switch (relay_machine_news(&relay->machine, worker_now_us()))
+	{
+		case NEWS_TROUBLE:
+			worker_log_change(true, health->message, health->remedy);
+			break;
+		case NEWS_FINE:
+			worker_log_change(false, "publishing again", NULL);
+			break;
+		case NEWS_NONE:
+			break;
+	}
+}
+
+static void
+tell_trouble(Relay *relay)
+{
+	const RelayHealth *health = &relay->machine.health;
+	RelayReport *report = &relay->report;
+	SharedTrouble *trouble = &report->trouble;
+
+	if (!health->trouble)
+	{
+		memset(trouble, 0, sizeof(*trouble));
+		return;
+	}
+	if (trouble->message[0] == '\0')
+		trouble->at = GetCurrentTimestamp();
+	if (strncmp(trouble->message, health->message, SHARED_TEXT - 1) != 0)
+	{
+		strlcpy(trouble->message, health->message, SHARED_TEXT);
+		strlcpy(report->last_error, health->message, SHARED_TEXT);
+		report->last_error_at = GetCurrentTimestamp();
+	}
+	strlcpy(trouble->remedy, health->remedy, SHARED_TEXT);
+}
+
+/* What the log and the status views show. */
 static void
 tell(Relay *relay)
 {
-	static bool in_trouble = false;
-	static char shown[32] = "";
 	RelayMachine *machine = &relay->machine;
 	RelayReport *report = &relay->report;
 	const char *state = relay_state_name(machine);
 
-	if (machine->state == RELAY_STOPPED)
-	{
-		worker_log_change(true, machine->stop_reason, machine->stop_remedy);
-		in_trouble = true;
-		strlcpy(report->trouble.message, machine->stop_reason, SHARED_TEXT);
-		strlcpy(report->trouble.remedy, machine->stop_remedy, SHARED_TEXT);
-	}
-	else if (machine->trouble[0] != '\0' && machine->state != RELAY_READY)
-	{
-		/* one uncertain transaction is daily business; two tries in a row are not */
-		if (!in_trouble && (machine->attempts > 1 || machine->deadline != 0))
-		{
-			worker_log_change(true, machine->trouble,
-							  "Check Kafka and carshop_outbox.brokers; events are kept and will be published.");
-			in_trouble = true;
-		}
-		strlcpy(report->trouble.message, machine->trouble, SHARED_TEXT);
-		strlcpy(report->trouble.remedy,
-				"Check Kafka and carshop_outbox.brokers; events are kept and will be published.",
-				SHARED_TEXT);
-		if (strncmp(report->last_error, machine->trouble, SHARED_TEXT - 1) != 0)
-		{
-			strlcpy(report->last_error, machine->trouble, SHARED_TEXT);
-			report->last_error_at = GetCurrentTimestamp();
-		}
-	}
-	else if (machine->state == RELAY_READY)
-	{
-		if (in_trouble)
-			worker_log_change(false, "publishing again", NULL);
-		in_trouble = false;
-		report->trouble.message[0] = '\0';
-		report->trouble.remedy[0] = '\0';
-	}
-
+	tell_log(relay);
+	tell_trouble(relay);
 	if (strcmp(report->state, state) != 0)
 	{
 		strlcpy(report->state, state, sizeof(report->state));
 		report->since = GetCurrentTimestamp();
 	}
+	strlcpy(report->lineage, machine->lineage, sizeof(report->lineage));
 	report->stopped = machine->state == RELAY_STOPPED;
-	report->confirmed_tick = relay->confirmed;
+	report->confirmed_tick = machine->confirmed;
 	report->events_published = machine->events_published;
+	report->bytes_published = relay->publisher.bytes_published;
 	report->transactions = machine->transactions;
 	report->errors = machine->errors;
 	report->last_transaction_ms = machine->last_transaction_ms;
 	report->settle_ms = machine->pace.settle_us / 1000;
 	shared_report_relay(report);
-	if (strcmp(shown, state) != 0)
+	if (strcmp(relay->shown, state) != 0)
 	{
-		strlcpy(shown, state, sizeof(shown));
+		strlcpy(relay->shown, state, sizeof(relay->shown));
 		worker_show_state(state);
+	}
+	if (relay->answered != machine->answered)
+	{
+		relay->answered = machine->answered;
+		shared_set_published(relay->answered);
 	}
 }
 
 static void
-reset_statistics(Relay *relay, TimestampTz *seen)
+reset_statistics(Relay *relay)
 {
 	TimestampTz at = shared_stat_reset_at(MyDatabaseId, 'r');
 
-	if (at == *seen)
+	if (at == relay->reset_seen)
 		return;
-	*seen = at;
+	relay->reset_seen = at;
 	relay->machine.events_published = 0;
 	relay->machine.transactions = 0;
 	relay->machine.errors = 0;
-	relay->report.bytes_published = 0;
+	relay->publisher.bytes_published = 0;
 	relay->report.last_error[0] = '\0';
 	relay->report.last_error_at = 0;
 }
 
-/*
- * In a stopped state only a person's act helps: outbox.claim or
- * outbox.start_lineage have changed the lineage's row.
+/* ------------------------------------------------------------------------
+ * The loop
+ * ------------------------------------------------------------------------
  */
-static bool
-lineage_touched(Relay *relay)
-{
-	Lineage		lineage;
 
-	worker_begin(NULL);
-	lineage_read(&lineage);
-	worker_commit();
-	return strcmp(lineage.lineage, relay->lineage.lineage) != 0 ||
-		lineage.claimed != relay->lineage.claimed;
+/* Settings were read again: the handle is replaced if it would be another. */
+static void
+take_reload(Relay *relay, RelayInput *input)
+{
+	RelayLimits limits = limits_from_settings();
+	char	   *now;
+
+	relay->reloads = worker_reloads();
+	relay_machine_set_limits(&relay->machine, &limits);
+	relay->link.verification_known = false;
+	now = worker_kafka_fingerprint();
+	if (relay->handle_settings == NULL || strcmp(now, relay->handle_settings) != 0)
+	{
+		input->restart = true;
+		if (relay->handle_settings != NULL)
+			pfree(relay->handle_settings);
+		relay->handle_settings = MemoryContextStrdup(TopMemoryContext, now);
+	}
+	else if (relay->machine.open)
+		name_things(relay);
+	/* who repairs something reloads to have it tried at once */
+	input->retry = true;
 }
 
-/*
- * What earlier processes have ticked is in the table, but its wait for a
- * synchronous standby may have been cut short by their end: one more
- * synchronous commit waits for all that came before it.
- */
 static void
-commit_synchronously(void)
+look_around(Relay *relay, RelayInput *input)
 {
-	worker_begin("flushing");
-	if (SPI_execute("SELECT pg_catalog.pg_logical_emit_message(true, 'carshop_outbox', '')",
-					false, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not write a WAL message");
-	worker_commit();
+	RelayLink  *link = &relay->link;
+
+	(void) worker_check();
+	if (link->producer != NULL)
+		kafka_producer_poll(link->producer);
+	if (link->plain != NULL)
+		kafka_producer_poll(link->plain);
+	input->wake = shared_take_wake();
+	input->tainted = link->producer != NULL && link->plain == NULL &&
+		kafka_producer_tainted(link->producer);
+	if (shared_prepared_noted())
+		relay->position.may_poll = true;
+	input->may_poll = relay->position.may_poll;
+	if (relay->reloads != worker_reloads())
+		take_reload(relay, input);
+	reset_statistics(relay);
+	input->now = worker_now_us();
+}
+
+/* One turn of the loop. */
+static void
+turn(Relay *relay)
+{
+	RelayInput	input = {0};
+	RelayResult result = {0};
+	RelayAction action;
+
+	look_around(relay, &input);
+	relay_machine_next(&relay->machine, &input, &action);
+	if (action.kind == ACT_WAIT)
+	{
+		tell(relay);
+		(void) worker_wait_exactly(relay->link.producer != NULL ?
+								   kafka_producer_fd(relay_link_sender(&relay->link)) : -1,
+								   action.wait_until < 0 ? -1 :
+								   Max(action.wait_until - worker_now_us(), 0));
+		return;
+	}
+	perform(relay, &action, &result);
+	relay_machine_done(&relay->machine, &action, &result, worker_now_us());
+	tell(relay);
 }
 
 static Relay *
 make_relay(void)
 {
-	Relay	   *relay = calloc(1, sizeof(Relay));
+	Relay	   *relay = MemoryContextAllocZero(TopMemoryContext, sizeof(Relay));
 	RelayLimits limits = limits_from_settings();
 	char	   *uuid;
 
-	if (relay == NULL)
-		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+	relay->publisher.link = &relay->link;
+	relay->publisher.position = &relay->position;
+	relay->publisher.sender.link = &relay->link;
 	uuid = DatumGetCString(DirectFunctionCall1(uuid_out,
 											   DirectFunctionCall1(gen_random_uuid, (Datum) 0)));
-	strlcpy(relay->instance, uuid, sizeof(relay->instance));
+	strlcpy(relay->publisher.instance, uuid, sizeof(relay->publisher.instance));
 	relay_machine_init(&relay->machine, &limits);
 	relay->report.since = GetCurrentTimestamp();
+	relay->handle_settings = MemoryContextStrdup(TopMemoryContext,
+												 worker_kafka_fingerprint());
+	relay->reloads = worker_reloads();
+	relay->position.may_poll = true;	/* look once for prepared transactions */
 	return relay;
-}
-
-/* One turn of the loop. */
-static void
-turn(Relay *relay, uint32 *reloads, TimestampTz *reset_seen)
-{
-	RelayInput	input = {0};
-	RelayResult result = {0};
-	RelayAction action;
-	int64		wait_until;
-
-	(void) worker_check();
-	if (relay->producer != NULL)
-		kafka_producer_poll(relay->producer);
-	if (relay->plain != NULL)
-		kafka_producer_poll(relay->plain);
-	input.now = now_us();
-	input.wake = shared_take_wake();
-	input.tainted = relay->producer != NULL && relay->plain == NULL &&
-		kafka_producer_tainted(relay->producer);
-	if (shared_prepared_noted())
-		relay->may_poll = true;
-	input.may_poll = relay->may_poll;
-	if (*reloads != worker_reloads())
-	{
-		RelayLimits limits = limits_from_settings();
-
-		*reloads = worker_reloads();
-		relay_machine_set_limits(&relay->machine, &limits);
-		relay->verification_known = false;
-		input.reload = true;
-	}
-	else if (relay->machine.state == RELAY_STOPPED && input.wake)
-		input.reload = lineage_touched(relay);
-	reset_statistics(relay, reset_seen);
-
-	action = relay_machine_next(&relay->machine, &input, &wait_until);
-	if (action == ACT_WAIT)
-	{
-		if (relay_machine_idle(&relay->machine) && relay->ticket_seen != 0)
-			shared_set_published(relay->ticket_seen);
-		tell(relay);
-		(void) worker_wait_exactly(relay->producer != NULL ?
-								   kafka_producer_fd(relay_sender(relay)) : -1,
-								   wait_until < 0 ? -1 :
-								   Max(wait_until - now_us(), 0));
-		return;
-	}
-	result.outcome = DONE_OK;
-	perform(relay, action, &result);
-	relay_machine_done(&relay->machine, action, &result, now_us());
-	tell(relay);
 }
 
 void
 carshop_relay_main(Datum arg)
 {
 	Relay	   *relay;
-	uint32		reloads = 0;
-	TimestampTz reset_seen = 0;
 	MemoryContext loop_context;
 
 	worker_start(WORKER_RELAY, arg);
@@ -318,19 +405,17 @@ carshop_relay_main(Datum arg)
 		(void) worker_wait(-1, WAIT_FOR_EXTENSION_MS);
 	}
 
+	loop_context = AllocSetContextCreate(TopMemoryContext, "carshop_outbox relay",
+										 ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(loop_context);
 	relay = make_relay();
 	running = relay;
 	worker_on_exit(close_handles);
-	commit_synchronously();
-	reloads = worker_reloads();
-	relay->may_poll = true;		/* look once for prepared transactions */
-
-	loop_context = AllocSetContextCreate(TopMemoryContext, "carshop_outbox relay",
-										 ALLOCSET_DEFAULT_SIZES);
+	position_flush();
 	for (;;)
 	{
 		MemoryContextSwitchTo(loop_context);
 		MemoryContextReset(loop_context);
-		turn(relay, &reloads, &reset_seen);
+		turn(relay);
 	}
 }

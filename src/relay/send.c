@@ -15,10 +15,13 @@
  */
 #include "postgres.h"
 
-#include "relay/relay.h"
+#include "relay/send.h"
+#include "relay/stubs.h"
 
-#define MAX_HEADERS		64
 #define HOLD_BYTES		(256 * 1024)
+
+/* Headers that an event gets besides its own, whatever its format. */
+#define FORMAT_HEADERS	10
 
 /* A record and, behind it, all that it points to. */
 struct HeldRecord
@@ -70,65 +73,79 @@ copy_record(const KafkaRecord *record)
 	return held;
 }
 
-void
-relay_drop_held(Relay *relay)
+static void
+free_held(Sender *sender)
 {
-	for (int i = 0; i < relay->n_held; i++)
-		free(relay->held[i]);
-	relay->n_held = 0;
-	relay->held_bytes = 0;
-	relay->streaming = false;
+	for (int i = 0; i < sender->n_held; i++)
+		free(sender->held[i]);
+	sender->n_held = 0;
+}
+
+void
+sender_reset(Sender *sender)
+{
+	free_held(sender);
+	sender->held_bytes = 0;
+	sender->streaming = false;
 }
 
 KafkaOutcome
-relay_send_held(Relay *relay, KafkaError *error)
+sender_flush(Sender *sender, KafkaError *error)
 {
-	for (int i = 0; i < relay->n_held; i++)
+	for (int i = 0; i < sender->n_held; i++)
 	{
-		KafkaOutcome outcome = kafka_producer_send(relay_sender(relay),
-												   &relay->held[i]->record, error);
+		KafkaOutcome outcome = kafka_producer_send(relay_link_sender(sender->link),
+												   &sender->held[i]->record, error);
 
 		if (outcome != KAFKA_OK)
 			return outcome;
 	}
-	for (int i = 0; i < relay->n_held; i++)
-		free(relay->held[i]);
-	relay->n_held = 0;
+	free_held(sender);
 	return KAFKA_OK;
 }
 
-static KafkaOutcome
-hold_or_send(Relay *relay, const KafkaRecord *record, KafkaError *error)
+/* What the record takes on the wire. */
+static size_t
+record_bytes(const KafkaRecord *record)
 {
-	if (!relay->streaming)
+	size_t		headers = 0;
+
+	for (int i = 0; i < record->n_headers; i++)
+		headers += strlen(record->headers[i].name) + record->headers[i].value_len;
+	return wire_record_bytes(record->key_len, record->value_len,
+							 record->n_headers, headers);
+}
+
+static KafkaOutcome
+hold_or_send(Sender *sender, const KafkaRecord *record, size_t size,
+			 KafkaError *error)
+{
+	if (!sender->streaming)
 	{
 		KafkaOutcome outcome;
 
-		if (relay->n_held < RELAY_HOLD_RECORDS && relay->held_bytes < HOLD_BYTES)
+		if (sender->n_held < SENDER_HOLD_RECORDS && sender->held_bytes < HOLD_BYTES)
 		{
-			relay->held[relay->n_held++] = copy_record(record);
-			relay->held_bytes += record->value_len + record->key_len;
+			sender->held[sender->n_held++] = copy_record(record);
+			sender->held_bytes += size;
 			return KAFKA_OK;
 		}
-		outcome = relay_send_held(relay, error);
+		outcome = sender_flush(sender, error);
 		if (outcome != KAFKA_OK)
 			return outcome;
-		relay->streaming = true;
+		sender->streaming = true;
 	}
-	return kafka_producer_send(relay_sender(relay), record, error);
+	return kafka_producer_send(relay_link_sender(sender->link), record, error);
 }
 
 static void
 add_header(KafkaHeader *headers, int *n, const char *name, const void *value,
 		   size_t len)
 {
-	if (*n < MAX_HEADERS)
-	{
-		headers[*n].name = name;
-		headers[*n].value = value;
-		headers[*n].value_len = len;
-		(*n)++;
-	}
+	headers[*n].name = name;
+	headers[*n].value = value;
+	headers[*n].value_len = len;
+	(*n)++;
 }
 
 static void
@@ -168,15 +185,18 @@ make_headers(const StoredEvent *event, KafkaHeader *headers, const char *id,
 }
 
 KafkaOutcome
-relay_send_event(Relay *relay, StoredEvent *event, RelayTopic *topic,
-				 int64 *bytes, KafkaError *error)
+sender_event(Sender *sender, StoredEvent *event, const RelayTopic *topic,
+			 int64 spread, int64 *bytes, KafkaError *error)
 {
 	KafkaRecord record = {0};
-	KafkaHeader headers[MAX_HEADERS];
+	KafkaHeader *headers = palloc(sizeof(KafkaHeader) *
+								  (event->n_headers + FORMAT_HEADERS));
 	char		id[40];
 	char		time[40];
+	size_t		size;
+	KafkaOutcome outcome;
 
-	event->wire.source = relay->event_source;
+	event->wire.source = sender->event_source;
 	wire_uuid_text(event->wire.id, id);
 	if (event->wire.format == FORMAT_PAYLOAD)
 		wire_time_text(event->wire.occurred_at, time);
@@ -186,57 +206,66 @@ relay_send_event(Relay *relay, StoredEvent *event, RelayTopic *topic,
 	record.key_len = event->wire.key.len;
 	record.partition = record.key != NULL ?
 		kafka_partition_for_key(record.key, record.key_len, topic->partitions) :
-		(int) (relay->batch_tick.tick_id % topic->partitions);
-	if (wire_value(&relay->value, &event->wire))
+		(int) (spread % topic->partitions);
+	if (wire_value(&sender->value, &event->wire))
 	{
 		/* an empty value is not a tombstone */
-		record.value = relay->value.len > 0 ? relay->value.data : "";
-		record.value_len = relay->value.len;
+		record.value = sender->value.len > 0 ? sender->value.data : "";
+		record.value_len = sender->value.len;
 	}
-	if (relay->value.failed)
+	if (sender->value.failed)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
 	record.headers = headers;
 	record.n_headers = make_headers(event, headers, id, time);
 	record.tag = (uint64_t) event->seq;
-	*bytes += record.value_len + record.key_len + 100;
-	return hold_or_send(relay, &record, error);
+	size = record_bytes(&record);
+	*bytes += size;
+	outcome = hold_or_send(sender, &record, size, error);
+	pfree(headers);
+	return outcome;
 }
 
-KafkaOutcome
-relay_send_progress(Relay *relay, Progress *place, KafkaError *error)
+/* The partition counts in use, for the reader's eyes. */
+static void
+list_partitions(const RelayLink *link, Progress *place)
 {
-	KafkaRecord record = {0};
-	KafkaOutcome outcome;
-	char	   *text;
 	size_t		used = 0;
 
-	strlcpy(place->lineage, relay->lineage.lineage, sizeof(place->lineage));
-	strlcpy(place->home, relay->home, sizeof(place->home));
-	strlcpy(place->instance, relay->instance, sizeof(place->instance));
 	place->partitions[0] = '\0';
-	for (int i = 0; i < relay->n_topics; i++)
+	for (int i = 0; i < link->n_topics; i++)
 	{
-		RelayTopic *topic = &relay->topics[i];
+		const RelayTopic *topic = &link->topics[i];
 
-		if (topic->partitions > 0 &&
+		if (topic->partitions > 0 && strcmp(topic->name, link->progress_topic) != 0 &&
 			used + strlen(topic->name) + 16 < sizeof(place->partitions))
 			used += snprintf(place->partitions + used,
 							 sizeof(place->partitions) - used, "%s%s=%d",
 							 used ? "," : "", topic->name, topic->partitions);
 	}
-	text = progress_encode(place);
+}
+
+KafkaOutcome
+sender_progress(Sender *sender, const Progress *place, KafkaError *error)
+{
+	Progress	progress = *place;
+	KafkaRecord record = {0};
+	KafkaOutcome outcome;
+	char	   *text;
+
+	list_partitions(sender->link, &progress);
+	text = progress_encode(&progress);
 	if (text == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
-	record.topic = relay->progress_topic;
-	record.key = place->lineage;
-	record.key_len = strlen(place->lineage);
+	record.topic = sender->link->progress_topic;
+	record.key = progress.lineage;
+	record.key_len = strlen(progress.lineage);
 	record.value = text;
 	record.value_len = strlen(text);
 
 	/* encoded before, so that nothing comes between */
-	outcome = relay_send_held(relay, error);
+	outcome = sender_flush(sender, error);
 	if (outcome == KAFKA_OK)
-		outcome = kafka_producer_send(relay_sender(relay), &record, error);
+		outcome = kafka_producer_send(relay_link_sender(sender->link), &record, error);
 	free(text);
 	return outcome;
 }

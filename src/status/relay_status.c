@@ -20,6 +20,7 @@
 #include "shared.h"
 #include "storage/latch.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
 #include "worker/worker.h"
 
@@ -30,7 +31,7 @@ PG_FUNCTION_INFO_V1(outbox_wake);
 PG_FUNCTION_INFO_V1(outbox_stat_reset);
 PG_FUNCTION_INFO_V1(outbox_wait_published);
 
-#define RELAY_REPORT_COLUMNS 20
+#define RELAY_REPORT_COLUMNS 21
 
 Datum
 outbox_preloaded(PG_FUNCTION_ARGS)
@@ -111,6 +112,10 @@ outbox_relay_report(PG_FUNCTION_ARGS)
 	put_time(values, nulls, n++, shared_stat_reset_at(MyDatabaseId, 'r'));
 	values[n++] = BoolGetDatum(shared_available());
 	values[n++] = BoolGetDatum(worker_database_named(setting_shop_databases));
+	nulls[n] = report.lineage[0] == '\0';
+	if (!nulls[n])
+		values[n] = DirectFunctionCall1(uuid_in, CStringGetDatum(report.lineage));
+	n++;
 	Assert(n == RELAY_REPORT_COLUMNS);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));
 }

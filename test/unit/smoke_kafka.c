@@ -207,6 +207,7 @@ check_last(const char *topic, const char *key, bool stable,
 	else
 		is_text(record.value, expected, "the newest record is read");
 	free(record.value);
+	free(record.other_value);
 }
 
 /* ------------------------------------------------------------------------

@@ -1,0 +1,643 @@
+/*-------------------------------------------------------------------------
+ *
+ * judge.c
+ *	  The relay's state machine: what follows from the result of an action.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "relay/machine_internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define BACKOFF_FIRST	MS(100)
+#define BACKOFF_MOST	MS(5000)
+#define ANSWER_DEADLINE	MS(60000)	/* of an action that is still pending */
+#define COMMIT_GRACE	5000	/* ms that a commit may take beyond Kafka's limit */
+
+/* Fenced so often within that time: somebody else works for the lineage. */
+#define FENCED_PAUSE	MS(2000)
+#define FENCED_MEMORY	MS(600000)
+
+/* One answer of one broker does not decide: a contradiction must persist. */
+#define DOUBTS_LEAST	5
+#define DOUBT_LASTS		MS(10000)
+
+#define REMEDY_SILENT \
+	"Check that Kafka's brokers are up and that enough replicas are in sync (min.insync.replicas); events are kept and will be published."
+#define REMEDY_FENCED \
+	"Look for another server that publishes with the same transactional.id (a copy of this one?); on the copy: SELECT outbox.start_lineage();"
+#define REMEDY_DOUBT \
+	"It is looked at again; if it stays so, the relay stops and names the way on."
+#define REMEDY_VERIFICATION \
+	"Upgrade the brokers to Kafka 3.6 or later and leave transaction.partition.verification.enable on; for a Kafka-compatible broker that needs no verification: ALTER SYSTEM SET carshop_outbox.broker_verification = 'warn'; SELECT pg_reload_conf();"
+#define REMEDY_TOPIC_OWN \
+	"Give this database a progress topic of its own with carshop_outbox.progress_topic, then: SELECT outbox.start_lineage();"
+
+/* ------------------------------------------------------------------------
+ * Ways back
+ * ------------------------------------------------------------------------
+ */
+
+/* A contradiction: only a person can tell.  The handle goes, nothing is fenced. */
+static void
+stop(RelayMachine *machine, const char *reason, const char *remedy, int64_t now)
+{
+	machine_close_and_retry(machine, INT64_MAX);
+	machine->state = RELAY_STOPPED;
+	/* what is wrong now is not what was wrong before */
+	health_fine(&machine->health);
+	health_trouble(&machine->health, KIND_STOPPED, reason, remedy, now);
+	machine->errors++;
+}
+
+static int64_t
+backoff(RelayMachine *machine)
+{
+	int64_t		delay = BACKOFF_FIRST << (machine->attempts < 8 ? machine->attempts : 8);
+
+	machine->attempts++;
+	return delay < BACKOFF_MOST ? delay : BACKOFF_MOST;
+}
+
+static void
+trouble(RelayMachine *machine, const RelayResult *result, int64_t now)
+{
+	machine->errors++;
+	health_trouble(&machine->health,
+				   result->kind != 0 ? result->kind : (int) result->outcome,
+				   result->message,
+				   result->remedy != NULL && result->remedy[0] != '\0' ?
+				   result->remedy : REMEDY_CONNECTION, now);
+}
+
+static void
+fenced(RelayMachine *machine, const RelayResult *result, int64_t now)
+{
+	if (machine->fenced > 0 && now - machine->fenced_at > FENCED_MEMORY)
+		machine->fenced = 0;
+	machine->fenced_at = now;
+	if (++machine->fenced > FENCED_MOST)
+	{
+		stop(machine, "another producer keeps taking over this lineage's transactional.id",
+			 "Find the other server (a copy of this database?); on the copy: SELECT outbox.start_lineage();",
+			 now);
+		return;
+	}
+	machine->errors++;
+	health_trouble(&machine->health, KIND_FENCED,
+				   result->message != NULL && result->message[0] != '\0' ?
+				   result->message : "another producer has taken over this lineage's transactional.id",
+				   REMEDY_FENCED, now);
+	machine->attempts++;
+	machine_close_and_retry(machine, now + FENCED_PAUSE * machine->fenced);
+}
+
+static void
+fail(RelayMachine *machine, const RelayResult *result, int64_t now)
+{
+	int64_t		delay;
+
+	if (result->outcome == KAFKA_FENCED)
+	{
+		fenced(machine, result, now);
+		return;
+	}
+	trouble(machine, result, now);
+
+	/* a topic that is missing is no reason to give the handle up */
+	if (machine->state == RELAY_TOPIC &&
+		(result->outcome == KAFKA_TROUBLE || result->outcome == KAFKA_UNREACHABLE))
+	{
+		machine->retry_at = now + backoff(machine);
+		machine->deadline = 0;
+		return;
+	}
+
+	/* what became of a transaction stands in Kafka: read it soon */
+	delay = backoff(machine);
+	if (result->outcome == KAFKA_UNCERTAIN && machine->attempts == 1)
+		delay = 0;
+	machine_close_and_retry(machine, now + delay);
+}
+
+/*
+ * What is not there may only be unknown to the broker that was asked: look
+ * again, and stop when it stays so.
+ */
+static void
+doubt(RelayMachine *machine, const char *reason, const char *remedy, int64_t now)
+{
+	RelayResult again = {0};
+
+	if (strcmp(machine->doubt, reason) != 0)
+	{
+		snprintf(machine->doubt, sizeof(machine->doubt), "%s", reason);
+		machine->doubts = 0;
+		machine->doubt_since = now;
+	}
+	if (++machine->doubts >= DOUBTS_LEAST && now - machine->doubt_since >= DOUBT_LASTS)
+	{
+		machine->doubt[0] = '\0';
+		stop(machine, reason, remedy, now);
+		return;
+	}
+	again.outcome = KAFKA_TROUBLE;
+	again.kind = KIND_DOUBT;
+	again.message = reason;
+	again.remedy = REMEDY_DOUBT;
+	fail(machine, &again, now);
+}
+
+/* ------------------------------------------------------------------------
+ * The lineage's row
+ * ------------------------------------------------------------------------
+ */
+
+/* True: the row is of another lineage than the one that was opened. */
+static bool
+take_lineage(RelayMachine *machine, const RelayResult *result)
+{
+	if (result->lineage == NULL)
+		return false;
+	if (strcmp(machine->lineage, result->lineage) == 0)
+	{
+		/* claimed while stopped, or on the way: see again who is at home */
+		if (result->claimed && !machine->claimed &&
+			machine->state != RELAY_ADVISORY_COMPARE && machine->state != RELAY_COMPARE)
+			machine->restart = true;
+		machine->claimed = result->claimed;
+		return false;
+	}
+	machine->restart = true;
+	return true;
+}
+
+static void
+begin_lineage(RelayMachine *machine, const RelayResult *result)
+{
+	if (strcmp(machine->lineage, result->lineage) != 0)
+	{
+		snprintf(machine->lineage, sizeof(machine->lineage), "%s", result->lineage);
+		memset(&machine->place, 0, sizeof(machine->place));
+		machine->position_known = false;
+		machine->confirmed = 0;
+		machine->topic_first = false;
+		machine->doubt[0] = '\0';
+	}
+	machine->claimed = result->claimed;
+	machine->paused = result->paused;
+	machine->newest_tick = result->newest_tick;
+	machine->recorded = result->confirmed;
+	if (result->confirmed > machine->confirmed)
+		machine->confirmed = result->confirmed;
+}
+
+/* ------------------------------------------------------------------------
+ * From CLOSED to READY
+ * ------------------------------------------------------------------------
+ */
+static void
+checked(RelayMachine *machine, const RelayResult *result, int64_t now)
+{
+	if (result->does_not_verify && machine->limits.require_verification)
+	{
+		RelayResult refused = {0};
+
+		refused.outcome = KAFKA_MISCONFIGURED;
+		refused.kind = KIND_VERIFICATION;
+		refused.message = "the broker does not verify partitions in transactions"
+			" (transaction.partition.verification.enable); Kafka 3.6 or later is needed";
+		refused.remedy = REMEDY_VERIFICATION;
+		fail(machine, &refused, now);
+	}
+	else if (!result->same_cluster)
+		doubt(machine, "this is another Kafka cluster than the one that holds the lineage's progress",
+			  "Point carshop_outbox.brokers to the former cluster; if it is gone for good: SELECT outbox.start_lineage();",
+			  now);
+	else if (!result->topic_exists && result->born)
+		doubt(machine, "the progress topic is missing in Kafka, although events have been published",
+			  "Restore the topic; if it is lost for good: SELECT outbox.start_lineage();",
+			  now);
+	else if (result->reopen)
+		machine_close_and_retry(machine, now);
+	else if (!result->topic_exists)
+		machine->state = RELAY_CREATE;
+	else
+		machine->state = result->born ? RELAY_ADVISORY : RELAY_BORN;
+}
+
+static void
+progress_read(RelayMachine *machine, const RelayResult *result, int64_t now)
+{
+	if (!result->topic_exists)
+	{
+		/* "no progress" is believed only from a topic that exists */
+		doubt(machine, "the progress topic is missing in Kafka, although it was there a moment ago",
+			  "Restore the topic; if it is lost for good: SELECT outbox.start_lineage();",
+			  now);
+		return;
+	}
+	if (result->found && !result->readable)
+	{
+		stop(machine, "the newest record of the progress topic is not ours",
+			 "Keep others from writing to the progress topic; then: SELECT outbox.start_lineage();",
+			 now);
+		return;
+	}
+	memset(&machine->pending, 0, sizeof(machine->pending));
+	machine->found = result->found;
+	if (result->found)
+		machine->pending = result->progress;
+	machine->other_found = result->other_found;
+	if (result->other_found)
+		machine->other = result->other;
+	machine->state = machine->state == RELAY_AUTHORITATIVE ? RELAY_COMPARE :
+		RELAY_ADVISORY_COMPARE;
+}
+
+/* False: a contradiction, the machine has stopped. */
+static bool
+acceptable(RelayMachine *machine, const RelayResult *result, int64_t now)
+{
+	bool		home = result->home_same || result->home_descends;
+
+	/*
+	 * A newer record of another lineage: this server's own former one, after
+	 * start_lineage() with a progress topic that is named for the database;
+	 * or another server, which would be fenced.
+	 */
+	if (machine->other_found &&
+		(machine->found || !(result->other_home_same || machine->claimed)))
+		stop(machine, "the progress topic is used by another lineage, on another server or in another database",
+			 REMEDY_TOPIC_OWN, now);
+	else if (machine->found && !result->lineage_matches)
+		stop(machine, "the progress topic holds the progress of another lineage",
+			 REMEDY_TOPIC_OWN, now);
+	else if (!home && !machine->claimed)
+		stop(machine, "the lineage's progress was written by another server: this is a copy, or it was moved",
+			 "Moved or upgraded, and the original is gone: SELECT outbox.claim(); A copy or a restored backup: SELECT outbox.start_lineage();",
+			 now);
+	else if (machine->found && !result->tick_known)
+		stop(machine, "Kafka holds progress that this database does not know: it was restored from a backup, or a failover lost transactions",
+			 "SELECT outbox.start_lineage();", now);
+	else
+		return true;
+	return false;
+}
+
+static void
+compared(RelayMachine *machine, const RelayResult *result, int64_t now)
+{
+	int64_t		found_confirmed;
+
+	if (take_lineage(machine, result))
+		return;
+	machine->recorded = result->confirmed;
+	machine->newest_tick = result->newest_tick;
+	found_confirmed = machine->found ? machine_confirmed_by(&machine->pending) :
+		result->start_tick;
+	if (machine->found && result->lineage_matches && result->tick_known &&
+		found_confirmed > machine->confirmed)
+		machine->confirmed = found_confirmed;
+	if (!acceptable(machine, result, now))
+		return;
+	if (machine->state == RELAY_ADVISORY_COMPARE)
+	{
+		machine->state = RELAY_INIT;
+		return;
+	}
+
+	/* what PostgreSQL knows to be confirmed must be there */
+	if (found_confirmed < result->confirmed)
+	{
+		doubt(machine, "Kafka's progress is behind what was confirmed: the cluster has lost committed data",
+			  "Find out what was lost; then: SELECT outbox.start_lineage();", now);
+		return;
+	}
+	machine->doubt[0] = '\0';
+	machine->place = machine->pending;
+	if (!machine->found)
+	{
+		machine->place.tick = result->start_tick;
+		machine->place.complete = true;
+	}
+	machine->confirmed = found_confirmed;
+	machine->position_known = true;
+	machine->settle_home = !result->home_same || machine->other_found;
+	if (machine->topic_first)
+	{
+		machine->retry_at = now;
+		machine->state = RELAY_TOPIC;
+	}
+	else if (machine->claimed && !machine->settle_home)
+		machine->state = RELAY_HOME;	/* nothing to take over */
+	else
+		machine->state = RELAY_READY;
+	machine_answer_tickets(machine);
+}
+
+/* ------------------------------------------------------------------------
+ * From READY to READY
+ * ------------------------------------------------------------------------
+ */
+static void
+ticked(RelayMachine *machine, const RelayResult *result)
+{
+	if (machine->lineage[0] != '\0' && take_lineage(machine, result))
+		return;
+	machine->paused = result->paused;
+	if (result->newest_tick > machine->newest_tick)
+		machine->recorded = machine->confirmed;
+	machine->newest_tick = result->newest_tick;
+	machine->ticked = true;
+	machine_take_ticket(machine, result->ticket, result->newest_tick);
+}
+
+static void
+reached(RelayMachine *machine, const Progress *place)
+{
+	machine->place = *place;
+	machine_answer_tickets(machine);
+}
+
+static void
+published(RelayMachine *machine, const RelayResult *result, int64_t now)
+{
+	if (result->need_topic && result->torn)
+	{
+		/*
+		 * Half of a transaction is sent and the other half goes to a topic
+		 * that is not known: take it back with the handle, and begin again
+		 * when the topic is there.
+		 */
+		machine->topic_first = true;
+		machine_close_and_retry(machine, now);
+		return;
+	}
+	machine->pending = result->reached;
+	machine->pending_events = result->events;
+	machine->pending_seq = result->last_seq;
+	if (result->events > 0 || machine->record_only)
+	{
+		machine->state = RELAY_COMMIT;
+		return;
+	}
+
+	/* nothing in it (dead letters only): nothing to write either */
+	reached(machine, &result->reached);
+	if (result->need_topic)
+	{
+		machine->retry_at = now;
+		machine->state = RELAY_TOPIC;
+	}
+	else if (result->unreadable)
+	{
+		machine->refusal.seq = result->unreadable_seq;
+		machine->refusal.tick = result->unreadable_tick;
+		snprintf(machine->refusal.reason, sizeof(machine->refusal.reason), "%s",
+				 result->message != NULL ? result->message : "");
+		machine->state = RELAY_JUDGE;
+	}
+	else
+		machine->state = RELAY_READY;
+}
+
+static void
+committed(RelayMachine *machine, const RelayResult *result, int64_t now)
+{
+	int64_t		confirmed = machine_confirmed_by(&machine->pending);
+
+	if (confirmed > machine->confirmed)
+		machine->confirmed = confirmed;
+	machine->events_published += machine->pending_events;
+	machine->transactions++;
+	machine->last_transaction_ms = (double) (now - machine->began_at) / 1000;
+	machine->attempts = 0;
+	health_fine(&machine->health);
+	machine->settled_at = now;
+	machine->deadline = 0;
+	machine->state = machine->record_only ? RELAY_HOME : RELAY_READY;
+	pace_committed(&machine->pace, result->early);
+	reached(machine, &machine->pending);
+}
+
+/* The broker refuses a batch, not an event: halve until one is left. */
+static void
+refused(RelayMachine *machine, const RelayResult *result, int64_t now)
+{
+	if (result->own_record || machine->pending_events == 0)
+	{
+		/* never an event's fault: it waits like a topic's trouble */
+		RelayResult ours = *result;
+
+		ours.outcome = KAFKA_TROUBLE;
+		ours.kind = KIND_OWN_RECORD;
+		fail(machine, &ours, now);
+		return;
+	}
+	machine->errors++;
+	health_trouble(&machine->health, result->kind, result->message,
+				   result->remedy, now);
+	if (machine->pending_events == 1)
+	{
+		machine->refusal.seq = machine->pending_seq;
+		machine->refusal.tick = machine->pending.tick;
+		snprintf(machine->refusal.reason, sizeof(machine->refusal.reason), "%s",
+				 machine->health.message);
+		machine->state = RELAY_JUDGE;
+		machine->close_first = machine->open;
+		machine->deadline = 0;
+		return;
+	}
+	pace_halve(&machine->pace, machine->pending_events);
+	machine_close_and_retry(machine, now);
+}
+
+/* ------------------------------------------------------------------------
+ * What has not succeeded
+ * ------------------------------------------------------------------------
+ */
+static void
+pending(RelayMachine *machine, RelayActionKind kind, const RelayResult *result,
+		int64_t now)
+{
+	int64_t		allowed = kind == ACT_COMMIT ?
+		MS(machine->limits.transaction_timeout_ms + COMMIT_GRACE) : ANSWER_DEADLINE;
+	RelayResult late = {0};
+
+	if (machine->deadline == 0)
+		machine->deadline = now + allowed;
+	/* a connection being made is no trouble yet */
+	if (now - (machine->deadline - allowed) < TROUBLE_AFTER)
+		return;
+	late.kind = KIND_SILENT;
+	late.message = result->message != NULL && result->message[0] != '\0' ?
+		result->message : kind == ACT_COMMIT ?
+		"Kafka does not confirm a transaction" : "Kafka does not answer";
+	late.remedy = REMEDY_SILENT;
+	if (now < machine->deadline)
+	{
+		health_trouble(&machine->health, late.kind, late.message, late.remedy,
+					   machine->deadline - allowed);
+		return;
+	}
+	if (kind == ACT_COMMIT)
+		pace_halve(&machine->pace, machine->pending_events);
+	late.outcome = kind == ACT_COMMIT ? KAFKA_UNCERTAIN : KAFKA_UNREACHABLE;
+	fail(machine, &late, now);
+}
+
+/*
+ * A transaction that has become too old was ended by the broker, which fences
+ * the producer by that: that is nobody else's doing, and smaller ones help.
+ */
+static bool
+too_old(const RelayMachine *machine, RelayActionKind kind,
+		const RelayResult *result, int64_t now)
+{
+	if (kind != ACT_COMMIT && kind != ACT_PUBLISH)
+		return false;
+	return result->timed_out ||
+		(result->outcome == KAFKA_FENCED &&
+		 now - machine->began_at >= MS(machine->limits.transaction_timeout_ms) * 9 / 10);
+}
+
+static void
+not_done(RelayMachine *machine, RelayActionKind kind, const RelayResult *result,
+		 int64_t now)
+{
+	bool		transaction = kind == ACT_COMMIT || kind == ACT_PUBLISH;
+
+	if (kind == ACT_PUBLISH)
+	{
+		machine->pending = result->reached;
+		machine->pending_events = result->events;
+		machine->pending_seq = result->last_seq;
+	}
+	if (too_old(machine, kind, result, now))
+	{
+		RelayResult old = *result;
+
+		old.outcome = KAFKA_UNCERTAIN;
+		pace_halve(&machine->pace, machine->pending_events);
+		fail(machine, &old, now);
+	}
+	else if (transaction && result->outcome == KAFKA_REFUSED)
+		refused(machine, result, now);
+	else
+		fail(machine, result, now);
+}
+
+/* A silence is over when there is an answer, unless attempts have failed, too. */
+static void
+answered(RelayMachine *machine)
+{
+	if (machine->attempts == 0 &&
+		(machine->health.kind == KIND_SILENT || machine->health.kind == KIND_CONNECTING) &&
+		(machine->state == RELAY_COMPARE || machine->health.kind == KIND_SILENT))
+		health_fine(&machine->health);
+}
+
+static void
+dead_letter_stored(RelayMachine *machine, int64_t now)
+{
+	pace_recover(&machine->pace);
+	if (machine->open)
+		machine->state = RELAY_READY;	/* unreadable: nothing was sent */
+	else
+		machine_close_and_retry(machine, now);
+}
+
+void
+relay_machine_done(RelayMachine *machine, const RelayAction *action,
+				   const RelayResult *result, int64_t now)
+{
+	RelayActionKind kind = action->kind;
+
+	if (kind == ACT_CLOSE)
+	{
+		machine->open = false;
+		machine->close_first = false;
+		return;
+	}
+	if (kind == ACT_MAKE_TICK)
+	{
+		ticked(machine, result);
+		return;
+	}
+	if (result->outcome == KAFKA_PENDING)
+	{
+		pending(machine, kind, result, now);
+		return;
+	}
+	machine->deadline = 0;
+	if (kind == ACT_OPEN && result->lineage != NULL)
+		begin_lineage(machine, result);
+	if (result->outcome != KAFKA_OK)
+	{
+		not_done(machine, kind, result, now);
+		return;
+	}
+	answered(machine);
+
+	switch (kind)
+	{
+		case ACT_OPEN:
+			machine->open = true;
+			machine->state = RELAY_CHECK;
+			break;
+		case ACT_CHECK:
+			checked(machine, result, now);
+			break;
+		case ACT_CREATE_PROGRESS_TOPIC:
+			machine->state = RELAY_CHECK;
+			break;
+		case ACT_RECORD_BIRTH:
+			if (!take_lineage(machine, result))
+				machine->state = RELAY_ADVISORY;
+			break;
+		case ACT_READ_PROGRESS:
+			progress_read(machine, result, now);
+			break;
+		case ACT_COMPARE:
+			compared(machine, result, now);
+			break;
+		case ACT_INIT:
+			machine->state = AFTER_INIT;
+			break;
+		case ACT_PREPARE_TOPIC:
+			machine->topic_first = false;
+			if (result->reopen)
+				machine_close_and_retry(machine, now);
+			else
+				machine->state = RELAY_READY;
+			break;
+		case ACT_PUBLISH:
+			published(machine, result, now);
+			break;
+		case ACT_COMMIT:
+			committed(machine, result, now);
+			break;
+		case ACT_RECORD_HOME:
+			machine->settle_home = false;
+			machine->claimed = false;
+			machine->state = RELAY_READY;
+			(void) take_lineage(machine, result);
+			break;
+		case ACT_RECORD_CONFIRMED:
+			machine->recorded = action->confirmed;
+			(void) take_lineage(machine, result);
+			break;
+		case ACT_DEAD_LETTER:
+			dead_letter_stored(machine, now);
+			break;
+		case ACT_LOOK:
+			(void) take_lineage(machine, result);
+			break;
+		case ACT_WAIT:
+		case ACT_CLOSE:
+		case ACT_MAKE_TICK:
+			break;
+	}
+}

@@ -1,0 +1,50 @@
+/*-------------------------------------------------------------------------
+ *
+ * machine_internal.h
+ *	  What machine.c (what next) and judge.c (what came of it) share.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RELAY_MACHINE_INTERNAL_H
+#define RELAY_MACHINE_INTERNAL_H
+
+#include "relay/machine.h"
+
+/* Times are in microseconds, the settings in milliseconds. */
+#define MS(n)			((int64_t) (n) * 1000)
+
+#define TROUBLE_AFTER	MS(2000)	/* a silence that long is told */
+#define RECORD_AFTER	MS(1000)	/* idle that long: write down what is confirmed */
+
+#define FENCED_MOST		5	/* times in ten minutes: then it stops */
+#define LOOK_PAUSE		MS(100)		/* between two looks while stopped */
+
+/* Kinds of trouble of our own; librdkafka's codes are small numbers. */
+enum
+{
+	KIND_CONNECTING = 10000,
+	KIND_SILENT,				/* an action gets no answer in time */
+	KIND_FENCED,
+	KIND_DOUBT,					/* a contradiction that is looked at again */
+	KIND_OWN_RECORD,			/* the progress record was refused */
+	KIND_VERIFICATION,
+	KIND_STOPPED
+};
+
+#define REMEDY_CONNECTION \
+	"Check that the brokers in carshop_outbox.brokers run and can be reached from this server; events are kept and will be published."
+
+/* The authoritative read comes when nothing can be under way any more. */
+#ifdef MUTANT_READ_FIRST
+#define AFTER_INIT		RELAY_COMPARE
+#else
+#define AFTER_INIT		RELAY_AUTHORITATIVE
+#endif
+
+extern void machine_close_and_retry(RelayMachine *machine, int64_t at);
+extern int64_t machine_confirmed_by(const Progress *place);
+extern void machine_take_ticket(RelayMachine *machine, uint64_t ticket,
+								int64_t tick);
+extern void machine_answer_tickets(RelayMachine *machine);
+
+#endif							/* RELAY_MACHINE_INTERNAL_H */

@@ -1,0 +1,63 @@
+/*-------------------------------------------------------------------------
+ *
+ * position.h
+ *	  What PostgreSQL knows of the relay's position: the lineage's row, ticks,
+ *	  dead letters; and the actions of the state machine that ask it.
+ *
+ * Each function runs transactions of its own.  An SQL error ends the worker.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RELAY_POSITION_H
+#define RELAY_POSITION_H
+
+#include "postgres.h"
+
+#include "outbox/lineage.h"
+#include "outbox/tick.h"
+#include "relay/machine.h"
+
+typedef struct RelayPosition
+{
+	Lineage		lineage;		/* as read last */
+	char		opened[40];		/* the lineage that the machine works for */
+	char		home[160];
+	Tick		newest;			/* newest tick in PostgreSQL */
+	bool		may_poll;		/* prepared transactions exist, or may */
+	int64	   *dead_letters;	/* seqs that are skipped, ascending */
+	int			n_dead_letters;
+} RelayPosition;
+
+/*
+ * What earlier processes have ticked is in the table, but its wait for a
+ * synchronous standby may have been cut short by their end: one more
+ * synchronous commit waits for all that came before it.
+ */
+extern void position_flush(void);
+
+/* The row as it is now, and what is to be skipped. */
+extern void position_open(RelayPosition *position, RelayResult *result);
+extern void position_look(RelayPosition *position, RelayResult *result);
+extern void position_record_birth(RelayPosition *position, const char *cluster,
+								  const char *progress_topic,
+								  RelayResult *result);
+extern void position_compare(RelayPosition *position, const RelayAction *action,
+							 RelayResult *result);
+extern void position_record_home(RelayPosition *position, RelayResult *result);
+extern void position_record_confirmed(RelayPosition *position,
+									  const RelayAction *action,
+									  RelayResult *result);
+
+/*
+ * Make a tick if events may have become visible.  Returns when it is durable,
+ * also on the synchronous standbys.
+ */
+extern void position_make_tick(RelayPosition *position,
+							   const RelayAction *action, RelayResult *result);
+
+/* The event stays in the outbox, is listed with its reason, and is skipped. */
+extern void position_dead_letter(RelayPosition *position,
+								 const RelayAction *action, RelayResult *result);
+extern bool position_is_dead(const RelayPosition *position, int64 seq);
+
+#endif							/* RELAY_POSITION_H */

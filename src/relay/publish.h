@@ -1,0 +1,52 @@
+/*-------------------------------------------------------------------------
+ *
+ * publish.h
+ *	  Reading batches from the outbox and sending them to Kafka: one Kafka
+ *	  transaction.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RELAY_PUBLISH_H
+#define RELAY_PUBLISH_H
+
+#include "postgres.h"
+
+#include "outbox/batch.h"
+#include "relay/link.h"
+#include "relay/position.h"
+#include "relay/send.h"
+
+typedef struct Publisher
+{
+	RelayLink  *link;
+	RelayPosition *position;
+	char		instance[40];	/* this life of the relay, for the record */
+	Sender		sender;
+
+	Batch	   *batch;			/* being published, NULL: none */
+	Tick		batch_tick;
+	Tick		batch_prev;
+
+	bool		progress_sent;	/* at_least_once: after the batch is delivered */
+	unsigned int early;			/* kafka_producer_early() as seen last */
+	int64		bytes;			/* in the open transaction */
+	int64		bytes_published;
+	KafkaError	error;			/* of the last action */
+	char		problem[HEALTH_TEXT];	/* of an unreadable event */
+} Publisher;
+
+/* A new handle: nothing of the former one is under way. */
+extern void publisher_reset(Publisher *publisher);
+
+/*
+ * Begin a Kafka transaction at the action's place and fill it: nothing here
+ * waits for the network.  With nothing to send no transaction is begun.
+ */
+extern void publisher_publish(Publisher *publisher, const RelayAction *action,
+							  RelayResult *result);
+
+/* End it, in slices. */
+extern void publisher_commit(Publisher *publisher, const RelayAction *action,
+							 RelayResult *result);
+
+#endif							/* RELAY_PUBLISH_H */
