@@ -223,7 +223,6 @@ check_topics(KafkaProducer *producer)
 	KafkaVerification verification = KAFKA_VERIFICATION_UNKNOWN;
 	KafkaOutcome outcome = KAFKA_PENDING;
 	KafkaError	error = {0};
-	char		value[64] = "";
 	int			turn;
 
 	is_int(look_up(producer, events_topic, &info), KAFKA_OK,
@@ -244,9 +243,11 @@ check_topics(KafkaProducer *producer)
 	is_int(look_up(producer, events_topic, &info), KAFKA_OK,
 		   "topic of events looked up");
 	ok(info.exists && info.partitions == 3, "it has 3 partitions");
+	is_int(info.max_message_bytes, 1000000, "and its own limit of a message");
 	is_int(look_up(producer, progress_topic, &info), KAFKA_OK,
 		   "progress topic looked up");
 	ok(info.exists && info.partitions == 1, "it has 1 partition");
+	is_int(info.max_message_bytes, 1048588, "and the default limit");
 	is_int(look_up(producer, "not a topic name", &info), KAFKA_MISCONFIGURED,
 		   "an illegal topic name is misconfigured");
 
@@ -256,13 +257,6 @@ check_topics(KafkaProducer *producer)
 	is_int(outcome, KAFKA_OK, "the broker is asked for verification");
 	is_int(verification, KAFKA_VERIFIES, "the broker verifies");
 
-	outcome = KAFKA_PENDING;
-	for (turn = 0; turn < MAX_TURNS && outcome == KAFKA_PENDING; turn++)
-		outcome = kafka_admin_topic_config(producer, progress_topic,
-										   "cleanup.policy", SLICE_MS, value,
-										   sizeof(value), &error);
-	is_int(outcome, KAFKA_OK, "a topic's setting is asked for");
-	is_text(value, "compact", "cleanup.policy is compact");
 	ok(kafka_producer_cluster_id(producer) != NULL &&
 	   kafka_producer_cluster_id(producer)[0] != '\0', "the cluster has an id");
 }
