@@ -4,8 +4,11 @@
  *	  What a person can do about an error, by its code.
  *
  * The message of an error says what happened, in the library's or the
- * broker's words; the remedy says who has to change what.  Settings are named
- * as they are spelled, with the program whose settings they are.
+ * broker's words; the remedy says who has to change what.
+ *
+ * Each is shorter than 256 bytes, which is what the status has room for.  Codes
+ * in which one outage shows itself by turns share one remedy, so that it can be
+ * told by it: see remedy_for_connection.
  *
  * Threads: any.  Memory: static text.
  *
@@ -23,13 +26,13 @@ remedy_for_rights(rd_kafka_resp_err_t code)
 	switch (code)
 	{
 		case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
-			return "Grant the Kafka user Write and Describe on the topic to publish, Read and Describe to report (the progress topic needs all three), and Create if carshop_outbox.create_topics is on.";
+			return "Grant the Kafka user Write and Describe on the topic to publish, Read and Describe to report (on the progress topic all three), and Create if carshop_outbox.create_topics is on.";
 		case RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
 			return "Grant the Kafka user Write and Describe on the transactional id, which is the name of the progress topic.";
 		case RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED:
 			return "Grant the Kafka user Read and Describe on the consumer group that carshop_outbox.group_id names, or leave that setting empty.";
 		case RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED:
-			return "Grant the Kafka user Create on the cluster, or make the topics by hand and turn carshop_outbox.create_topics off; with carshop_outbox.delivery = at_least_once also grant IdempotentWrite on the cluster.";
+			return "Grant the Kafka user Create on the cluster, or make the topics by hand and turn carshop_outbox.create_topics off; carshop_outbox.delivery = at_least_once also needs IdempotentWrite on the cluster.";
 		default:
 			return NULL;
 	}
@@ -45,14 +48,14 @@ remedy_for_topic(rd_kafka_resp_err_t code)
 		case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
 			return "Make the topic, or turn carshop_outbox.create_topics on.";
 		case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
-			return "The topic has fewer partitions than it had: it was made anew. If nobody did that on purpose, ask who runs Kafka; publishing goes on by itself once the brokers agree.";
+			return "The topic has fewer partitions than before: it was made anew, or the brokers do not agree yet. If it lasts, ask who runs Kafka.";
 		case RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION:
 			return "Name another topic: a name has at most 249 letters, digits, dots, hyphens and underscores.";
 		case RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS:
 		case RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS_AFTER_APPEND:
 			return "Start the brokers that are down, or lower the topic's min.insync.replicas to the number of brokers that hold it and run.";
 		case RD_KAFKA_RESP_ERR__MSG_TIMED_OUT:
-			return "Brokers that answer did not take the records in time: check that the topic's partitions have leaders, that as many brokers run as its min.insync.replicas asks for, and that no quota of Kafka slows the user down.";
+			return "Kafka did not take the records in time: check that the topic's partitions have leaders, that as many brokers run as min.insync.replicas asks for, and that no quota slows the user down.";
 		case RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE:
 		case RD_KAFKA_RESP_ERR_REPLICA_NOT_AVAILABLE:
 		case RD_KAFKA_RESP_ERR_BROKER_NOT_AVAILABLE:
@@ -64,9 +67,9 @@ remedy_for_topic(rd_kafka_resp_err_t code)
 		case RD_KAFKA_RESP_ERR_INVALID_CONFIG:
 			return "Kafka does not accept a setting of the topic to be made: make the topic by hand, or use a version of Kafka that knows the setting.";
 		case RD_KAFKA_RESP_ERR_POLICY_VIOLATION:
-			return "A policy of the Kafka cluster forbids it: choose carshop_outbox.topic_partitions and carshop_outbox.topic_replication_factor as the policy wants, or let its operators make the topic.";
+			return "Set carshop_outbox.topic_partitions and carshop_outbox.topic_replication_factor as the policy of the Kafka cluster wants them, or let its operators make the topic.";
 		case RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP:
-			return "Two clocks differ, or the topic's limits are narrow: set the clock of the PostgreSQL server and the clocks of the Kafka brokers by the same source, or widen the topic's message.timestamp.before.max.ms and message.timestamp.after.max.ms (message.timestamp.type = LogAppendTime uses the broker's clock alone).";
+			return "Set the clock of the PostgreSQL server and the clocks of the Kafka brokers by the same source, or widen message.timestamp.before.max.ms and message.timestamp.after.max.ms of the topic.";
 		case RD_KAFKA_RESP_ERR_UNSUPPORTED_FOR_MESSAGE_FORMAT:
 			return "The topic keeps messages in a format from before Kafka 0.11: raise its message.format.version.";
 		case RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE:
@@ -89,7 +92,7 @@ remedy_for_cluster(rd_kafka_resp_err_t code)
 		case RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS:
 		case RD_KAFKA_RESP_ERR_NOT_COORDINATOR:
 		case RD_KAFKA_RESP_ERR__WAIT_COORD:
-			return "A broker is starting, or the topic __transaction_state has too few brokers: wait a moment, then start brokers that are down or lower transaction.state.log.min.isr and transaction.state.log.replication.factor of Kafka.";
+			return "Wait while Kafka starts; if it lasts, the topic __transaction_state has too few brokers: start those that are down, or lower Kafka's transaction.state.log.min.isr and transaction.state.log.replication.factor.";
 		case RD_KAFKA_RESP_ERR_NOT_CONTROLLER:
 			return "The cluster is electing a controller: wait a moment, then check Kafka's controllers.";
 		case RD_KAFKA_RESP_ERR_THROTTLING_QUOTA_EXCEEDED:
@@ -110,7 +113,10 @@ remedy_for_cluster(rd_kafka_resp_err_t code)
 	}
 }
 
-/* The way to the brokers. */
+/*
+ * The way to the brokers.  One that is down refuses connections, answers late
+ * or closes them, as it happens: that is one remedy.
+ */
 static const char *
 remedy_for_connection(rd_kafka_resp_err_t code)
 {
@@ -119,11 +125,10 @@ remedy_for_connection(rd_kafka_resp_err_t code)
 		case RD_KAFKA_RESP_ERR__TRANSPORT:
 		case RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN:
 		case RD_KAFKA_RESP_ERR_NETWORK_EXCEPTION:
-			return "Start Kafka, or correct carshop_outbox.brokers (hosts and ports); check that no firewall stands between, and that the brokers' advertised.listeners can be reached from this server.";
 		case RD_KAFKA_RESP_ERR__TIMED_OUT:
 		case RD_KAFKA_RESP_ERR__TIMED_OUT_QUEUE:
 		case RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT:
-			return "Check that Kafka runs and answers, that carshop_outbox.brokers names it, and that nothing between drops packets.";
+			return "Start Kafka, or correct carshop_outbox.brokers; check that no firewall stands between and that the brokers' advertised.listeners can be reached from this server.";
 		case RD_KAFKA_RESP_ERR__RESOLVE:
 			return "Correct the host names in carshop_outbox.brokers or in the brokers' advertised.listeners, or the name resolution of this server.";
 		case RD_KAFKA_RESP_ERR__SSL:
@@ -152,7 +157,7 @@ kafka_remedy(const KafkaError *error)
 	if (error == NULL)
 		return general;
 	if (error->timed_out)
-		return "Kafka took longer than carshop_outbox.transaction_timeout: check the brokers' load and the network, or raise that setting (Kafka's transaction.max.timeout.ms is its limit) or lower carshop_outbox.max_transaction_events.";
+		return "Kafka took longer than carshop_outbox.transaction_timeout: check the brokers' load and the network, raise that setting (up to Kafka's transaction.max.timeout.ms), or lower carshop_outbox.max_transaction_events.";
 	for (i = 0; kinds[i] != NULL; i++)
 	{
 		const char *remedy = kinds[i]((rd_kafka_resp_err_t) error->code);
