@@ -10,7 +10,8 @@
  *
  * Threads: the worker's.  The library's own threads are created with all
  * signals blocked.  kafka_client_close starts one helper, also with all
- * signals blocked, because rd_kafka_destroy can wait for ever.
+ * signals blocked, because rd_kafka_destroy can wait for ever; it also joins
+ * the threads of look-ups that are under way (lookup.c).
  *
  * Memory: malloc.  A client that did not end in time is leaked on purpose: its
  * threads may still use it.
@@ -31,7 +32,7 @@
 #include "kafka/internal.h"
 
 /* How long closing may take before a handle is left behind. */
-#define CLOSE_TIMEOUT_S 3
+#define CLOSE_TIMEOUT_MS 3000
 
 /* Of that, at most this much to leave an open transaction, twice. */
 #define LEAVE_SLICE_MS 100
@@ -149,6 +150,7 @@ typedef struct Closing
 	rd_kafka_t *rk;
 	rd_kafka_queue_t *queue;
 	rd_kafka_queue_t *logs;
+	KafkaLookup *lookups;
 	KafkaOpenWork work;
 } Closing;
 
@@ -242,6 +244,9 @@ destroy_handle(void *arg)
 	else if (closing->work != KAFKA_WORK_NONE)
 		leave_transaction(closing);
 
+	/* Their threads use the handle; leaving has given them time to end. */
+	kafka_lookups_join(closing->lookups);
+
 	/* A reference still held would make the destroy wait for ever. */
 	rd_kafka_queue_destroy(closing->logs);
 	rd_kafka_queue_destroy(closing->queue);
@@ -254,27 +259,11 @@ destroy_handle(void *arg)
 	return NULL;
 }
 
-static bool
-start_helper(pthread_t *helper, Closing *closing)
-{
-	sigset_t	all;
-	sigset_t	before;
-	bool		started;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	started = pthread_create(helper, NULL, destroy_handle, closing) == 0;
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	return started;
-}
-
 static void
 wait_until_ended(Closing *closing)
 {
-	struct timespec deadline;
+	struct timespec deadline = kafka_deadline(CLOSE_TIMEOUT_MS);
 
-	clock_gettime(CLOCK_MONOTONIC, &deadline);
-	deadline.tv_sec += CLOSE_TIMEOUT_S;
 	pthread_mutex_lock(&closing->mutex);
 	while (!closing->ended)
 	{
@@ -289,7 +278,6 @@ bool
 kafka_client_close(KafkaClient *client, KafkaOpenWork work)
 {
 	Closing    *closing;
-	pthread_condattr_t attributes;
 	pthread_t	helper;
 	bool		ended;
 
@@ -298,14 +286,13 @@ kafka_client_close(KafkaClient *client, KafkaOpenWork work)
 	closing->rk = client->rk;
 	closing->queue = client->queue;
 	closing->logs = client->logs;
+	closing->lookups = client->lookups;
 	closing->work = work;
 	pthread_mutex_init(&closing->mutex, NULL);
-	pthread_condattr_init(&attributes);
-	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-	pthread_cond_init(&closing->ended_cond, &attributes);
-	pthread_condattr_destroy(&attributes);
+	kafka_cond_init(&closing->ended_cond);
 
-	if (!start_helper(&helper, closing))
+	kafka_lookups_stop(client->lookups);
+	if (!kafka_thread_start(&helper, destroy_handle, closing))
 		return false;
 	wait_until_ended(closing);
 
@@ -328,9 +315,38 @@ kafka_client_close(KafkaClient *client, KafkaOpenWork work)
 	free(closing);
 	close(client->fd);
 	free(client->cluster_id);
-	free(client->lookup_topic);
 	free(client);
 	return true;
+}
+
+const char *
+kafka_client_cluster_id(KafkaClient *client)
+{
+	char	   *id;
+
+	if (client->cluster_id != NULL)
+		return client->cluster_id;
+	id = rd_kafka_clusterid(client->rk, 0);
+	if (id == NULL)
+		return NULL;
+	client->cluster_id = kafka_strdup(id);
+	rd_kafka_mem_free(client->rk, id);
+	return client->cluster_id;
+}
+
+/*
+ * No answer has come: the connection's trouble says more than "timed out", if
+ * there is any.
+ */
+void
+kafka_client_no_answer(const KafkaClient *client, int code, KafkaError *error)
+{
+	if (client->trouble[0] == '\0')
+		kafka_error_set(error, code, "no answer from Kafka yet");
+	else
+		kafka_error_set(error,
+						client->trouble_code != 0 ? client->trouble_code : code,
+						"%s", client->trouble);
 }
 
 /* ------------------------------------------------------------------------
@@ -369,16 +385,49 @@ skip_thread(const char *text)
 	return rest != NULL ? rest + 3 : text;
 }
 
-/* "name: reason (after 5ms in state UP) (_X)" is kept as "name: reason". */
-static void
-remember_trouble(KafkaClient *client, const char *text)
+/* "... (_SSL)": the code that a failure line ends with; 0: it has none. */
+static rd_kafka_resp_err_t
+code_of_line(const char *text)
 {
+	const struct rd_kafka_err_desc *codes;
+	const char *open = strrchr(text, '(');
+	size_t		n = 0;
+	size_t		len;
+	size_t		i;
+
+	if (open == NULL || open[1] != '_')
+		return RD_KAFKA_RESP_ERR_NO_ERROR;
+	len = strcspn(open + 1, ")");
+	rd_kafka_get_err_descs(&codes, &n);
+	for (i = 0; i < n; i++)
+	{
+		if (codes[i].name != NULL && strlen(codes[i].name) == len &&
+			strncmp(codes[i].name, open + 1, len) == 0)
+			return codes[i].code;
+	}
+	return RD_KAFKA_RESP_ERR_NO_ERROR;
+}
+
+/*
+ * "name: reason (after 5ms in state UP) (_X)" is kept as "name: reason", and
+ * its code beside it.  The same failure also comes as a line without a code:
+ * that takes nothing away.
+ */
+static void
+remember_trouble(KafkaClient *client, const char *text,
+				 rd_kafka_resp_err_t code)
+{
+	char		words[sizeof(client->trouble)];
 	char	   *suffix;
 
-	snprintf(client->trouble, sizeof(client->trouble), "%s", text);
-	suffix = strstr(client->trouble, " (after ");
+	snprintf(words, sizeof(words), "%s", text);
+	suffix = strstr(words, " (after ");
 	if (suffix != NULL)
 		*suffix = '\0';
+	if (code != RD_KAFKA_RESP_ERR_NO_ERROR ||
+		strcmp(words, client->trouble) != 0)
+		client->trouble_code = code;
+	snprintf(client->trouble, sizeof(client->trouble), "%s", words);
 }
 
 /*
@@ -430,7 +479,7 @@ handle_log(KafkaClient *client, rd_kafka_event_t *event)
 	{
 		if (kafka_failure_counts(text))
 			client->failures++;
-		remember_trouble(client, text);
+		remember_trouble(client, text, code_of_line(text));
 	}
 
 	/*
@@ -470,12 +519,12 @@ kafka_client_handle(KafkaClient *client, rd_kafka_event_t *event)
 			if (rd_kafka_event_error(event) == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
 			{
 				if (client->trouble[0] == '\0')
-					remember_trouble(client, text);
+					remember_trouble(client, text, rd_kafka_event_error(event));
 				return true;
 			}
 			if (kafka_failure_counts(text))
 				client->failures++;
-			remember_trouble(client, text);
+			remember_trouble(client, text, rd_kafka_event_error(event));
 			return true;
 		default:
 			return false;

@@ -114,6 +114,23 @@ set_common(rd_kafka_conf_t *conf, const KafkaProperties *props,
 	return true;
 }
 
+/* Set the operator's properties that fit the kind of handle. */
+static bool
+set_properties(rd_kafka_conf_t *conf, const KafkaProperties *props,
+			   rd_kafka_type_t type, KafkaError *error)
+{
+	const char *key;
+	const char *value;
+	size_t		i;
+
+	for (i = 0; kafka_properties_item(props, i, type, &key, &value); i++)
+	{
+		if (key != NULL && !kafka_conf_set(conf, key, value, error))
+			return false;
+	}
+	return true;
+}
+
 rd_kafka_conf_t *
 kafka_conf_new(const KafkaProperties *props, rd_kafka_type_t type,
 			   KafkaError *error)
@@ -125,7 +142,7 @@ kafka_conf_new(const KafkaProperties *props, rd_kafka_type_t type,
 		kafka_conf_set(conf, "reconnect.backoff.ms", "100", error) &&
 		kafka_conf_set(conf, "reconnect.backoff.max.ms", "2000", error) &&
 		kafka_conf_set(conf, "socket.keepalive.enable", "true", error) &&
-		kafka_properties_apply(props, type, conf, error) &&
+		set_properties(conf, props, type, error) &&
 		set_common(conf, props, type, error))
 		return conf;
 

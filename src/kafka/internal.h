@@ -4,7 +4,12 @@
  *	  What the files of src/kafka share; nobody else includes it.
  *
  * Threads: everything runs in the worker's thread, except the helper of
- * kafka_client_close, which only destroys a handle that was given up.
+ * kafka_client_close, which only destroys a handle that was given up, and
+ * those of lookup.c, which only ask.
+ *
+ * Who uses whom, each only what stands before it: outcome, remedy, partition;
+ * properties, conf; client, lookup, topic, request; producer, admin; show,
+ * reader, last.
  *
  * Memory: malloc, because the library must work without PostgreSQL and
  * because nothing here may longjmp.  Like librdkafka itself we treat a failed
@@ -16,7 +21,9 @@
 #define KAFKA_INTERNAL_H
 
 #include <librdkafka/rdkafka.h>
+#include <pthread.h>
 #include <signal.h>
+#include <time.h>
 
 #include "compat.h"
 #include "kafka/kafka.h"
@@ -28,11 +35,25 @@
 extern void *kafka_malloc(size_t size);
 extern char *kafka_strdup(const char *string);
 extern int64_t kafka_now_ms(void);
+/* The monotonic time in so many milliseconds, for a condition of kafka_cond_init. */
+extern struct timespec kafka_deadline(int wait_ms);
+extern void kafka_cond_init(pthread_cond_t *cond);
+
+/* Start a thread with all signals blocked; false: there is none to be had. */
+extern bool kafka_thread_start(pthread_t *thread, void *(*run) (void *),
+							   void *arg);
+
 extern void kafka_error_set(KafkaError *error, int code, const char *format,
 							...) __attribute__((format(printf, 3, 4)));
 
 /* What one of librdkafka's codes means for us; never KAFKA_PENDING. */
 extern KafkaOutcome kafka_outcome_of(rd_kafka_resp_err_t code);
+
+/* The same inside a transaction: never OK, PENDING or UNREACHABLE. */
+extern KafkaOutcome kafka_transaction_outcome(rd_kafka_resp_err_t code);
+
+/* Of two failures of a batch the one with the higher rank says more. */
+extern int	kafka_failure_rank(KafkaOutcome outcome);
 
 /* Fills error, frees failed; a fatal error is given its own code. */
 extern rd_kafka_resp_err_t kafka_error_take(rd_kafka_t *rk,
@@ -51,15 +72,20 @@ extern bool kafka_failure_counts(const char *text);
 extern const char *kafka_properties_get(const KafkaProperties *props,
 										const char *key);
 
-/* Set those that fit the kind of handle. */
-extern bool kafka_properties_apply(const KafkaProperties *props,
-								   rd_kafka_type_t type, rd_kafka_conf_t *conf,
-								   KafkaError *error);
+/*
+ * The properties one by one: false past the end.  *key is NULL for one that
+ * does not fit the kind of handle.
+ */
+extern bool kafka_properties_item(const KafkaProperties *props, size_t index,
+								  rd_kafka_type_t type, const char **key,
+								  const char **value);
 
 /* ------------------------------------------------------------------------
  * A handle with its one event queue (client.c)
  * ------------------------------------------------------------------------
  */
+typedef struct KafkaLookup KafkaLookup;
+
 typedef struct KafkaClient
 {
 	rd_kafka_t *rk;
@@ -73,10 +99,11 @@ typedef struct KafkaClient
 	unsigned int failures;		/* connection failures that count as taint */
 	unsigned int early;			/* partitions that were added too early */
 	char		trouble[512];	/* the last connection trouble in words */
+	rd_kafka_resp_err_t trouble_code;	/* and its code; 0: not known */
 	char	   *cluster_id;
-	/* the topic look-up under way: each call to the library starts afresh */
-	char	   *lookup_topic;
-	int			lookup_timeout;
+	KafkaLookup *lookups;		/* under way, or answered but not fetched */
+	int			lookup_ms;		/* what the last one took, see lookup.c */
+	uintptr_t	requests;		/* the last request's number, see request.c */
 } KafkaClient;
 
 /* conf.c: a configuration with the operator's properties; the caller adds its own. */
@@ -124,19 +151,111 @@ extern bool kafka_client_close(KafkaClient *client, KafkaOpenWork work);
 extern rd_kafka_event_t *kafka_client_next(KafkaClient *client,
 										   int timeout_ms);
 
+/* The cluster's id, NULL until known. */
+extern const char *kafka_client_cluster_id(KafkaClient *client);
+
+/* Say why there is no answer: the connection's trouble, if there is any. */
+extern void kafka_client_no_answer(const KafkaClient *client, int code,
+								   KafkaError *error);
+
 /* Log lines and connection errors: true if the event was one of those. */
 extern bool kafka_client_handle(KafkaClient *client, rd_kafka_event_t *event);
+
+/* ------------------------------------------------------------------------
+ * Asking for topics (lookup.c)
+ * ------------------------------------------------------------------------
+ */
+typedef struct KafkaLookupAnswer
+{
+	rd_kafka_resp_err_t code;	/* of the question, not of the topic */
+	const struct rd_kafka_metadata *metadata;	/* the receiver destroys it */
+	int			piece_ms;		/* the wait that sufficed */
+} KafkaLookupAnswer;
+
+typedef enum KafkaLookupState
+{
+	KAFKA_LOOKUP_PENDING,
+	KAFKA_LOOKUP_ANSWERED,		/* also: max_ms have passed without an answer */
+	KAFKA_LOOKUP_BAD_NAME,
+	KAFKA_LOOKUP_NO_THREAD		/* the system gives none; try again later */
+} KafkaLookupState;
+
+/*
+ * Ask, or see whether the question of before is answered; waits at most
+ * slice_ms.  max_ms is taken from the call that starts a question.  When the
+ * answer is there the client's descriptor becomes readable, too.
+ */
+extern KafkaLookupState kafka_lookup(KafkaClient *client, const char *topic,
+									 int slice_ms, int max_ms,
+									 KafkaLookupAnswer *answer);
+
+/* Ask no further; then wait for the threads (at most two seconds). */
+extern void kafka_lookups_stop(KafkaLookup *lookups);
+extern void kafka_lookups_join(KafkaLookup *lookups);
+
+/* ------------------------------------------------------------------------
+ * Requests that an event answers (request.c)
+ * ------------------------------------------------------------------------
+ */
+typedef enum AdminRequest
+{
+	ADMIN_NONE,
+	ADMIN_CREATE_TOPIC,
+	ADMIN_VERIFICATION
+} AdminRequest;
+
+/* The one of kafka_admin_*; topics ask for their limits beside it. */
+typedef struct KafkaAdmin
+{
+	AdminRequest request;		/* under way or finished but not fetched */
+	uintptr_t	number;			/* tells a late answer from the one awaited */
+	char	   *topic;			/* NULL: not about a topic */
+	bool		done;
+	int64_t		answered_ms;
+	KafkaOutcome outcome;
+	KafkaError	error;
+	KafkaVerification verification;
+} KafkaAdmin;
+
+#define KAFKA_VERIFICATION_SETTING "transaction.partition.verification.enable"
+
+/* Forget what was asked before and remember what is asked now. */
+extern void kafka_admin_start(KafkaAdmin *admin, KafkaClient *client,
+							  AdminRequest request, const char *topic);
+extern void kafka_admin_forget(KafkaAdmin *admin);
+
+/* False: the library refuses the topic as such. */
+extern bool kafka_send_create_topic(KafkaClient *client, uintptr_t number,
+									const char *topic, int partitions,
+									int replication,
+									const KafkaConfigEntry *config,
+									int n_config, KafkaError *error);
+extern void kafka_send_describe(KafkaClient *client, uintptr_t number,
+								rd_kafka_ResourceType_t type,
+								const char *resource_name, int timeout_ms);
+
+/* An answer: true if it was one to the request. */
+extern bool kafka_admin_handle(KafkaAdmin *admin, rd_kafka_event_t *event);
+
+/*
+ * What DescribeConfigs says of one setting.  The value lives in the event;
+ * NULL with code 0: there is no such setting.
+ */
+extern const char *kafka_described_value(rd_kafka_event_t *event,
+										 const char *setting,
+										 rd_kafka_resp_err_t *code,
+										 const char **reason);
 
 /* ------------------------------------------------------------------------
  * Topics (topic.c)
  * ------------------------------------------------------------------------
  */
-extern KafkaOutcome kafka_client_topic(KafkaClient *client,
-									   rd_kafka_topic_t *rkt,
-									   const char *topic, int slice_ms,
-									   int max_ms, KafkaTopicInfo *info,
+
+/* Look up by metadata only: info->max_message_bytes is 0. */
+extern KafkaOutcome kafka_client_topic(KafkaClient *client, const char *topic,
+									   int slice_ms, int max_ms,
+									   KafkaTopicInfo *info,
 									   KafkaError *error);
-extern const char *kafka_client_cluster_id(KafkaClient *client);
 
 #define KAFKA_TOPIC_BUCKETS 64
 
@@ -148,39 +267,23 @@ typedef struct KafkaTopics
 	KafkaTopicSlot *last;		/* records of one topic come in rows */
 } KafkaTopics;
 
-/* The topic's handle, made at its first use; NULL if the name is illegal. */
-extern rd_kafka_topic_t *kafka_topics_get(KafkaTopics *topics, rd_kafka_t *rk,
-										  const char *name);
+/* The topic's slot, made at its first use; NULL if the name is illegal. */
+extern KafkaTopicSlot *kafka_topics_get(KafkaTopics *topics, rd_kafka_t *rk,
+										const char *name);
+extern rd_kafka_topic_t *kafka_topic_handle(const KafkaTopicSlot *slot);
 extern void kafka_topics_forget(KafkaTopics *topics);
 
-/* ------------------------------------------------------------------------
- * Administration inside a producer (admin.c)
- * ------------------------------------------------------------------------
+/*
+ * Look up by metadata and by the topic's settings, which an event answers:
+ * PENDING until both are there.
  */
-typedef enum AdminRequest
-{
-	ADMIN_NONE,
-	ADMIN_CREATE_TOPIC,
-	ADMIN_VERIFICATION,
-	ADMIN_TOPIC_CONFIG
-} AdminRequest;
+extern KafkaOutcome kafka_topic_look_up(KafkaTopicSlot *slot,
+										KafkaClient *client, int slice_ms,
+										int max_ms, KafkaTopicInfo *info,
+										KafkaError *error);
 
-typedef struct KafkaAdmin
-{
-	AdminRequest request;		/* under way or finished but not fetched */
-	uintptr_t	number;			/* tells a late answer from the one awaited */
-	char	   *topic;
-	char	   *name;
-	bool		done;
-	int64_t		answered_ms;
-	KafkaOutcome outcome;
-	KafkaError	error;
-	KafkaVerification verification;
-	char		value[256];
-} KafkaAdmin;
-
-extern bool kafka_admin_handle(KafkaAdmin *admin, rd_kafka_event_t *event);
-extern void kafka_admin_forget(KafkaAdmin *admin);
+/* True if the event was an answer about a topic's settings. */
+extern bool kafka_topics_handle(KafkaTopics *topics, rd_kafka_event_t *event);
 
 /* ------------------------------------------------------------------------
  * Showing offsets inside a reader (show.c)

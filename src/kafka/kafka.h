@@ -39,10 +39,11 @@ typedef enum KafkaOutcome
 	KAFKA_PENDING,				/* not finished: call again */
 	KAFKA_UNREACHABLE,			/* no broker answers; try again later */
 	KAFKA_TROUBLE,				/* topic or cluster refuses for now (missing
-								 * topic, authorization, too few replicas):
-								 * never an event's fault, try again later */
+								 * topic, authorization, too few replicas, a
+								 * clock): never an event's fault, try again
+								 * later */
 	KAFKA_REFUSED,				/* a batch was refused for what it contains
-								 * (size, policy, invalid record) */
+								 * (size, invalid record), and nothing else */
 	KAFKA_FENCED,				/* another producer took the transactional.id */
 	KAFKA_UNCERTAIN,			/* anything else that leaves the transaction's
 								 * fate unknown or the handle unusable: close
@@ -54,11 +55,26 @@ typedef enum KafkaOutcome
 typedef struct KafkaError
 {
 	int			code;			/* librdkafka's error code, 0 if none applies */
+	bool		timed_out;		/* with KAFKA_UNCERTAIN: the transaction was
+								 * open for at least transaction_timeout_ms, so
+								 * the broker has most likely aborted it for
+								 * that.  It then looks like a fenced one,
+								 * which is why such a failure is never
+								 * answered with KAFKA_FENCED.  A smaller
+								 * transaction helps if Kafka was slow; after
+								 * an outage of that length it does no harm. */
 	char		message[512];
 } KafkaError;
 
 /* Short lower-case word for an outcome, for logs and tests. */
 extern const char *kafka_outcome_name(KafkaOutcome outcome);
+
+/*
+ * What a person can do about it, by error->code: full sentences, static text.
+ * Never NULL; for a code without a remedy of its own (0, for one) a general
+ * one.  remedy.c.
+ */
+extern const char *kafka_remedy(const KafkaError *error);
 
 /* ------------------------------------------------------------------------
  * Properties: what the operator may say about the connection
@@ -104,11 +120,26 @@ typedef void (*KafkaLogFunc) (void *arg, int syslog_level, const char *text);
 typedef struct KafkaProducer KafkaProducer;
 typedef struct KafkaReader KafkaReader;
 
+/*
+ * What one broker says of a topic.  Three answers are told apart:
+ *
+ * - it exists: KAFKA_OK, exists, partitions;
+ * - this broker does not know it: KAFKA_OK, exists = false.  That is a single
+ *	 answer of a single broker, and one that lags behind says so of a topic that
+ *	 exists: before anything lasting follows from it, ask again, for some time
+ *	 (any broker may answer), or create the topic, which the controller decides;
+ * - it exists, but a partition has no leader: KAFKA_TROUBLE with
+ *	 LEADER_NOT_AVAILABLE, exists, partitions.
+ *
+ * With any other outcome nothing is known and all is 0.
+ */
 typedef struct KafkaTopicInfo
 {
 	bool		exists;
 	int			partitions;		/* 0 when it does not exist */
-	int64_t		max_message_bytes;
+	int64_t		max_message_bytes;	/* the topic's setting, the largest batch;
+									 * 0: not known, not permitted (no
+									 * DescribeConfigs), or asked by a reader */
 } KafkaTopicInfo;
 
 /* ------------------------------------------------------------------------
@@ -180,10 +211,16 @@ extern KafkaOutcome kafka_producer_init(KafkaProducer *producer, int slice_ms,
 										KafkaError *error);
 
 /*
- * Look a topic up.  PENDING until an answer came (the call starts afresh each
- * time in librdkafka, so the timeout grows from slice_ms up to max_ms and a
- * single call may take that long).  Leaves the topic's handle and metadata
- * cached: the first message to an unknown topic would wait a second.
+ * Look a topic up.  PENDING until an answer came, and UNREACHABLE when none has
+ * for about max_ms (a question that began in time may wait up to two seconds
+ * longer); the next call then asks anew.  Questions for different topics stand
+ * beside each other, so they may be asked in any order and in turns.  An answer
+ * that is not fetched within three seconds is forgotten.
+ *
+ * The first look-up of a topic also asks for its max.message.bytes, once per
+ * handle; it waits at most five seconds for that, and never fails by it.
+ * Leaves the topic's handle and metadata cached: the first message to an
+ * unknown topic would wait a second.
  */
 extern KafkaOutcome kafka_producer_topic(KafkaProducer *producer,
 										 const char *topic, int slice_ms,
@@ -223,7 +260,9 @@ extern KafkaOutcome kafka_producer_begin(KafkaProducer *producer,
 
 /*
  * Enqueue a record; key, value and headers are copied.  KAFKA_PENDING: the
- * queue is full, poll and try again.  KAFKA_REFUSED: refused locally (size).
+ * queue is full, poll and try again.  KAFKA_REFUSED: refused locally, which is
+ * for its size alone.  After any other answer but OK and PENDING the batch can
+ * not be committed any more.
  */
 extern KafkaOutcome kafka_producer_send(KafkaProducer *producer,
 										const KafkaRecord *record,
@@ -243,6 +282,10 @@ extern KafkaOutcome kafka_producer_commit(KafkaProducer *producer,
 extern KafkaOutcome kafka_producer_flush(KafkaProducer *producer,
 										 int slice_ms, KafkaError *error);
 
+/*
+ * The tag of the refused record after KAFKA_REFUSED; give events tags of 1 and
+ * up and what is not an event the tag 0.  0 after every other outcome.
+ */
 extern uint64_t kafka_producer_refused_tag(KafkaProducer *producer);
 
 /* Records enqueued since begin (without transactions: since the last flush). */
@@ -278,20 +321,14 @@ typedef enum KafkaVerification
 	KAFKA_VERIFICATION_UNKNOWN	/* we may not read the broker's settings */
 } KafkaVerification;
 
-/* Ask one broker whether it verifies partitions in transactions (KIP-890). */
+/*
+ * Ask one broker whether it verifies partitions in transactions (KIP-890).
+ * PENDING until a topic was looked up over the handle: that tells which brokers
+ * there are.
+ */
 extern KafkaOutcome kafka_admin_verification(KafkaProducer *producer,
 											 int slice_ms,
 											 KafkaVerification *verification,
-											 KafkaError *error);
-
-/*
- * Read one setting of a topic ("max.message.bytes", "cleanup.policy").  The
- * value is copied into value (truncated to value_size); "" if not permitted.
- */
-extern KafkaOutcome kafka_admin_topic_config(KafkaProducer *producer,
-											 const char *topic,
-											 const char *name, int slice_ms,
-											 char *value, size_t value_size,
 											 KafkaError *error);
 
 /* ------------------------------------------------------------------------
@@ -412,7 +449,9 @@ typedef struct KafkaLastRead KafkaLastRead;
 
 typedef struct KafkaLastRecord
 {
-	bool		topic_exists;
+	bool		topic_exists;	/* false: a broker did not know it, see
+								 * KafkaTopicInfo: ask again before believing
+								 * that there is no record */
 	bool		found;			/* a record with a value */
 	char	   *value;			/* malloc'd, NUL-terminated; the caller frees */
 	size_t		value_len;
@@ -428,6 +467,9 @@ typedef struct KafkaLastRecord
  * backwards in growing steps from the end.  With stable = true it is complete
  * only when the last stable offset equals the high watermark, i.e. no
  * transaction is open on the partition: right after kafka_producer_init.
+ *
+ * KAFKA_OK fills the whole record; "no record" (found = false) means something
+ * only if topic_exists.  After anything but PENDING close the reading.
  */
 extern KafkaLastRead *kafka_last_open(const KafkaProperties *props,
 									  const char *topic, const char *key,

@@ -39,15 +39,22 @@
 #define FETCH_WAIT_MS 5
 
 #define QUEUE_BYTES (4 * 1024 * 1024)
-#define LOOKUP_MAX_MS 5000
+#define LOOKUP_MAX_MS 2000
 
 /*
  * If nothing at all was heard this long after assigning, assign again, and
  * wait twice as long then.  Now and then the partition is not yet attached to
  * its broker when the library wants to ask for the end, and it then pauses
  * for 500 ms.
+ *
+ * Assigning again throws away what is under way, so a far broker must be given
+ * time: connecting to the partition's leader, asking for the end and fetching
+ * take as many round trips as connecting and looking the topic up took, and
+ * some more.
  */
 #define FIRST_PATIENCE_MS 50
+#define LOOKUPS_OF_PATIENCE 3
+#define MOST_FIRST_PATIENCE_MS 5000
 
 /* As rdkafka.h says it: n before the end is this minus n. */
 #define BEFORE_END (-2000)
@@ -69,6 +76,7 @@ struct KafkaLastRead
 	bool		stable;
 	LastStage	stage;
 	bool		topic_exists;
+	int64_t		opened_ms;
 	int64_t		step;			/* 0: from the beginning */
 	int64_t		assigned_ms;
 	int			patience_ms;
@@ -107,8 +115,8 @@ kafka_last_open(const KafkaProperties *props, const char *topic,
 	read->key_len = strlen(key);
 	read->stable = stable;
 	read->stage = LAST_LOOKUP;
+	read->opened_ms = kafka_now_ms();
 	read->step = FIRST_STEP;
-	read->patience_ms = FIRST_PATIENCE_MS;
 	return read;
 }
 
@@ -166,6 +174,20 @@ copy_value(const KafkaItem *item)
 	return copy;
 }
 
+/* How long to wait for the first sign after assigning. */
+static int
+first_patience(const KafkaLastRead *read)
+{
+	int64_t		patience = (kafka_now_ms() - read->opened_ms) * LOOKUPS_OF_PATIENCE;
+
+	if (patience < FIRST_PATIENCE_MS)
+		return FIRST_PATIENCE_MS;
+	/* Kafka was away while it was looked up: that says nothing of its distance. */
+	if (patience > MOST_FIRST_PATIENCE_MS)
+		return MOST_FIRST_PATIENCE_MS;
+	return (int) patience;
+}
+
 static KafkaOutcome
 look_up(KafkaLastRead *read, int slice_ms, KafkaError *error)
 {
@@ -192,7 +214,10 @@ look_up(KafkaLastRead *read, int slice_ms, KafkaError *error)
 		return KAFKA_MISCONFIGURED;
 	}
 	else
+	{
+		read->patience_ms = first_patience(read);
 		read->stage = LAST_ASSIGN;
+	}
 	return KAFKA_OK;
 }
 
@@ -287,6 +312,15 @@ take_item(KafkaLastRead *read, const KafkaItem *item, KafkaError *error)
 			break;
 		default:
 			break;
+	}
+	/* Deleted since it was looked up, or its leader does not know it yet. */
+	if (item->error.code == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART ||
+		item->error.code == RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC)
+	{
+		forget_record(read);
+		read->topic_exists = false;
+		read->stage = LAST_DONE;
+		return KAFKA_OK;
 	}
 	if (error != NULL)
 		*error = item->error;

@@ -8,6 +8,7 @@
  *
  *-------------------------------------------------------------------------
  */
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,6 +49,48 @@ kafka_now_ms(void)
 	return (int64_t) now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+struct timespec
+kafka_deadline(int wait_ms)
+{
+	struct timespec deadline;
+
+	clock_gettime(CLOCK_MONOTONIC, &deadline);
+	deadline.tv_sec += wait_ms / 1000;
+	deadline.tv_nsec += (long) (wait_ms % 1000) * 1000000;
+	if (deadline.tv_nsec >= 1000000000)
+	{
+		deadline.tv_sec++;
+		deadline.tv_nsec -= 1000000000;
+	}
+	return deadline;
+}
+
+void
+kafka_cond_init(pthread_cond_t *cond)
+{
+	pthread_condattr_t attributes;
+
+	pthread_condattr_init(&attributes);
+	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+	pthread_cond_init(cond, &attributes);
+	pthread_condattr_destroy(&attributes);
+}
+
+bool
+kafka_thread_start(pthread_t *thread, void *(*run) (void *), void *arg)
+{
+	sigset_t	all;
+	sigset_t	before;
+	bool		started;
+
+	/* A thread that took SIGURG would swallow a latch wake-up. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	started = pthread_create(thread, NULL, run, arg) == 0;
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return started;
+}
+
 void
 kafka_error_set(KafkaError *error, int code, const char *format,...)
 {
@@ -56,6 +99,7 @@ kafka_error_set(KafkaError *error, int code, const char *format,...)
 	if (error == NULL)
 		return;
 	error->code = code;
+	error->timed_out = false;
 	va_start(args, format);
 	vsnprintf(error->message, sizeof(error->message), format, args);
 	va_end(args);
@@ -98,18 +142,24 @@ kafka_outcome_of(rd_kafka_resp_err_t code)
 		case RD_KAFKA_RESP_ERR_NO_ERROR:
 			return KAFKA_OK;
 
-			/* The batch, for what it contains. */
+			/*
+			 * The batch, for what it contains.  Only what depends on the
+			 * record itself may stand here: an event that is refused becomes
+			 * a dead letter.
+			 */
 		case RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE:
-		case RD_KAFKA_RESP_ERR_INVALID_MSG:
-		case RD_KAFKA_RESP_ERR_INVALID_MSG_SIZE:
 		case RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE:
-		case RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP:
-		case RD_KAFKA_RESP_ERR_UNSUPPORTED_FOR_MESSAGE_FORMAT:
-		case RD_KAFKA_RESP_ERR_POLICY_VIOLATION:
 		case RD_KAFKA_RESP_ERR_INVALID_RECORD:
 			return KAFKA_REFUSED;
 
-			/* A topic or the cluster, which somebody may repair. */
+			/*
+			 * A topic, the cluster, a clock or the network between, which
+			 * somebody may repair.  Timestamps are not the event's: they are
+			 * the sending server's clock, judged by the broker's.  A corrupt
+			 * message (INVALID_MSG) was damaged on its way: what a record may
+			 * not contain is told by INVALID_RECORD.  The message format is
+			 * the topic's, and policies are the cluster's.
+			 */
 		case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
 		case RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED:
 		case RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED:
@@ -120,12 +170,18 @@ kafka_outcome_of(rd_kafka_resp_err_t code)
 		case RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS_AFTER_APPEND:
 		case RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE:
 		case RD_KAFKA_RESP_ERR_REPLICA_NOT_AVAILABLE:
+		case RD_KAFKA_RESP_ERR_BROKER_NOT_AVAILABLE:
+		case RD_KAFKA_RESP_ERR_NOT_CONTROLLER:
 		case RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE:
 		case RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS:
 		case RD_KAFKA_RESP_ERR_NOT_COORDINATOR:
 		case RD_KAFKA_RESP_ERR_INVALID_REPLICATION_FACTOR:
 		case RD_KAFKA_RESP_ERR_THROTTLING_QUOTA_EXCEEDED:
 		case RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR:
+		case RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP:
+		case RD_KAFKA_RESP_ERR_INVALID_MSG:
+		case RD_KAFKA_RESP_ERR_UNSUPPORTED_FOR_MESSAGE_FORMAT:
+		case RD_KAFKA_RESP_ERR_POLICY_VIOLATION:
 		case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
 		case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
 			return KAFKA_TROUBLE;
@@ -139,6 +195,8 @@ kafka_outcome_of(rd_kafka_resp_err_t code)
 		case RD_KAFKA_RESP_ERR_INVALID_CONFIG:
 		case RD_KAFKA_RESP_ERR_INVALID_PARTITIONS:
 		case RD_KAFKA_RESP_ERR_UNSUPPORTED_VERSION:
+		case RD_KAFKA_RESP_ERR_UNSUPPORTED_SASL_MECHANISM:
+		case RD_KAFKA_RESP_ERR_SECURITY_DISABLED:
 		case RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE:
 		case RD_KAFKA_RESP_ERR__INVALID_ARG:
 			return KAFKA_MISCONFIGURED;
@@ -156,6 +214,42 @@ kafka_outcome_of(rd_kafka_resp_err_t code)
 		case RD_KAFKA_RESP_ERR_NETWORK_EXCEPTION:
 			return KAFKA_UNREACHABLE;
 
+		default:
+			return KAFKA_UNCERTAIN;
+	}
+}
+
+/* How much a delivery failure says; the strongest is kept. */
+int
+kafka_failure_rank(KafkaOutcome outcome)
+{
+	switch (outcome)
+	{
+		case KAFKA_FENCED:
+			return 4;
+		case KAFKA_REFUSED:
+			return 3;
+		case KAFKA_TROUBLE:
+			return 2;
+		case KAFKA_OK:
+			return 0;
+		default:
+			return 1;
+	}
+}
+
+/* In a transaction, what is not known to be harmless leaves its fate open. */
+KafkaOutcome
+kafka_transaction_outcome(rd_kafka_resp_err_t code)
+{
+	KafkaOutcome outcome = kafka_outcome_of(code);
+
+	switch (outcome)
+	{
+		case KAFKA_FENCED:
+		case KAFKA_REFUSED:
+		case KAFKA_TROUBLE:
+			return outcome;
 		default:
 			return KAFKA_UNCERTAIN;
 	}

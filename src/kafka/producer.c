@@ -34,7 +34,9 @@ struct KafkaProducer
 	KafkaAdmin	admin;
 	KafkaTopics topics;
 	bool		transactional;
+	int			timeout_ms;		/* the broker's for a transaction */
 	bool		in_transaction;
+	int64_t		began_ms;
 	bool		committing;		/* the library's commit was called */
 	size_t		enqueued;		/* since begin, or since the last flush */
 	bool		incomplete;		/* a record was refused and not enqueued */
@@ -66,6 +68,7 @@ kafka_producer_open(const KafkaProperties *props,
 	memset(producer, 0, sizeof(*producer));
 	producer->client = client;
 	producer->transactional = options->transactional_id != NULL;
+	producer->timeout_ms = options->transaction_timeout_ms;
 	return producer;
 }
 
@@ -99,60 +102,62 @@ kafka_producer_close(KafkaProducer *producer)
  * ------------------------------------------------------------------------
  */
 
-/* How much a delivery failure says; the strongest is kept. */
-static int
-failure_rank(KafkaOutcome outcome)
+/*
+ * A transaction that the broker has aborted because it was open for too long
+ * looks like one that another producer has fenced off, or ends in some other
+ * way that leaves its fate open.  The broker's time begins no earlier than
+ * ours, so a failure before ours is over cannot be that.
+ */
+static KafkaOutcome
+judge(const KafkaProducer *producer, rd_kafka_resp_err_t code,
+	  KafkaError *error)
 {
-	switch (outcome)
+	KafkaOutcome outcome = kafka_transaction_outcome(code);
+
+	if (producer->transactional && producer->in_transaction &&
+		(outcome == KAFKA_FENCED || outcome == KAFKA_UNCERTAIN) &&
+		kafka_now_ms() - producer->began_ms >= producer->timeout_ms)
 	{
-		case KAFKA_FENCED:
-			return 4;
-		case KAFKA_REFUSED:
-			return 3;
-		case KAFKA_TROUBLE:
-			return 2;
-		case KAFKA_OK:
-			return 0;
-		default:
-			return 1;
+		if (error != NULL)
+			error->timed_out = true;
+		return KAFKA_UNCERTAIN;
 	}
+	return outcome;
 }
 
-/* In a transaction, what is not known to be harmless leaves its fate open. */
-static KafkaOutcome
-transaction_outcome(rd_kafka_resp_err_t code)
+/* Keep a record's failure if it says more than the one that is known. */
+static void
+keep_failure(KafkaProducer *producer, KafkaOutcome outcome, uint64_t tag,
+			 const KafkaError *error)
 {
-	KafkaOutcome outcome = kafka_outcome_of(code);
-
-	switch (outcome)
-	{
-		case KAFKA_FENCED:
-		case KAFKA_REFUSED:
-		case KAFKA_TROUBLE:
-			return outcome;
-		default:
-			return KAFKA_UNCERTAIN;
-	}
+	if (kafka_failure_rank(outcome) <= kafka_failure_rank(producer->failure))
+		return;
+	producer->failure = outcome;
+	producer->failure_error = *error;
+	producer->refused_tag = outcome == KAFKA_REFUSED ? tag : 0;
 }
 
 static void
 note_failure(KafkaProducer *producer, const rd_kafka_message_t *message)
 {
-	KafkaOutcome outcome = transaction_outcome(message->err);
 	const char *trouble = producer->client->trouble;
+	KafkaOutcome outcome;
+	KafkaError	error;
 
-	if (failure_rank(outcome) <= failure_rank(producer->failure))
-		return;
-	producer->failure = outcome;
-	if (outcome == KAFKA_REFUSED)
-		producer->refused_tag = (uint64_t) (uintptr_t) message->_private;
-	kafka_error_set(&producer->failure_error, message->err,
-					"topic \"%s\" partition %d: %s%s%s",
+	kafka_error_set(&error, message->err,
+					"topic \"%s\" partition %d: %s",
 					message->rkt != NULL ? rd_kafka_topic_name(message->rkt) : "",
-					(int) message->partition, rd_kafka_err2str(message->err),
-					outcome == KAFKA_UNCERTAIN && trouble[0] != '\0' ?
-					"; last connection trouble: " : "",
-					outcome == KAFKA_UNCERTAIN ? trouble : "");
+					(int) message->partition, rd_kafka_err2str(message->err));
+	outcome = judge(producer, message->err, &error);
+	if (outcome == KAFKA_UNCERTAIN && trouble[0] != '\0')
+	{
+		size_t		len = strlen(error.message);
+
+		snprintf(error.message + len, sizeof(error.message) - len,
+				 "; last connection trouble: %s", trouble);
+	}
+	keep_failure(producer, outcome, (uint64_t) (uintptr_t) message->_private,
+				 &error);
 }
 
 static void
@@ -168,7 +173,8 @@ handle_event(KafkaProducer *producer, rd_kafka_event_t *event)
 				note_failure(producer, message);
 		}
 	}
-	else if (!kafka_client_handle(producer->client, event))
+	else if (!kafka_client_handle(producer->client, event) &&
+			 !kafka_topics_handle(&producer->topics, event))
 		kafka_admin_handle(&producer->admin, event);
 	rd_kafka_event_destroy(event);
 }
@@ -239,38 +245,21 @@ kafka_producer_cluster_id(KafkaProducer *producer)
 	return kafka_client_cluster_id(producer->client);
 }
 
-static rd_kafka_topic_t *
-topic_handle(KafkaProducer *producer, const char *name)
+static KafkaTopicSlot *
+topic_slot(KafkaProducer *producer, const char *name, KafkaError *error)
 {
-	return kafka_topics_get(&producer->topics, producer->client->rk, name);
-}
+	KafkaTopicSlot *slot;
 
-KafkaOutcome
-kafka_producer_topic(KafkaProducer *producer, const char *topic,
-					 int slice_ms, int max_ms, KafkaTopicInfo *info,
-					 KafkaError *error)
-{
-	rd_kafka_topic_t *rkt = topic_handle(producer, topic);
-
-	if (rkt == NULL)
-	{
+	slot = kafka_topics_get(&producer->topics, producer->client->rk, name);
+	if (slot == NULL)
 		kafka_error_set(error, RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION,
-						"\"%s\" is not a valid name of a topic", topic);
-		return KAFKA_MISCONFIGURED;
-	}
-	kafka_producer_poll(producer);
-	return kafka_client_topic(producer->client, rkt, topic, slice_ms, max_ms,
-							  info, error);
+						"\"%s\" is not a valid name of a topic", name);
+	return slot;
 }
-
-/* ------------------------------------------------------------------------
- * Transactions
- * ------------------------------------------------------------------------
- */
 
 /*
- * A retriable failure that came at once would make the caller's loop spin:
- * spend the rest of the slice waiting for events.
+ * What did not take the slice must not make the caller's loop spin: spend the
+ * rest of it waiting for events.
  */
 static void
 serve_rest_of_slice(KafkaProducer *producer, int64_t started, int slice_ms)
@@ -279,6 +268,31 @@ serve_rest_of_slice(KafkaProducer *producer, int64_t started, int slice_ms)
 
 	kafka_producer_serve(producer, rest > 0 ? (int) rest : 0);
 }
+
+KafkaOutcome
+kafka_producer_topic(KafkaProducer *producer, const char *topic,
+					 int slice_ms, int max_ms, KafkaTopicInfo *info,
+					 KafkaError *error)
+{
+	int64_t		started = kafka_now_ms();
+	KafkaTopicSlot *slot = topic_slot(producer, topic, error);
+	KafkaOutcome outcome;
+
+	memset(info, 0, sizeof(*info));
+	if (slot == NULL)
+		return KAFKA_MISCONFIGURED;
+	kafka_producer_poll(producer);
+	outcome = kafka_topic_look_up(slot, producer->client, slice_ms, max_ms,
+								  info, error);
+	if (outcome == KAFKA_PENDING)
+		serve_rest_of_slice(producer, started, slice_ms);
+	return outcome;
+}
+
+/* ------------------------------------------------------------------------
+ * Transactions
+ * ------------------------------------------------------------------------
+ */
 
 /*
  * What the library says of a call that is not finished ("the event queue must
@@ -290,12 +304,10 @@ still_pending(KafkaProducer *producer, rd_kafka_error_t *failed,
 			  int64_t started, int slice_ms, KafkaError *error)
 {
 	int			code = rd_kafka_error_code(failed);
-	const char *trouble = producer->client->trouble;
 
 	rd_kafka_error_destroy(failed);
 	serve_rest_of_slice(producer, started, slice_ms);
-	kafka_error_set(error, code, "%s",
-					trouble[0] != '\0' ? trouble : "no answer from Kafka yet");
+	kafka_client_no_answer(producer->client, code, error);
 	return KAFKA_PENDING;
 }
 
@@ -359,10 +371,11 @@ kafka_producer_begin(KafkaProducer *producer, KafkaError *error)
 	if (failed == NULL)
 	{
 		producer->in_transaction = true;
+		producer->began_ms = kafka_now_ms();
 		producer->committing = false;
 		return KAFKA_OK;
 	}
-	return transaction_outcome(kafka_error_take(producer->client->rk, failed, error));
+	return kafka_transaction_outcome(kafka_error_take(producer->client->rk, failed, error));
 }
 
 /* ------------------------------------------------------------------------
@@ -405,18 +418,12 @@ fill_fields(rd_kafka_vu_t *fields, const KafkaRecord *record,
 /* A record that was not enqueued: the batch is incomplete from now on. */
 static KafkaOutcome
 not_enqueued(KafkaProducer *producer, const KafkaRecord *record,
-			 KafkaOutcome outcome)
+			 KafkaOutcome outcome, const KafkaError *failed, KafkaError *error)
 {
 	producer->incomplete = true;
-	if (outcome == KAFKA_REFUSED)
-	{
-		producer->failure = KAFKA_REFUSED;
-		producer->refused_tag = record->tag;
-		kafka_error_set(&producer->failure_error,
-						RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE,
-						"a record for topic \"%s\" was refused before sending",
-						record->topic);
-	}
+	keep_failure(producer, outcome, record->tag, failed);
+	if (error != NULL)
+		*error = *failed;
 	return outcome;
 }
 
@@ -427,22 +434,19 @@ kafka_producer_send(KafkaProducer *producer, const KafkaRecord *record,
 	rd_kafka_vu_t few[FIXED_FIELDS + FEW_HEADERS];
 	rd_kafka_vu_t *fields = few;
 	size_t		n_fields = FIXED_FIELDS + (size_t) record->n_headers;
-	rd_kafka_topic_t *rkt = topic_handle(producer, record->topic);
+	KafkaError	reason;
+	KafkaTopicSlot *slot = topic_slot(producer, record->topic, &reason);
 	rd_kafka_error_t *failed;
 	rd_kafka_resp_err_t code;
 
-	if (rkt == NULL)
-	{
-		kafka_error_set(error, RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION,
-						"\"%s\" is not a valid name of a topic",
-						record->topic);
-		return not_enqueued(producer, record, KAFKA_REFUSED);
-	}
+	/* The name is the caller's, not a fault of what the record contains. */
+	if (slot == NULL)
+		return not_enqueued(producer, record, KAFKA_TROUBLE, &reason, error);
 
 	/* No allocation of ours for the usual record. */
 	if (record->n_headers > FEW_HEADERS)
 		fields = kafka_malloc(n_fields * sizeof(rd_kafka_vu_t));
-	fill_fields(fields, record, rkt);
+	fill_fields(fields, record, kafka_topic_handle(slot));
 	failed = rd_kafka_produceva(producer->client->rk, fields, n_fields);
 	if (fields != few)
 		free(fields);
@@ -451,10 +455,15 @@ kafka_producer_send(KafkaProducer *producer, const KafkaRecord *record,
 		producer->enqueued++;
 		return KAFKA_OK;
 	}
-	code = kafka_error_take(producer->client->rk, failed, error);
+	code = kafka_error_take(producer->client->rk, failed, &reason);
 	if (code == RD_KAFKA_RESP_ERR__QUEUE_FULL)
+	{
+		if (error != NULL)
+			*error = reason;
 		return KAFKA_PENDING;
-	return not_enqueued(producer, record, transaction_outcome(code));
+	}
+	return not_enqueued(producer, record, judge(producer, code, &reason),
+						&reason, error);
 }
 
 size_t
@@ -474,17 +483,24 @@ kafka_producer_refused_tag(KafkaProducer *producer)
  * ------------------------------------------------------------------------
  */
 
-/* A known delivery failure says more than what the commit says of it. */
+/*
+ * A known delivery failure says more than what the commit says of it, except
+ * that only the commit may have come late enough to know of a time-out.
+ */
 static KafkaOutcome
 failed_batch(KafkaProducer *producer, KafkaOutcome outcome, KafkaError *error)
 {
-	if (failure_rank(producer->failure) >= failure_rank(outcome))
+	bool		timed_out = error != NULL && error->timed_out;
+
+	if (kafka_failure_rank(producer->failure) < kafka_failure_rank(outcome))
+		return outcome;
+	if (error != NULL)
 	{
-		if (error != NULL)
-			*error = producer->failure_error;
-		return producer->failure;
+		*error = producer->failure_error;
+		if (producer->failure == KAFKA_UNCERTAIN)
+			error->timed_out |= timed_out;
 	}
-	return outcome;
+	return producer->failure;
 }
 
 static KafkaOutcome
@@ -494,12 +510,23 @@ incomplete_batch(KafkaProducer *producer, KafkaError *error)
 	return failed_batch(producer, KAFKA_UNCERTAIN, error);
 }
 
+/* All was sent, but not all was delivered. */
+static KafkaOutcome
+lost_batch(KafkaProducer *producer, KafkaError *error)
+{
+	kafka_error_set(error, 0, "a record of the batch was not delivered");
+	return failed_batch(producer, KAFKA_UNCERTAIN, error);
+}
+
 KafkaOutcome
 kafka_producer_commit(KafkaProducer *producer, int slice_ms,
 					  KafkaError *error)
 {
 	int64_t		started = kafka_now_ms();
 	rd_kafka_error_t *failed;
+	rd_kafka_resp_err_t code;
+	KafkaOutcome outcome;
+	KafkaError	reason;
 
 	/* Failures must be taken from the queue, or the flush cannot end. */
 	kafka_producer_poll(producer);
@@ -515,7 +542,7 @@ kafka_producer_commit(KafkaProducer *producer, int slice_ms,
 		/* Cannot happen; if it does, what was lost must not be confirmed. */
 		kafka_producer_poll(producer);
 		if (producer->failure != KAFKA_OK)
-			return failed_batch(producer, KAFKA_UNCERTAIN, error);
+			return lost_batch(producer, error);
 		producer->in_transaction = false;
 		return KAFKA_OK;
 	}
@@ -524,10 +551,11 @@ kafka_producer_commit(KafkaProducer *producer, int slice_ms,
 	/* The library has ended this commit: it can be aborted now. */
 	producer->committing = false;
 	kafka_producer_poll(producer);
-	return failed_batch(producer,
-						transaction_outcome(kafka_error_take(producer->client->rk, failed,
-													   error)),
-						error);
+	code = kafka_error_take(producer->client->rk, failed, &reason);
+	outcome = judge(producer, code, &reason);
+	if (error != NULL)
+		*error = reason;
+	return failed_batch(producer, outcome, error);
 }
 
 KafkaOutcome
@@ -548,7 +576,7 @@ kafka_producer_flush(KafkaProducer *producer, int slice_ms, KafkaError *error)
 		return KAFKA_PENDING;
 	}
 	if (producer->failure != KAFKA_OK)
-		return failed_batch(producer, KAFKA_UNCERTAIN, error);
+		return lost_batch(producer, error);
 	if (code != RD_KAFKA_RESP_ERR_NO_ERROR)
 	{
 		kafka_error_set(error, code, "%s", rd_kafka_err2str(code));

@@ -258,21 +258,18 @@ kafka_properties_has(const KafkaProperties *props, const char *key)
 }
 
 bool
-kafka_properties_apply(const KafkaProperties *props, rd_kafka_type_t type,
-					   rd_kafka_conf_t *conf, KafkaError *error)
+kafka_properties_item(const KafkaProperties *props, size_t index,
+					  rd_kafka_type_t type, const char **key,
+					  const char **value)
 {
 	int			scope = type == RD_KAFKA_PRODUCER ? FOR_PRODUCER : FOR_READER;
-	size_t		i;
+	const Property *item;
 
-	for (i = 0; props != NULL && i < props->n; i++)
-	{
-		const Property *item = &props->items[i];
-
-		if ((item->allowed->scope & scope) == 0)
-			continue;
-		if (!kafka_conf_set(conf, item->allowed->key, item->value, error))
-			return false;
-	}
+	if (props == NULL || index >= props->n)
+		return false;
+	item = &props->items[index];
+	*key = (item->allowed->scope & scope) != 0 ? item->allowed->key : NULL;
+	*value = item->value;
 	return true;
 }
 

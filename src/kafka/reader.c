@@ -454,20 +454,8 @@ KafkaOutcome
 kafka_reader_topic(KafkaReader *reader, const char *topic, int slice_ms,
 				   int max_ms, KafkaTopicInfo *info, KafkaError *error)
 {
-	rd_kafka_topic_t *rkt = rd_kafka_topic_new(reader->client->rk, topic,
-											   NULL);
-	KafkaOutcome outcome;
-
-	if (rkt == NULL)
-	{
-		kafka_error_set(error, RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION,
-						"\"%s\" is not a valid name of a topic", topic);
-		return KAFKA_MISCONFIGURED;
-	}
-	outcome = kafka_client_topic(reader->client, rkt, topic, slice_ms, max_ms,
-								 info, error);
-	rd_kafka_topic_destroy(rkt);
-	return outcome;
+	return kafka_client_topic(reader->client, topic, slice_ms, max_ms, info,
+							  error);
 }
 
 int64_t

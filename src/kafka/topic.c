@@ -1,15 +1,14 @@
 /*-------------------------------------------------------------------------
  *
  * topic.c
- *	  Looking topics up, and the topic handles of a producer.
+ *	  What brokers say of topics, and the topics of a producer.
  *
- * A metadata request of the application is the one call of the library that
- * can neither be resumed nor be answered by an event: each starts afresh, so
- * one that always waits for less than a round trip never succeeds.  Hence a
- * time limit that grows from call to call.
+ * The metadata is asked for by lookup.c.  A producer also wants to know how
+ * large a batch the topic takes: DescribeConfigs is asked beside the metadata
+ * and answered by an event.  Once it was answered, in whatever way, it is not
+ * asked again on that handle.
  *
- * Thread: the worker's.  Memory: malloc, freed with the client or by
- * kafka_topics_forget.
+ * Thread: the worker's.  Memory: malloc, freed by kafka_topics_forget.
  *
  *-------------------------------------------------------------------------
  */
@@ -18,46 +17,19 @@
 
 #include "kafka/internal.h"
 
+/* After this long the limit of a topic stays unknown. */
+#define LIMIT_TIMEOUT_MS 5000
+
+/* A topic whose settings a broker does not know yet is asked for again. */
+#define LIMIT_AGAIN_MS 100
+
+/* What was found longer ago is not given any more. */
+#define KEEP_FOUND_MS (LIMIT_TIMEOUT_MS + 3000)
+
 /* ------------------------------------------------------------------------
- * Topics and the cluster
+ * What a broker says
  * ------------------------------------------------------------------------
  */
-static void
-lookup_begin(KafkaClient *client, const char *topic, int slice_ms)
-{
-	if (client->lookup_topic != NULL &&
-		strcmp(client->lookup_topic, topic) == 0)
-		return;
-	free(client->lookup_topic);
-	client->lookup_topic = kafka_strdup(topic);
-	client->lookup_timeout = slice_ms > 0 ? slice_ms : 1;
-}
-
-static void
-lookup_end(KafkaClient *client)
-{
-	free(client->lookup_topic);
-	client->lookup_topic = NULL;
-}
-
-static KafkaOutcome
-lookup_no_answer(KafkaClient *client, int max_ms, rd_kafka_resp_err_t code,
-				 KafkaError *error)
-{
-	kafka_error_set(error, code, "%s",
-					client->trouble[0] != '\0' ? client->trouble :
-					rd_kafka_err2str(code));
-	if (client->lookup_timeout >= max_ms)
-	{
-		lookup_end(client);
-		return KAFKA_UNREACHABLE;
-	}
-	client->lookup_timeout *= 2;
-	if (client->lookup_timeout > max_ms)
-		client->lookup_timeout = max_ms;
-	return KAFKA_PENDING;
-}
-
 static bool
 every_partition_has_leader(const rd_kafka_metadata_topic_t *topic)
 {
@@ -69,6 +41,14 @@ every_partition_has_leader(const rd_kafka_metadata_topic_t *topic)
 			return false;
 	}
 	return topic->partition_cnt > 0;
+}
+
+static KafkaOutcome
+bad_name(const char *topic, KafkaError *error)
+{
+	kafka_error_set(error, RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION,
+					"\"%s\" is not a valid name of a topic", topic);
+	return KAFKA_MISCONFIGURED;
 }
 
 /* What the broker says of the topic. */
@@ -91,9 +71,7 @@ lookup_answer(const rd_kafka_metadata_topic_t *topic, const char *name,
 		case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
 			return KAFKA_OK;
 		case RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION:
-			kafka_error_set(error, topic->err,
-							"\"%s\" is not a valid name of a topic", name);
-			return KAFKA_MISCONFIGURED;
+			return bad_name(name, error);
 		default:
 			kafka_error_set(error, topic->err, "topic \"%s\": %s", name,
 							rd_kafka_err2str(topic->err));
@@ -102,58 +80,66 @@ lookup_answer(const rd_kafka_metadata_topic_t *topic, const char *name,
 }
 
 KafkaOutcome
-kafka_client_topic(KafkaClient *client, rd_kafka_topic_t *rkt,
-				   const char *topic, int slice_ms, int max_ms,
-				   KafkaTopicInfo *info, KafkaError *error)
+kafka_client_topic(KafkaClient *client, const char *topic, int slice_ms,
+				   int max_ms, KafkaTopicInfo *info, KafkaError *error)
 {
-	const struct rd_kafka_metadata *metadata = NULL;
-	rd_kafka_resp_err_t code;
+	KafkaLookupAnswer answer;
 	KafkaOutcome outcome;
 
-	info->exists = false;
-	info->partitions = 0;
-	lookup_begin(client, topic, slice_ms);
+	memset(info, 0, sizeof(*info));
+	switch (kafka_lookup(client, topic, slice_ms, max_ms, &answer))
+	{
+		case KAFKA_LOOKUP_ANSWERED:
+			break;
+		case KAFKA_LOOKUP_BAD_NAME:
+			return bad_name(topic, error);
+		case KAFKA_LOOKUP_NO_THREAD:
+			kafka_error_set(error, 0, "no thread could be started to ask for topic \"%s\"",
+							topic);
+			return KAFKA_TROUBLE;
+		default:
+			kafka_client_no_answer(client, 0, error);
+			return KAFKA_PENDING;
+	}
 
-	code = rd_kafka_metadata(client->rk, 0, rkt, &metadata,
-							 client->lookup_timeout);
-	if (code != RD_KAFKA_RESP_ERR_NO_ERROR)
-		return lookup_no_answer(client, max_ms, code, error);
-
-	if (metadata->topic_cnt != 1)
+	if (answer.code != RD_KAFKA_RESP_ERR_NO_ERROR)
+	{
+		kafka_client_no_answer(client, answer.code, error);
+		return KAFKA_UNREACHABLE;
+	}
+	if (answer.metadata->topic_cnt != 1)
 	{
 		kafka_error_set(error, 0, "no answer about topic \"%s\"", topic);
 		outcome = KAFKA_UNCERTAIN;
 	}
 	else
-		outcome = lookup_answer(&metadata->topics[0], topic, info, error);
-	rd_kafka_metadata_destroy(metadata);
-	lookup_end(client);
+		outcome = lookup_answer(&answer.metadata->topics[0], topic, info, error);
+	rd_kafka_metadata_destroy(answer.metadata);
 	return outcome;
 }
 
-const char *
-kafka_client_cluster_id(KafkaClient *client)
-{
-	char	   *id;
-
-	if (client->cluster_id != NULL)
-		return client->cluster_id;
-	id = rd_kafka_clusterid(client->rk, 0);
-	if (id == NULL)
-		return NULL;
-	client->cluster_id = kafka_strdup(id);
-	rd_kafka_mem_free(client->rk, id);
-	return client->cluster_id;
-}
-
 /* ------------------------------------------------------------------------
- * The topic handles of a producer
+ * The topics of a producer
  * ------------------------------------------------------------------------
  */
+typedef enum LimitState
+{
+	LIMIT_NOT_ASKED,
+	LIMIT_ASKED,
+	LIMIT_ANSWERED				/* what is unknown now stays so */
+} LimitState;
+
 struct KafkaTopicSlot
 {
 	struct KafkaTopicSlot *next;
 	rd_kafka_topic_t *rkt;
+	LimitState	limit;
+	uintptr_t	request;		/* the number of the question for the limit */
+	int64_t		asked_ms;
+	int64_t		max_message_bytes;
+	bool		found;			/* info is the metadata's, the limit is due */
+	int64_t		found_ms;
+	KafkaTopicInfo info;
 	char		name[];
 };
 
@@ -181,25 +167,34 @@ find_topic(KafkaTopics *topics, const char *name, unsigned int *bucket)
 	return NULL;
 }
 
-rd_kafka_topic_t *
+KafkaTopicSlot *
 kafka_topics_get(KafkaTopics *topics, rd_kafka_t *rk, const char *name)
 {
 	unsigned int bucket = 0;
 	KafkaTopicSlot *slot = find_topic(topics, name, &bucket);
 	rd_kafka_topic_t *rkt;
+	size_t		size;
 
 	if (slot != NULL)
-		return slot->rkt;
+		return slot;
 	rkt = rd_kafka_topic_new(rk, name, NULL);
 	if (rkt == NULL)
 		return NULL;
-	slot = kafka_malloc(sizeof(KafkaTopicSlot) + strlen(name) + 1);
+	size = strlen(name) + 1;
+	slot = kafka_malloc(sizeof(KafkaTopicSlot) + size);
+	memset(slot, 0, sizeof(*slot));
 	slot->rkt = rkt;
-	memcpy(slot->name, name, strlen(name) + 1);
+	memcpy(slot->name, name, size);
 	slot->next = topics->buckets[bucket];
 	topics->buckets[bucket] = slot;
 	topics->last = slot;
-	return rkt;
+	return slot;
+}
+
+rd_kafka_topic_t *
+kafka_topic_handle(const KafkaTopicSlot *slot)
+{
+	return slot->rkt;
 }
 
 void
@@ -219,4 +214,96 @@ kafka_topics_forget(KafkaTopics *topics)
 		}
 	}
 	topics->last = NULL;
+}
+
+/* ------------------------------------------------------------------------
+ * Looking a producer's topic up
+ * ------------------------------------------------------------------------
+ */
+static void
+ask_limit(KafkaTopicSlot *slot, KafkaClient *client)
+{
+	int64_t		now = kafka_now_ms();
+
+	if (slot->limit != LIMIT_NOT_ASKED ||
+		(slot->request != 0 && now - slot->asked_ms < LIMIT_AGAIN_MS))
+		return;
+	slot->limit = LIMIT_ASKED;
+	slot->asked_ms = now;
+	slot->request = ++client->requests;
+	kafka_send_describe(client, slot->request, RD_KAFKA_RESOURCE_TOPIC,
+						slot->name, LIMIT_TIMEOUT_MS);
+}
+
+static void
+take_limit(KafkaTopicSlot *slot, rd_kafka_event_t *event)
+{
+	rd_kafka_resp_err_t code;
+	const char *reason;
+	const char *value;
+
+	value = kafka_described_value(event, "max.message.bytes", &code, &reason);
+	if (code == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART)
+	{
+		/* It may come into being. */
+		slot->limit = LIMIT_NOT_ASKED;
+		return;
+	}
+	slot->limit = LIMIT_ANSWERED;
+	slot->max_message_bytes = value != NULL ? strtoll(value, NULL, 10) : 0;
+}
+
+bool
+kafka_topics_handle(KafkaTopics *topics, rd_kafka_event_t *event)
+{
+	uintptr_t	number;
+	int			i;
+
+	if (rd_kafka_event_type(event) != RD_KAFKA_EVENT_DESCRIBECONFIGS_RESULT)
+		return false;
+	number = (uintptr_t) rd_kafka_event_opaque(event);
+	for (i = 0; i < KAFKA_TOPIC_BUCKETS; i++)
+	{
+		KafkaTopicSlot *slot;
+
+		for (slot = topics->buckets[i]; slot != NULL; slot = slot->next)
+		{
+			if (slot->limit == LIMIT_ASKED && slot->request == number)
+			{
+				take_limit(slot, event);
+				return true;
+			}
+		}
+	}
+	return false;
+}
+
+KafkaOutcome
+kafka_topic_look_up(KafkaTopicSlot *slot, KafkaClient *client, int slice_ms,
+					int max_ms, KafkaTopicInfo *info, KafkaError *error)
+{
+	ask_limit(slot, client);
+	if (slot->found && kafka_now_ms() - slot->found_ms > KEEP_FOUND_MS)
+		slot->found = false;
+	if (!slot->found)
+	{
+		KafkaOutcome outcome = kafka_client_topic(client, slot->name, slice_ms,
+												  max_ms, info, error);
+
+		if (outcome != KAFKA_OK || !info->exists)
+			return outcome;
+		slot->found = true;
+		slot->found_ms = kafka_now_ms();
+		slot->info = *info;
+	}
+	*info = slot->info;
+	if (slot->limit != LIMIT_ANSWERED &&
+		kafka_now_ms() - slot->found_ms < LIMIT_TIMEOUT_MS)
+	{
+		kafka_client_no_answer(client, 0, error);
+		return KAFKA_PENDING;
+	}
+	slot->found = false;
+	info->max_message_bytes = slot->max_message_bytes;
+	return KAFKA_OK;
 }

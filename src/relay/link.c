@@ -25,6 +25,7 @@ relay_answer(RelayResult *result, KafkaOutcome outcome, const KafkaError *error)
 		return;
 	result->kind = error->code;
 	result->message = error->message;
+	result->timed_out = error->timed_out;
 	if (outcome != KAFKA_PENDING)
 		result->remedy = kafka_remedy(error);
 }

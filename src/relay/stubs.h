@@ -5,7 +5,6 @@
 #include "miscadmin.h"
 #include "settings.h"
 #include "kafka/kafka.h"
-static inline const char *kafka_remedy(const KafkaError *e) { return ""; }
 static inline size_t wire_record_bytes(size_t k, size_t v, int n, size_t h) { return k + v + h + 10 * n + 100; }
 static inline int64 worker_now_us(void) { instr_time now; INSTR_TIME_SET_CURRENT(now); return (int64) INSTR_TIME_GET_MICROSEC(now); }
 static inline char *worker_kafka_fingerprint(void) { return psprintf("%s %s %s %d %d %d", setting_brokers, setting_kafka_config_file, setting_progress_topic, setting_delivery, setting_transaction_timeout, setting_compression); }

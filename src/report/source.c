@@ -28,9 +28,15 @@
 /* The longest time until a missing topic or broker is asked for again. */
 #define LOOK_LATER_MS		2000
 
-/* A question to the brokers: first slice, longest slice, patience. */
+/* A question to the brokers: how long between interrupts, and in all. */
 #define LOOK_SLICE_MS		100
-#define LOOK_MAX_MS			1000
+#define LOOK_MAX_MS			2000
+
+/*
+ * A topic that was there is believed to be gone after so many answers in a
+ * row: a broker that lags behind says the same.  Reading goes on meanwhile.
+ */
+#define MISSING_ANSWERS		5
 
 Source *
 source_create(MemoryContext parent)
@@ -115,7 +121,7 @@ source_open(Source *source, const char *group_id)
 	if (source->reader == NULL)
 	{
 		source_trouble(source, SOURCE_STOPPED, error.message,
-					"correct carshop_outbox.brokers or the file that carshop_outbox.kafka_config_file names, then SELECT pg_reload_conf();");
+					"Correct carshop_outbox.brokers or the file that carshop_outbox.kafka_config_file names, then SELECT pg_reload_conf();");
 		return false;
 	}
 	source->cluster_id[0] = '\0';
@@ -314,6 +320,24 @@ note_topic(Source *source, const char *topic, int partitions)
 	return unknown;
 }
 
+/*
+ * One broker does not know the topic.  True if that is to be believed: nothing
+ * was read of it here, or it has been said several times.
+ */
+static bool
+is_missing(Source *source, const char *topic)
+{
+	bool		was_there = false;
+
+	for (int i = 0; i < source->n; i++)
+	{
+		if (source->partitions[i].there &&
+			strcmp(source->partitions[i].position.topic, topic) == 0)
+			was_there = true;
+	}
+	return !was_there || ++source->missing >= MISSING_ANSWERS;
+}
+
 /* Read the newest messages again before going on. */
 static void
 check_again(Source *source, const char *topic, bool there)
@@ -337,6 +361,7 @@ source_look(Source *source)
 	List	   *topics = settings_split(setting_report_topics);
 	KafkaOutcome worst = KAFKA_OK;
 	bool		unknown = false;
+	bool		doubtful = false;
 	char		message[SHARED_TEXT] = "";
 	char		remedy[SHARED_TEXT] = "";
 	ListCell   *cell;
@@ -351,6 +376,11 @@ source_look(Source *source)
 
 		memset(&error, 0, sizeof(error));
 		outcome = look_up(source, topic, &info, &error);
+		if (outcome == KAFKA_OK && !info.exists && !is_missing(source, topic))
+		{
+			doubtful = true;
+			continue;
+		}
 		if (outcome == KAFKA_OK && !info.exists)
 		{
 			outcome = KAFKA_TROUBLE;
@@ -366,6 +396,8 @@ source_look(Source *source)
 		{
 			if (message[0] == '\0')
 				strlcpy(message, error.message, sizeof(message));
+			if (remedy[0] == '\0')
+				strlcpy(remedy, kafka_remedy(&error), sizeof(remedy));
 			worst = outcome;
 		}
 		if (outcome == KAFKA_UNREACHABLE || outcome == KAFKA_PENDING)
@@ -375,14 +407,22 @@ source_look(Source *source)
 	{
 		strlcpy(message, "carshop_outbox.report_topics names no topic",
 				sizeof(message));
+		strlcpy(remedy, "Name the topics to read: ALTER SYSTEM SET carshop_outbox.report_topics = '...'; SELECT pg_reload_conf();",
+				sizeof(remedy));
 		worst = KAFKA_TROUBLE;
 	}
 
 	if (worst != KAFKA_PENDING && worst != KAFKA_UNREACHABLE &&
 		!check_cluster(source))
 		return false;
+	if (worst == KAFKA_OK && doubtful)
+	{
+		source_look_later(source);
+		return unknown;
+	}
 	if (worst == KAFKA_OK)
 	{
+		source->missing = 0;
 		if (source->unreachable)
 			check_again(source, NULL, true);
 		source->unreachable = false;
@@ -394,8 +434,6 @@ source_look(Source *source)
 	}
 	if (worst == KAFKA_UNREACHABLE)
 	{
-		strlcpy(remedy, "Start Kafka, or correct carshop_outbox.brokers; reading goes on by itself.",
-				sizeof(remedy));
 		source->unreachable = true;
 		for (int i = 0; i < source->n; i++)
 			source->partitions[i].at_end = false;

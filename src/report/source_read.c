@@ -57,7 +57,8 @@ source_assign(Source *source)
 		source->assign_needed = false;
 	else
 	{
-		source_trouble(source, SOURCE_WAITING, error.message, NULL);
+		source_trouble(source, SOURCE_WAITING, error.message,
+					   kafka_remedy(&error));
 		source_look_later(source);
 	}
 	pfree(positions);
@@ -221,9 +222,7 @@ take_error(Source *source)
 	if (item->outcome == KAFKA_UNREACHABLE)
 		source->unreachable = true;
 	source_trouble(source, SOURCE_WAITING, item->error.message,
-				   item->outcome == KAFKA_UNREACHABLE ?
-				   "start Kafka, or correct carshop_outbox.brokers; reading goes on by itself" :
-				   NULL);
+				   kafka_remedy(&item->error));
 	source_look_later(source);
 }
 

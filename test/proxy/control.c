@@ -85,6 +85,21 @@ release_held(int rule)
 	return n;
 }
 
+/* "ms=M [client=TEXT]"; NULL, or what is wrong. */
+static const char *
+set_distance(const char *rest)
+{
+	char		client[sizeof(distant_client)] = "";
+	int			ms;
+
+	if (sscanf(rest, "ms=%d client=%63s", &ms, client) < 1 || ms < 0)
+		return "delay wants ms=";
+	distance_ms = ms;
+	strcpy(distant_client, client);
+	say("the broker is %d ms away", ms);
+	return NULL;
+}
+
 static void
 run_command(int fd, char *line)
 {
@@ -112,6 +127,8 @@ run_command(int fd, char *line)
 		paused = line[0] == 'p';
 		say("%s", paused ? "paused" : "resumed");
 	}
+	else if (strcmp(line, "delay") == 0)
+		error = set_distance(rest);
 	else if (strcmp(line, "release") == 0)
 		answer(fd, "released %d", release_held(atoi(rest)));
 	else if (strcmp(line, "clear") == 0)

@@ -48,6 +48,55 @@ buffer_add(Buffer *buffer, const char *data, size_t len)
 }
 
 void
+buffer_add_later(Buffer *buffer, const char *data, size_t len, int64_t due)
+{
+	Chunk	   *chunk;
+
+	buffer_add(buffer, data, len);
+	/* nothing overtakes what is under way */
+	if (buffer->last != NULL && due < buffer->last->due)
+		due = buffer->last->due;
+	chunk = calloc(1, sizeof(Chunk));
+	if (chunk == NULL)
+		die("out of memory");
+	chunk->due = due;
+	chunk->len = len;
+	buffer->held += len;
+	if (buffer->last != NULL)
+		buffer->last->next = chunk;
+	else
+		buffer->first = chunk;
+	buffer->last = chunk;
+}
+
+void
+buffer_release(Buffer *buffer, int64_t now)
+{
+	while (buffer->first != NULL && buffer->first->due <= now)
+	{
+		Chunk	   *gone = buffer->first;
+
+		buffer->first = gone->next;
+		if (buffer->first == NULL)
+			buffer->last = NULL;
+		buffer->held -= gone->len;
+		free(gone);
+	}
+}
+
+size_t
+buffer_ready(const Buffer *buffer)
+{
+	return buffer_len(buffer) - buffer->held;
+}
+
+int64_t
+buffer_due(const Buffer *buffer)
+{
+	return buffer->first != NULL ? buffer->first->due : INT64_MAX;
+}
+
+void
 buffer_take(Buffer *buffer, size_t len)
 {
 	buffer->start += len;
@@ -58,6 +107,7 @@ buffer_take(Buffer *buffer, size_t len)
 void
 buffer_free(Buffer *buffer)
 {
+	buffer_release(buffer, INT64_MAX);
 	free(buffer->data);
 	memset(buffer, 0, sizeof(*buffer));
 }
@@ -78,9 +128,9 @@ buffer_write(Buffer *buffer, int fd)
 {
 	ssize_t		n;
 
-	if (buffer_len(buffer) == 0)
+	if (buffer_ready(buffer) == 0)
 		return true;
-	n = send(fd, buffer->data + buffer->start, buffer_len(buffer),
+	n = send(fd, buffer->data + buffer->start, buffer_ready(buffer),
 			 MSG_DONTWAIT | MSG_NOSIGNAL);
 	if (n > 0)
 		buffer_take(buffer, (size_t) n);

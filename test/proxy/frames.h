@@ -14,18 +14,39 @@
 
 #define FRAME_LIMIT		(256 * 1024 * 1024)
 
+/* Bytes at the end of a buffer that are under way until then. */
+typedef struct Chunk
+{
+	int64_t		due;			/* ms of the monotonic clock */
+	size_t		len;
+	struct Chunk *next;
+} Chunk;
+
 typedef struct Buffer
 {
 	char	   *data;
 	size_t		start;			/* first byte not consumed */
 	size_t		end;
 	size_t		size;
+	size_t		held;			/* of them under way: the chunks' sum */
+	Chunk	   *first;
+	Chunk	   *last;
 } Buffer;
 
 extern void die(const char *what);
 
 extern size_t buffer_len(const Buffer *buffer);
 extern void buffer_add(Buffer *buffer, const char *data, size_t len);
+
+/* Add bytes that buffer_write leaves alone until buffer_release at that time. */
+extern void buffer_add_later(Buffer *buffer, const char *data, size_t len,
+							 int64_t due);
+extern void buffer_release(Buffer *buffer, int64_t now);
+
+/* How many bytes buffer_write may write; when more are due, or INT64_MAX. */
+extern size_t buffer_ready(const Buffer *buffer);
+extern int64_t buffer_due(const Buffer *buffer);
+
 extern void buffer_take(Buffer *buffer, size_t len);
 extern void buffer_free(Buffer *buffer);
 

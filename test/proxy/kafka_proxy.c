@@ -37,6 +37,10 @@
  *		InitProducerId or EndTxn; the broker itself sends AddPartitionsToTxn
  *		through its advertised address), client=TEXT (only client ids that
  *		contain TEXT)
+ *	 delay ms=M [client=TEXT]	as if the broker were M ms away: every frame of
+ *								such clients is under way for so long in each
+ *								direction, others follow it at once; ms=0 ends
+ *								that.  Connecting takes a round trip, too
  *	 cut all|idle|producer		close clients' connections now; idle: those
  *								with no request under way
  *	 pause, resume				move no byte in any direction
@@ -79,6 +83,8 @@
 Connection	connections[MAX_CONNECTIONS];
 long		api_counts[MAX_API];
 bool		paused;
+int			distance_ms;
+char		distant_client[64];
 
 static int	next_connection = 1;
 static int	broker_port;
@@ -185,6 +191,7 @@ accept_client(int listener)
 		conn->number = next_connection++;
 		conn->client = client;
 		conn->broker = broker;
+		conn->opened = now_ms();
 		return;
 	}
 	if (broker >= 0)
@@ -198,6 +205,26 @@ log_hit(const Connection *conn, int rule, const char *what, int api,
 {
 	say("rule %d: %s api=%d correlation=%d connection=%d client=%s",
 		rule, what, api, correlation, conn->number, conn->client_id);
+}
+
+/* Put a frame on its way. */
+static void
+forward(const Connection *conn, Buffer *to, const char *frame, size_t len)
+{
+	int64_t		from = now_ms();
+
+	if (distance_ms == 0 || strstr(conn->client_id, distant_client) == NULL)
+	{
+		if (to->first == NULL)
+			buffer_add(to, frame, len);
+		else
+			buffer_add_later(to, frame, len, from);
+		return;
+	}
+	/* the client's socket is connected at once: that is made up for here */
+	if (to == &conn->to_broker && from < conn->opened + 2 * distance_ms)
+		from = conn->opened + 2 * distance_ms;
+	buffer_add_later(to, frame, len, from + distance_ms);
 }
 
 /* Remember a request that was forwarded; its answer comes in this order. */
@@ -297,7 +324,7 @@ pump_requests(Connection *conn)
 				api, correlation, conn->number);
 		conn->request_held = false;
 		add_pending(conn, api, correlation, rule);
-		buffer_add(&conn->to_broker, frame, len);
+		forward(conn, &conn->to_broker, frame, len);
 		buffer_take(&conn->from_client, len);
 	}
 	return !broken;
@@ -363,7 +390,7 @@ pump_responses(Connection *conn)
 			} while (gone != pending);
 		}
 		if (deliver && conn->client >= 0)
-			buffer_add(&conn->to_client, frame, len);
+			forward(conn, &conn->to_client, frame, len);
 		buffer_take(&conn->from_broker, len);
 	}
 	/* a detached connection has nothing more to do after the late answer */
@@ -397,6 +424,8 @@ serve(Connection *conn, short client_events, short broker_events)
 		conn->response_due = 0;
 	if (!pump_requests(conn) || !pump_responses(conn))
 		return false;
+	buffer_release(&conn->to_broker, now_ms());
+	buffer_release(&conn->to_client, now_ms());
 	if (!buffer_write(&conn->to_broker, conn->broker))
 		return false;
 	if (conn->client >= 0 && !buffer_write(&conn->to_client, conn->client))
@@ -439,6 +468,10 @@ next_due(void)
 			due = connections[i].request_due;
 		if (connections[i].response_due != 0 && connections[i].response_due < due)
 			due = connections[i].response_due;
+		if (buffer_due(&connections[i].to_broker) < due)
+			due = buffer_due(&connections[i].to_broker);
+		if (buffer_due(&connections[i].to_client) < due)
+			due = buffer_due(&connections[i].to_client);
 	}
 	if (due == INT64_MAX)
 		return -1;
@@ -472,9 +505,9 @@ run(int listener)
 			if (buffer_len(&conn->to_client) < BUFFER_LIMIT &&
 				(conn->response_due == 0 || buffer_len(&conn->from_broker) < BUFFER_LIMIT))
 				broker->events |= POLLIN;
-			if (buffer_len(&conn->to_client) > 0)
+			if (buffer_ready(&conn->to_client) > 0)
 				client->events |= POLLOUT;
-			if (buffer_len(&conn->to_broker) > 0)
+			if (buffer_ready(&conn->to_broker) > 0)
 				broker->events |= POLLOUT;
 		}
 		if (poll(fds, first + 2 * MAX_CONNECTIONS, paused ? -1 : next_due()) < 0)

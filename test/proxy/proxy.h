@@ -47,6 +47,7 @@ typedef struct Connection
 	bool		closing;		/* close when the client has got what waits */
 	bool		detached;
 	char		client_id[64];
+	int64_t		opened;			/* ms of the monotonic clock */
 	/*
 	 * The frame at the head is held back until then; 0: it is not, INT64_MAX:
 	 * until it is released.
@@ -62,6 +63,10 @@ typedef struct Connection
 extern Connection connections[MAX_CONNECTIONS];
 extern long api_counts[MAX_API];	/* requests seen */
 extern bool paused;
+
+/* Every frame is under way for so long, in each direction; 0: for no time. */
+extern int	distance_ms;
+extern char distant_client[64];	/* only clients whose id contains it */
 
 /* One line to standard output, with the time. */
 extern void say(const char *format,...);

@@ -132,6 +132,19 @@ cmp_ok(
 		'AddPartitionsToTxn late'),
 	'>', 0.7, 'it was late');
 
+# ---- distance ----
+
+$proxy->command('clear');
+$proxy->command('delay ms=80 client=somebody-else');
+my ($near) = (produce(2, 1))[2];
+$proxy->command('delay ms=80 client=carshop');
+my ($far_status, $far_output, $far) = produce(2, 1);
+is($far_status, 0, 'transactions pass over a distance') or diag($far_output);
+# connecting, the versions, the producer's id, then partition, records and end
+cmp_ok($far - $near, '>', 9 * 0.16, 'each round trip takes its time')
+  or diag("$near s and $far s");
+$proxy->command('delay ms=0');
+
 # ---- restrictions ----
 
 $proxy->command('clear');
@@ -142,7 +155,7 @@ $proxy->command('close api=26 when=request skip=5');
 is($status, 0, 'transactions pass beside rules for others') or diag($output);
 is($proxy->hits, 0, 'rules for other clients, for producers and for later requests do not strike');
 $proxy->command('clear');
-foreach my $wrong ('close api=26', 'drop-response', 'delay-request api=1', 'drop-response api=1 x=1', 'cut', 'no')
+foreach my $wrong ('delay', 'close api=26', 'drop-response', 'delay-request api=1', 'drop-response api=1 x=1', 'cut', 'no')
 {
 	eval { $proxy->command($wrong); };
 	like($@, qr/ERROR/, "the command \"$wrong\" is refused");

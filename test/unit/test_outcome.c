@@ -20,15 +20,19 @@ test_codes(void)
 {
 	is_outcome(RD_KAFKA_RESP_ERR_NO_ERROR, KAFKA_OK);
 
+	/* What depends on the record itself, and nothing else. */
 	is_outcome(RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, KAFKA_REFUSED);
 	is_outcome(RD_KAFKA_RESP_ERR_INVALID_RECORD, KAFKA_REFUSED);
-	is_outcome(RD_KAFKA_RESP_ERR_INVALID_MSG, KAFKA_REFUSED);
-	is_outcome(RD_KAFKA_RESP_ERR_POLICY_VIOLATION, KAFKA_REFUSED);
 	is_outcome(RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE, KAFKA_REFUSED);
-	is_outcome(RD_KAFKA_RESP_ERR_INVALID_MSG_SIZE, KAFKA_REFUSED);
+
+	/* Clocks, the network, the topic's format, the cluster's policy. */
+	is_outcome(RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP, KAFKA_TROUBLE);
+	is_outcome(RD_KAFKA_RESP_ERR_INVALID_MSG, KAFKA_TROUBLE);
 	is_outcome(RD_KAFKA_RESP_ERR_UNSUPPORTED_FOR_MESSAGE_FORMAT,
-			   KAFKA_REFUSED);
-	is_outcome(RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP, KAFKA_REFUSED);
+			   KAFKA_TROUBLE);
+	is_outcome(RD_KAFKA_RESP_ERR_POLICY_VIOLATION, KAFKA_TROUBLE);
+	is_outcome(RD_KAFKA_RESP_ERR_INVALID_MSG_SIZE, KAFKA_UNCERTAIN);
+	is_outcome(RD_KAFKA_RESP_ERR__MSG_TIMED_OUT, KAFKA_UNCERTAIN);
 
 	is_outcome(RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, KAFKA_TROUBLE);
 	is_outcome(RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART, KAFKA_TROUBLE);
@@ -53,6 +57,65 @@ test_codes(void)
 	is_outcome(RD_KAFKA_RESP_ERR_INVALID_TXN_STATE, KAFKA_UNCERTAIN);
 	is_outcome(RD_KAFKA_RESP_ERR_UNKNOWN, KAFKA_UNCERTAIN);
 	is_outcome((rd_kafka_resp_err_t) 9999, KAFKA_UNCERTAIN);
+}
+
+/* Nothing but these may ever make a dead letter of an event. */
+static void
+test_refusals(void)
+{
+	const struct rd_kafka_err_desc *codes;
+	size_t		n;
+	size_t		i;
+	int			refused = 0;
+
+	rd_kafka_get_err_descs(&codes, &n);
+	for (i = 0; i < n; i++)
+	{
+		if (kafka_outcome_of(codes[i].code) == KAFKA_REFUSED)
+			refused++;
+	}
+	is_int(refused, 3, "three codes blame a record");
+}
+
+static void
+test_remedies(void)
+{
+	const struct rd_kafka_err_desc *codes;
+	KafkaError	error = {.code = 0};
+	const char *general = kafka_remedy(&error);
+	size_t		n;
+	size_t		i;
+
+	ok(strstr(general, "carshop_outbox.brokers") != NULL,
+	   "an error without a code has a general remedy");
+	is_text(kafka_remedy(NULL), general, "so has no error at all");
+	error.code = 9999;
+	is_text(kafka_remedy(&error), general, "and an unknown code");
+
+	rd_kafka_get_err_descs(&codes, &n);
+	for (i = 0; i < n; i++)
+	{
+		KafkaOutcome outcome = kafka_outcome_of(codes[i].code);
+		const char *remedy;
+
+		if (outcome == KAFKA_OK || outcome == KAFKA_FENCED ||
+			outcome == KAFKA_UNCERTAIN)
+			continue;
+		error.code = codes[i].code;
+		remedy = kafka_remedy(&error);
+		ok(remedy != general && strlen(remedy) > 15 && strlen(remedy) < 256 &&
+		   remedy[0] >= 'A' && remedy[0] <= 'Z', "%s (%s) has a remedy of its own", codes[i].name,
+		   kafka_outcome_name(outcome));
+	}
+
+	error.code = RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP;
+	ok(strstr(kafka_remedy(&error), "clock of the PostgreSQL server") != NULL &&
+	   strstr(kafka_remedy(&error), "clocks of the Kafka brokers") != NULL,
+	   "a wrong timestamp names both clocks");
+	error.code = RD_KAFKA_RESP_ERR__FENCED;
+	error.timed_out = true;
+	ok(strstr(kafka_remedy(&error), "carshop_outbox.transaction_timeout") != NULL,
+	   "a transaction that was open too long names its time");
 }
 
 /* Lines as librdkafka 2.0.2 writes them. */
@@ -85,6 +148,8 @@ int
 main(void)
 {
 	test_codes();
+	test_refusals();
+	test_remedies();
 	test_failure_lines();
 	return done_testing();
 }

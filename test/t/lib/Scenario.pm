@@ -34,9 +34,10 @@ use constant TOPIC => 'car-shop-reported-events';
 my $report_sums = 'SELECT key, changes, versions, latest FROM public.stock_sums ORDER BY key';
 my $direct_sums = 'SELECT key, count(*), sum(version), max(version) FROM shop.truth GROUP BY key ORDER BY key';
 
-# new(name => text, stage => file, proxy => bool, reports => bool, partitions => n,
+# new(name => text, stage => file, proxy => bool, distance => ms, reports => bool, partitions => n,
 #	  keys => n, conf => {name => value}, seed => n)
 # stage: settings that make the server load another build (a mutant's).
+# distance: of Kafka from the server, one way; only with the proxy.
 sub new
 {
 	my ($class, %arg) = @_;
@@ -57,6 +58,7 @@ sub new
 			dir => $self->{dir},
 			port => $port,
 			broker_port => $self->{kafka}->port);
+		$self->{proxy}->command("delay ms=$self->{distance} client=carshop_outbox") if $self->{distance};
 	}
 	else
 	{
