@@ -84,11 +84,14 @@ typedef struct OutboxEvent
  */
 extern void outbox_insert(OutboxEvent *event);
 
-/* OB002 unless Kafka takes the name and it is not one of our own topics. */
-extern void outbox_check_topic_name(const char *topic);
-
-/* OB002 unless headers is an object of strings without reserved names. */
+/*
+ * OB002 unless headers is an object of strings with UTF-8 forms, without
+ * reserved or empty names, within the limits of envelope.h.
+ */
 extern void outbox_check_headers(Jsonb *headers);
+
+/* The limits alone, for headers that are put together from checked ones. */
+extern void outbox_check_header_limits(Jsonb *headers);
 
 /* OB002 when a text has no form in UTF-8, or the payload no form as text. */
 extern void outbox_check_texts(const OutboxEvent *event);
@@ -96,17 +99,18 @@ extern void outbox_check_texts(const OutboxEvent *event);
 #define NO_TEXT_DETAIL \
 	"Type json takes it, but it stands for no text: neither jsonb nor text can hold it, so no report could store the event."
 
-/* Can the text, in the database's encoding, be turned into UTF-8? */
-extern bool outbox_has_utf8_form(const char *text, size_t len);
-
 /* Trace context of the session or statement, unless the event has one.  OB002. */
 extern void outbox_set_traceparent(OutboxEvent *event);
 
 /* Add the headers of carshop_outbox.event_headers; they win.  OB002. */
 extern void outbox_add_session_headers(OutboxEvent *event);
 
-/* OB002 when the event is larger than Kafka's or our own limits. */
-extern void outbox_check_size(OutboxEvent *event);
+/*
+ * OB002 when the event, complete with traceparent and all headers, takes more
+ * than max_message_bytes as a record (wire_record_bytes), or more than twice as
+ * much in the outbox.  Its texts must have been checked.
+ */
+extern void outbox_check_size(const OutboxEvent *event);
 
 /*
  * Check and complete an event that an application wrote (emit, INSERT into
