@@ -52,7 +52,7 @@ SAVEPOINT a;
 INSERT INTO outbox.event (type) VALUES ('Undone');
 SELECT outbox.emit('Undone') IS NOT NULL AS ok;
 ROLLBACK TO a;
-SELECT outbox.emit('KeptToo') IS NOT NULL AS ok;
+SELECT outbox.emit('KeptToo', key => 'k', lock_key => true) IS NOT NULL AS ok;
 PREPARE TRANSACTION 'application_events';
 SELECT count(*) FROM new_events;
 COMMIT PREPARED 'application_events';
