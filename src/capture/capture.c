@@ -21,6 +21,7 @@
 #include "capture/route.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
+#include "outbox/admission.h"
 #include "outbox/encoding.h"
 #include "outbox/event.h"
 #include "outbox/json_escapes.h"

@@ -10,6 +10,7 @@
 #include "common/hashfn.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "outbox/admission.h"
 #include "outbox/event.h"
 #include "settings.h"
 #include "storage/lock.h"

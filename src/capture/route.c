@@ -22,6 +22,7 @@
 #include "compat.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "outbox/admission.h"
 #include "outbox/encoding.h"
 #include "outbox/event.h"
 #include "outbox/route_arguments.h"

@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "mb/pg_wchar.h"
+#include "outbox/admission.h"
 #include "outbox/encoding.h"
 #include "outbox/event.h"
 #include "outbox/json_escapes.h"

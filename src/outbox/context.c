@@ -20,6 +20,8 @@
 #include "access/xact.h"
 #include "compat.h"
 #include "fmgr.h"
+#include "outbox/admission.h"
+#include "outbox/context.h"
 #include "outbox/encoding.h"
 #include "outbox/event.h"
 #include "outbox/json_escapes.h"

@@ -22,6 +22,7 @@
 #include "commands/dbcommands.h"
 #include "outbox/event.h"
 #include "outbox/route_arguments.h"
+#include "outbox/segment.h"
 #include "outbox/topics.h"
 #include "settings.h"
 #include "utils/builtins.h"
