@@ -9,7 +9,7 @@
 
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "outbox/event.h"
+#include "outbox/wakeup.h"
 #include "outbox/writer.h"
 #include "settings.h"
 #include "shared.h"

@@ -80,10 +80,19 @@ hex_field(const char *text, int n, bool zero)
 	return zero || !all_zero;
 }
 
-/* Later versions may go on behind the fields of version 00. */
+/*
+ * Later versions may go on behind the fields of version 00.  What follows is
+ * left open by the standard, but it is an HTTP header's: visible ASCII, which is
+ * the same in every encoding.
+ */
 bool
 settings_is_traceparent(const char *text, size_t len)
 {
+	if (len > TRACEPARENT_MAX_BYTES)
+		return false;
+	for (size_t i = 0; i < len; i++)
+		if (text[i] <= ' ' || text[i] > '~')
+			return false;
 	return len >= 55 &&
 		hex_field(text, 2, true) && strncmp(text, "ff", 2) != 0 && text[2] == '-' &&
 		hex_field(text + 3, 32, false) && text[35] == '-' &&

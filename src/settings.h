@@ -61,7 +61,11 @@ extern char *setting_mutant;
 #define MUTANT(name) false
 #endif
 
-/* Is it a traceparent of W3C Trace Context (section 3.2)? */
+/*
+ * Is it a traceparent of W3C Trace Context (section 3.2)?  Version 00 has 55
+ * bytes; later ones may be longer, which is limited here.
+ */
+#define TRACEPARENT_MAX_BYTES	512
 extern bool settings_is_traceparent(const char *text, size_t len);
 #define TRACEPARENT_HINT \
 	"For example 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01: version, trace id, parent id and flags in lower-case hexadecimal digits."

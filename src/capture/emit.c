@@ -10,6 +10,7 @@
 #include "common/hashfn.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "outbox/admission.h"
 #include "outbox/event.h"
 #include "settings.h"
 #include "storage/lock.h"
@@ -18,8 +19,17 @@
 
 PG_FUNCTION_INFO_V1(outbox_emit);
 
-/* Keeps our key locks apart from the advisory locks of applications. */
-#define EMIT_LOCK_CLASS	0x6f627831	/* "obx1" */
+/*
+ * What tells our key locks from all other advisory locks: SQL's functions put
+ * 1 or 2 there, and nothing else lets a role choose it, so only who may call
+ * emit can make other emitters wait.  It is pg_locks.objsubid.  For the rest
+ * these are advisory locks like others: the deadlock detector, PREPARE
+ * TRANSACTION and pg_locks treat them so, and since they are the transaction's
+ * and not the session's, pg_advisory_unlock_all does not release them.  (The
+ * lock of an OBJECT would do as well, but there any classid is a catalog's to
+ * whoever reads pg_locks.)
+ */
+#define EMIT_LOCK_KIND	0x6f62	/* "ob" */
 
 static void
 text_argument(FunctionCallInfo fcinfo, int n, TextSlice *slice)
@@ -42,10 +52,11 @@ static void
 lock_event_key(const TextSlice *key)
 {
 	LOCKTAG		tag;
-	uint32		hash = DatumGetUInt32(hash_any((const unsigned char *) key->data,
-											   key->len));
+	uint64		hash = DatumGetUInt64(hash_any_extended((const unsigned char *) key->data,
+														key->len, 0));
 
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, EMIT_LOCK_CLASS, hash, 2);
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash,
+						 EMIT_LOCK_KIND);
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 }
 

@@ -22,8 +22,11 @@
 #include "compat.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "outbox/admission.h"
+#include "outbox/encoding.h"
 #include "outbox/event.h"
 #include "outbox/route_arguments.h"
+#include "outbox/topics.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -342,11 +345,19 @@ argument(int n, char **arguments, const char *name)
 }
 
 static void
-check_argument_names(int n, char **arguments)
+check_arguments(int n, char **arguments)
 {
 	for (int i = 0; i < n; i++)
 	{
 		bool		known = false;
+
+		/* what each event would repeat */
+		if (!outbox_has_utf8_form(arguments[i], strlen(arguments[i])))
+			ereport(ERROR,
+					(errcode(ERRCODE_OB_ROUTE_REFUSED),
+					 errmsg("%.*s has no form in UTF-8", (int) strcspn(arguments[i], "="),
+							arguments[i]),
+					 errhint("Events are UTF-8 in Kafka: give a text that can be converted.")));
 
 		for (int j = 0; j < lengthof(argument_names) && !known; j++)
 			known = route_argument_value(arguments[i], argument_names[j]) != NULL;
@@ -393,7 +404,7 @@ route_compile(Relation rel, RouteOperation operation, int n, char **arguments)
 	Relation	root = rel;
 	const char *value;
 
-	check_argument_names(n, arguments);
+	check_arguments(n, arguments);
 	route->operation = operation;
 	value = argument(n, arguments, "event_type");
 	if (value == NULL || value[0] == '\0')
@@ -410,6 +421,11 @@ route_compile(Relation rel, RouteOperation operation, int n, char **arguments)
 
 	value = argument(n, arguments, "aggregate_type");
 	route->aggregate_type = pstrdup(value ? value : RelationGetRelationName(root));
+	if (!outbox_has_utf8_form(route->aggregate_type, strlen(route->aggregate_type)))
+		ereport(ERROR,
+				(errcode(ERRCODE_OB_ROUTE_REFUSED),
+				 errmsg("the table's name has no form in UTF-8"),
+				 errhint("Give another one with aggregate_type => ...")));
 	value = argument(n, arguments, "key");
 	route->key = use_outputs(route, value ?
 							 compile_template(root, route->shape, operation,

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * admission.c
- *	  What may enter the outbox: names, sizes, headers, topics.
+ *	  What may enter the outbox: headers, texts, sizes.
  *
  * Everything that could not be published is refused here, in the writer's own
  * transaction and with the remedy, instead of getting stuck in the relay.
@@ -10,44 +10,88 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
-#include "access/htup_details.h"
-#include "access/table.h"
-#include "catalog/namespace.h"
-#include "catalog/pg_trigger.h"
 #include "mb/pg_wchar.h"
+#include "outbox/admission.h"
+#include "outbox/encoding.h"
 #include "outbox/event.h"
 #include "outbox/json_escapes.h"
-#include "outbox/route_arguments.h"
+#include "outbox/topics.h"
 #include "settings.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
-#include "utils/memutils.h"
-#include "utils/rel.h"
 
-/* What the members' names of an envelope and the longest header add. */
-#define WIRE_OVERHEAD	512
+/* The beginning of a long text is enough in a message; for %.*s. */
+#define SHOWN(slice) \
+	pg_mbcliplen((slice).data, (slice).len, 100), (slice).data
+
+/* ---- headers ---- */
+
+/* Number of an event's own headers, and the bytes of names and values in UTF-8. */
+static int
+measure_headers(Jsonb *headers, size_t *bytes)
+{
+	JsonbIterator *it = JsonbIteratorInit(&headers->root);
+	JsonbValue	value;
+	JsonbIteratorToken token;
+	int			n = 0;
+
+	*bytes = 0;
+	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
+	{
+		TextSlice	text = {0};
+
+		if (token != WJB_KEY && token != WJB_VALUE)
+			continue;
+		n += token == WJB_KEY;
+		text.data = value.val.string.val;
+		text.len = value.val.string.len;
+		*bytes += outbox_utf8(text).len;
+	}
+	return n;
+}
 
 void
-outbox_check_topic_name(const char *topic)
+outbox_check_header_limits(Jsonb *headers)
 {
-	size_t		len = strlen(topic);
-	bool		legal = len >= 1 && len <= 249 &&
-		strcmp(topic, ".") != 0 && strcmp(topic, "..") != 0;
+	size_t		bytes = VARSIZE(headers);
+	int			n = JB_ROOT_COUNT(headers);
 
-	for (const char *at = topic; legal && *at; at++)
-		legal = isalnum((unsigned char) *at) ?
-			(unsigned char) *at < 128 : strchr("._-", *at) != NULL;
-	if (!legal)
+	if (MUTANT("any_header_size"))
+		return;
+	if (n > OUTBOX_MAX_HEADERS)
 		ereport(ERROR,
 				(errcode(ERRCODE_OB_EVENT_REFUSED),
-				 errmsg("\"%s\" is not a legal topic name", topic),
-				 errhint("Kafka takes 1 to 249 letters, digits, dots, underscores and hyphens.")));
-	if (strncmp(topic, "carshop-outbox-progress", strlen("carshop-outbox-progress")) == 0)
+				 errmsg("an event has %d headers, the limit is %d", n, OUTBOX_MAX_HEADERS),
+				 errhint("Put data into the payload; headers are for what is looked at on the way.")));
+	/* the names and values are part of the jsonb */
+	if (bytes * outbox_utf8_growth() > OUTBOX_MAX_HEADER_BYTES)
+		(void) measure_headers(headers, &bytes);
+	else
+		return;
+	if (bytes > OUTBOX_MAX_HEADER_BYTES)
 		ereport(ERROR,
 				(errcode(ERRCODE_OB_EVENT_REFUSED),
-				 errmsg("topic \"%s\" is reserved for the relay's progress", topic),
-				 errhint("Choose a name that does not begin with carshop-outbox-progress.")));
+				 errmsg("headers of an event have %zu bytes, the limit is %d", bytes,
+						OUTBOX_MAX_HEADER_BYTES),
+				 errhint("Put data into the payload; headers are for what is looked at on the way.")));
+}
+
+static void
+check_header_name(const char *name, int len)
+{
+	if (len == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OB_EVENT_REFUSED),
+				 errmsg("the name of a header is empty"),
+				 errhint("Give each header a name, for example {\"source\": \"till 4\"}.")));
+	if ((len >= 3 && strncmp(name, "ce_", 3) == 0) ||
+		(len == 2 && strncmp(name, "id", 2) == 0) ||
+		(len == 11 && strncmp(name, "traceparent", 11) == 0) ||
+		(len == 12 && strncmp(name, "content-type", 12) == 0) ||
+		(len == 8 && strncmp(name, "replayed", 8) == 0))
+		ereport(ERROR,
+				(errcode(ERRCODE_OB_EVENT_REFUSED),
+				 errmsg("header name \"%.*s\" is reserved", len, name),
+				 errhint("ce_*, id, content-type, traceparent and replayed are set by the extension.")));
 }
 
 void
@@ -66,61 +110,32 @@ outbox_check_headers(Jsonb *headers)
 		if (first && token != WJB_BEGIN_OBJECT)
 			break;
 		first = false;
-		if (token == WJB_KEY)
-		{
-			const char *name = value.val.string.val;
-			int			len = value.val.string.len;
-
-			if ((len >= 3 && strncmp(name, "ce_", 3) == 0) ||
-				(len == 2 && strncmp(name, "id", 2) == 0) ||
-				(len == 11 && strncmp(name, "traceparent", 11) == 0) ||
-				(len == 12 && strncmp(name, "content-type", 12) == 0) ||
-				(len == 8 && strncmp(name, "replayed", 8) == 0))
-				ereport(ERROR,
-						(errcode(ERRCODE_OB_EVENT_REFUSED),
-						 errmsg("header name \"%.*s\" is reserved", len, name),
-						 errhint("ce_*, id, content-type, traceparent and replayed are set by the extension.")));
-		}
-		else if (token == WJB_VALUE && value.type != jbvString)
+		if (token == WJB_VALUE && value.type != jbvString)
 		{
 			first = true;
 			break;
 		}
+		if (token != WJB_KEY && token != WJB_VALUE)
+			continue;
+		if (!outbox_has_utf8_form(value.val.string.val, value.val.string.len))
+			ereport(ERROR,
+					(errcode(ERRCODE_OB_EVENT_REFUSED),
+					 token == WJB_KEY ?
+					 errmsg("the name of a header has no form in UTF-8") :
+					 errmsg("the value of a header has no form in UTF-8"),
+					 errhint("Events are UTF-8 in Kafka: give a text that can be converted.")));
+		if (token == WJB_KEY)
+			check_header_name(value.val.string.val, value.val.string.len);
 	}
 	if (first)
 		ereport(ERROR,
 				(errcode(ERRCODE_OB_EVENT_REFUSED),
 				 errmsg("headers must be a JSON object of strings"),
 				 errhint("For example {\"source\": \"till 4\"}.")));
+	outbox_check_header_limits(headers);
 }
 
-bool
-outbox_has_utf8_form(const char *text, size_t len)
-{
-	int			encoding = GetDatabaseEncoding();
-	unsigned char *converted;
-	size_t		ascii = 0;
-	int			done;
-
-	if (MUTANT("no_encoding_check"))
-		return true;
-	while (ascii < len && (unsigned char) text[ascii] < 128)
-		ascii++;
-	if (ascii == len || encoding == PG_UTF8)
-		return true;
-	/* any byte may stand in a SQL_ASCII database */
-	if (encoding == PG_SQL_ASCII)
-		return pg_encoding_verifymbstr(PG_UTF8, text, len) == len;
-	if (len > MaxAllocSize / MAX_CONVERSION_GROWTH - 1)
-		return true;			/* refused for its size */
-	converted = palloc(len * MAX_CONVERSION_GROWTH + 1);
-	done = pg_do_encoding_conversion_buf(FindDefaultConversionProc(encoding, PG_UTF8),
-										 encoding, PG_UTF8,
-										 (unsigned char *) text, len, converted,
-										 len * MAX_CONVERSION_GROWTH + 1, true);
-	pfree(converted);
-	return done == len;
-}
+/* ---- texts ---- */
 
 static void
 explain(const OutboxEvent *event)
@@ -144,34 +159,21 @@ outbox_check_texts(const OutboxEvent *event)
 	}			parts[] = {
 		{"type", &event->type}, {"aggregatetype", &event->aggregatetype},
 		{"key", &event->key}, {"payload", &event->payload},
-		{"description", &event->description}
+		{"description", &event->description}, {"topic", &event->topic},
+		{"traceparent", &event->traceparent}
 	};
 	const char *problem;
 
-	if (GetDatabaseEncoding() != PG_UTF8)
+	for (int i = 0; i < lengthof(parts); i++)
 	{
-		for (int i = 0; i < lengthof(parts); i++)
-		{
-			if (outbox_has_utf8_form(parts[i].text->data, parts[i].text->len))
-				continue;
-			explain(event);
-			ereport(ERROR,
-					(errcode(ERRCODE_OB_EVENT_REFUSED),
-					 errmsg("%s of an event has no form in UTF-8", parts[i].name),
-					 errhint("Events are UTF-8 in Kafka: give a text that can be converted.")));
-		}
-		if (event->headers != NULL)
-		{
-			char	   *text = JsonbToCString(NULL, &event->headers->root,
-											  VARSIZE(event->headers));
-
-			if (!outbox_has_utf8_form(text, strlen(text)))
-				ereport(ERROR,
-						(errcode(ERRCODE_OB_EVENT_REFUSED),
-						 errmsg("a header of event \"%.*s\" has no form in UTF-8",
-								(int) event->type.len, event->type.data),
-						 errhint("Events are UTF-8 in Kafka: give a text that can be converted.")));
-		}
+		if (parts[i].text->len == 0 ||
+			outbox_has_utf8_form(parts[i].text->data, parts[i].text->len))
+			continue;
+		explain(event);
+		ereport(ERROR,
+				(errcode(ERRCODE_OB_EVENT_REFUSED),
+				 errmsg("%s of an event has no form in UTF-8", parts[i].name),
+				 errhint("Events are UTF-8 in Kafka: give a text that can be converted.")));
 	}
 	if (event->own_json && event->payload.data != NULL && !MUTANT("no_escape_check") &&
 		(problem = json_escape_problem(event->payload.data, event->payload.len)) != NULL)
@@ -180,22 +182,75 @@ outbox_check_texts(const OutboxEvent *event)
 		ereport(ERROR,
 				(errcode(ERRCODE_OB_EVENT_REFUSED),
 				 errmsg("payload of event \"%.*s\" contains %s",
-						(int) event->type.len, event->type.data, problem),
+						SHOWN(event->type), problem),
 				 errdetail(NO_TEXT_DETAIL),
 				 errhint("Use type jsonb, which refuses it earlier, or leave the value out.")));
 	}
 }
 
+/* ---- size ---- */
+
+/* The lineage is not looked up here: any uuid is as long. */
+#define SOME_LINEAGE	"00000000-0000-0000-0000-000000000000"
+
+/*
+ * What the parts of a message that every event has, and the default source with
+ * a long database name, come to at most.
+ */
+#define FIXED_BYTES		2048
+
+/* What the event takes as a record, exactly: made as the relay will make it. */
+static size_t
+record_bytes(const OutboxEvent *event)
+{
+	WireEvent	wire = {0};
+	WireBuffer	buffer = {0};
+	WireHeader	headers[WIRE_FORMAT_HEADERS];
+	WireHeaderTexts texts;
+	size_t		header_bytes = 0;
+	int			n = 0;
+
+	if (event->headers != NULL)
+		n = measure_headers(event->headers, &header_bytes);
+	memcpy(wire.id, event->id.data, UUID_LEN);
+	wire.format = event->format;
+	wire.type = outbox_utf8(event->type);
+	wire.description = outbox_utf8(event->description);
+	wire.key = outbox_utf8(event->key);
+	wire.payload = outbox_utf8(event->payload);
+	if (event->value != NULL)
+	{
+		wire.value.data = VARDATA_ANY(event->value);
+		wire.value.len = VARSIZE_ANY_EXHDR(event->value);
+	}
+	wire.source = outbox_event_source(SOME_LINEAGE);
+	for (int i = wire_headers(&wire, event->traceparent, headers, &texts); i-- > 0; n++)
+		header_bytes += strlen(headers[i].name) + headers[i].value_len;
+
+	(void) wire_value(&buffer, &wire);
+	header_bytes = wire_record_bytes(wire.key.len, buffer.len, n, header_bytes);
+	wire_buffer_free(&buffer);
+	if (buffer.failed)
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+	return header_bytes;
+}
+
 /*
  * Refuse what could not be published.  The exact size is only computed for
- * events near the limit: a character of a text may become six bytes of JSON.
+ * events near the limit: a character of a text may become six bytes of JSON, and
+ * type and key stand in headers as well.
+ *
+ * What is not sent (white space, the description of a bare payload) is limited,
+ * too: the relay has to read it.
  */
 void
-outbox_check_size(OutboxEvent *event)
+outbox_check_size(const OutboxEvent *event)
 {
 	size_t		value = event->value ? VARSIZE_ANY_EXHDR(event->value) : 0;
-	size_t		headers = event->headers ? VARSIZE_ANY_EXHDR(event->headers) : 0;
+	size_t		headers = event->headers ? VARSIZE(event->headers) : 0;
 	size_t		limit = (size_t) setting_max_message_bytes;
+	size_t		growth = outbox_utf8_growth();
+	size_t		stored;
 	size_t		most;
 
 	if (MUTANT("no_size_check"))
@@ -204,126 +259,38 @@ outbox_check_size(OutboxEvent *event)
 		ereport(ERROR,
 				(errcode(ERRCODE_OB_EVENT_REFUSED),
 				 errmsg("key of event \"%.*s\" has %zu bytes, the limit is %d",
-						(int) event->type.len, event->type.data,
+						SHOWN(event->type),
 						event->key.len, OUTBOX_MAX_KEY_BYTES),
 				 errhint("Choose a shorter key with the key template of outbox.capture.")));
 
-	/* other encodings may grow to three times their size in UTF-8 */
-	most = (event->type.len + event->description.len + event->key.len * 2) * 6 +
-		event->payload.len * (GetDatabaseEncoding() == PG_UTF8 ? 1 : 3) +
-		value + headers + WIRE_OVERHEAD;
+	stored = event->type.len + event->aggregatetype.len + event->key.len +
+		event->payload.len + event->description.len + event->topic.len +
+		event->traceparent.len + value + headers;
+	if (stored > 2 * limit)
+		ereport(ERROR,
+				(errcode(ERRCODE_OB_EVENT_REFUSED),
+				 errmsg("event \"%.*s\" takes %zu bytes in the outbox, the limit is %zu",
+						SHOWN(event->type), stored, 2 * limit),
+				 errdetail("It is twice carshop_outbox.max_message_bytes."),
+				 errhint("Choose fewer columns with outbox.capture(columns => ...), and leave white space out of JSON.")));
+
+	/* as JSON, and as a header or key */
+	most = (event->type.len + event->description.len + event->key.len) * 6 +
+		(event->type.len + event->key.len * 2) * growth +
+		event->payload.len * growth + value + headers * growth +
+		OUTBOX_MAX_HEADERS * 10 + event->traceparent.len +
+		strlen(setting_event_source) * 3 * 6 + FIXED_BYTES;
 	if (most > limit)
 	{
-		WireEvent	wire = {0};
-		WireBuffer	buffer = {0};
-		size_t		size;
+		size_t		size = record_bytes(event);
 
-		memcpy(wire.id, event->id.data, UUID_LEN);
-		wire.format = event->format;
-		wire.type = event->type;
-		wire.description = event->description;
-		wire.key = event->key;
-		wire.payload = event->payload;
-		if (event->value)
-		{
-			wire.value.data = VARDATA_ANY(event->value);
-			wire.value.len = value;
-		}
-		wire.source = setting_event_source;
-		(void) wire_value(&buffer, &wire);
-		size = buffer.len + event->key.len + headers + WIRE_OVERHEAD;
-		if (GetDatabaseEncoding() != PG_UTF8 && buffer.len < MaxAllocSize)
-		{
-			char	   *utf8 = pg_server_to_any(buffer.data, buffer.len, PG_UTF8);
-
-			if (utf8 != buffer.data)
-				size += strlen(utf8) - buffer.len;
-		}
-		wire_buffer_free(&buffer);
-		if (buffer.failed || size > limit)
+		if (size > limit)
 			ereport(ERROR,
 					(errcode(ERRCODE_OB_EVENT_REFUSED),
 					 errmsg("event \"%.*s\" has %zu bytes, the limit is %zu",
-							(int) event->type.len, event->type.data, size, limit),
+							SHOWN(event->type), size, limit),
 					 errhint("Choose fewer columns with outbox.capture(columns => ...), or raise carshop_outbox.max_message_bytes together with the topic's max.message.bytes.")));
 	}
-}
-
-/* Does a pattern of carshop_outbox.allowed_topics (only * is special) match? */
-static bool
-pattern_matches(const char *pattern, const char *text)
-{
-	const char *star = NULL;
-	const char *retry = NULL;
-
-	while (*text)
-	{
-		if (*pattern == '*')
-		{
-			star = ++pattern;
-			retry = text;
-		}
-		else if (*pattern == *text)
-		{
-			pattern++;
-			text++;
-		}
-		else if (star != NULL)
-		{
-			pattern = star;
-			text = ++retry;
-		}
-		else
-			return false;
-	}
-	while (*pattern == '*')
-		pattern++;
-	return *pattern == '\0';
-}
-
-/* Is it the fixed topic of one of this database's routes? */
-static bool
-topic_of_a_route(const char *topic)
-{
-	Relation	rel = table_open(TriggerRelationId, AccessShareLock);
-	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
-	Oid			function = outbox_capture_function(false);
-	HeapTuple	tuple;
-	bool		found = false;
-
-	while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		char	   *named;
-
-		if (((Form_pg_trigger) GETSTRUCT(tuple))->tgfoid != function)
-			continue;
-		named = route_argument(rel, tuple, "topic");
-		found = named != NULL && strcmp(named, topic) == 0;
-	}
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return found;
-}
-
-static void
-check_topic_permitted(const char *topic)
-{
-	ListCell   *lc;
-
-	if (strcmp(topic, setting_topic) == 0 || MUTANT("any_topic"))
-		return;
-	foreach(lc, settings_split(setting_allowed_topics))
-	{
-		if (pattern_matches(lfirst(lc), topic))
-			return;
-	}
-	if (topic_of_a_route(topic))
-		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_OB_EVENT_REFUSED),
-			 errmsg("topic \"%s\" is not allowed", topic),
-			 errdetail("Allowed are the default topic, those of routes, and carshop_outbox.allowed_topics."),
-			 errhint("An administrator can add it: ALTER DATABASE ... SET carshop_outbox.allowed_topics = '%s'.", topic)));
 }
 
 /*
@@ -354,7 +321,7 @@ outbox_complete_event(OutboxEvent *event, const TextSlice *format)
 		char	   *topic = pnstrdup(event->topic.data, event->topic.len);
 
 		outbox_check_topic_name(topic);
-		check_topic_permitted(topic);
+		outbox_check_topic_permitted(topic);
 	}
 	if (event->headers != NULL)
 		outbox_check_headers(event->headers);

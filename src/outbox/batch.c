@@ -29,7 +29,6 @@
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "outbox/batch.h"
-#include "outbox/event.h"
 #include "outbox/segment.h"
 #include "settings.h"
 #include "storage/bufmgr.h"

@@ -20,7 +20,9 @@
 #include "access/xact.h"
 #include "compat.h"
 #include "fmgr.h"
-#include "mb/pg_wchar.h"
+#include "outbox/admission.h"
+#include "outbox/context.h"
+#include "outbox/encoding.h"
 #include "outbox/event.h"
 #include "outbox/json_escapes.h"
 #include "settings.h"
@@ -28,8 +30,6 @@
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
-
-#define MAX_TRACEPARENT	128
 
 /* The value of traceparent in a comment's text; false: there is none. */
 static bool
@@ -50,8 +50,7 @@ find_in_comment(const char *at, const char *end, TextSlice *found)
 			return false;
 		found->data = at + len;
 		found->len = close - found->data;
-		return found->len <= MAX_TRACEPARENT &&
-			settings_is_traceparent(found->data, found->len);
+		return settings_is_traceparent(found->data, found->len);
 	}
 	return false;
 }
@@ -96,7 +95,7 @@ outbox_set_traceparent(OutboxEvent *event)
 {
 	static const char *statement = NULL;
 	static TimestampTz statement_start = 0;
-	static char value[MAX_TRACEPARENT];
+	static char value[TRACEPARENT_MAX_BYTES];
 	static size_t value_len = 0;
 
 	if (event->traceparent.data != NULL)
@@ -139,7 +138,11 @@ outbox_set_traceparent(OutboxEvent *event)
 	}
 }
 
-/* carshop_outbox.event_headers as JSON; parsed again only when it has changed. */
+/*
+ * carshop_outbox.event_headers as JSON; parsed again only when it has changed.
+ * Its bytes are nobody's promise: a startup packet, a file and another
+ * database's ALTER ROLE bring them unchecked.
+ */
 static Jsonb *
 session_headers(void)
 {
@@ -150,6 +153,11 @@ session_headers(void)
 
 	if (text != NULL && strcmp(text, setting_event_headers) == 0)
 		return headers;
+	if (!outbox_has_utf8_form(setting_event_headers, strlen(setting_event_headers)))
+		ereport(ERROR,
+				(errcode(ERRCODE_OB_EVENT_REFUSED),
+				 errmsg("carshop_outbox.event_headers has no form in UTF-8"),
+				 errhint("Set it in this session, in the session's encoding, or with ASCII characters only.")));
 	if (!compat_is_json(setting_event_headers) ||
 		json_escape_problem(setting_event_headers, strlen(setting_event_headers)))
 		ereport(ERROR,
@@ -182,8 +190,11 @@ outbox_add_session_headers(OutboxEvent *event)
 	if (event->headers == NULL)
 		event->headers = session_headers();
 	else
+	{
 		event->headers =
 			DatumGetJsonbP(DirectFunctionCall2(jsonb_concat,
 											   JsonbPGetDatum(event->headers),
 											   JsonbPGetDatum(session_headers())));
+		outbox_check_header_limits(event->headers);
+	}
 }

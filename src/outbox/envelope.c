@@ -18,11 +18,21 @@
 #define MICROS_PER_SECOND	INT64_C(1000000)
 #define SECONDS_PER_DAY		INT64_C(86400)
 
+#define BATCH_OVERHEAD		61
+#define RECORD_OVERHEAD		36
+#define HEADER_OVERHEAD		10
+
+/* In the order of EventFormat. */
+static const char *const format_words[] = {"envelope", "payload", "cloudevents", "raw"};
+#define N_FORMATS	((int) (sizeof(format_words) / sizeof(format_words[0])))
+
 void
 wire_buffer_free(WireBuffer *buffer)
 {
 	free(buffer->data);
-	memset(buffer, 0, sizeof(*buffer));
+	buffer->data = NULL;
+	buffer->len = 0;
+	buffer->size = 0;
 }
 
 static bool
@@ -147,6 +157,33 @@ wire_append_compact_json(WireBuffer *buffer, const char *json, size_t len)
 			if (c == '"')
 				in_string = true;
 		}
+	}
+	buffer->len = (size_t) (out - buffer->data);
+}
+
+void
+wire_append_uri(WireBuffer *buffer, const char *text, size_t len, bool reference)
+{
+	static const char hex[] = "0123456789ABCDEF";
+	char	   *out;
+
+	if (len == 0 || !reserve(buffer, len * 3))
+		return;
+	out = buffer->data + buffer->len;
+	for (size_t i = 0; i < len; i++)
+	{
+		unsigned char c = (unsigned char) text[i];
+
+		if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+			(c != '\0' && strchr("-._~", c) != NULL) ||
+			(reference && c != '\0' && strchr("!$&'()*+,;=:@/?#[]%", c) != NULL))
+		{
+			*out++ = (char) c;
+			continue;
+		}
+		*out++ = '%';
+		*out++ = hex[c >> 4];
+		*out++ = hex[c & 15];
 	}
 	buffer->len = (size_t) (out - buffer->data);
 }
@@ -317,6 +354,7 @@ bool
 wire_value(WireBuffer *buffer, const WireEvent *event)
 {
 	buffer->len = 0;
+	buffer->failed = false;
 	switch (event->format)
 	{
 		case FORMAT_ENVELOPE:
@@ -339,18 +377,71 @@ wire_value(WireBuffer *buffer, const WireEvent *event)
 	return false;
 }
 
+static void
+add_header(WireHeader *headers, int *n, const char *name, const void *value, size_t len)
+{
+	headers[*n].name = name;
+	headers[*n].value = value;
+	headers[*n].value_len = len;
+	(*n)++;
+}
+
+static void
+add_text_header(WireHeader *headers, int *n, const char *name, const char *text)
+{
+	add_header(headers, n, name, text, strlen(text));
+}
+
+int
+wire_headers(const WireEvent *event, TextSlice traceparent, WireHeader *headers,
+			 WireHeaderTexts *texts)
+{
+	int			n = 0;
+
+	wire_uuid_text(event->id, texts->id);
+	add_text_header(headers, &n, "id", texts->id);
+	if (traceparent.data != NULL)
+		add_header(headers, &n, "traceparent", traceparent.data, traceparent.len);
+	if (event->format == FORMAT_PAYLOAD)
+	{
+		wire_time_text(event->occurred_at, texts->time);
+		add_text_header(headers, &n, "ce_specversion", "1.0");
+		add_text_header(headers, &n, "ce_id", texts->id);
+		add_text_header(headers, &n, "ce_source", event->source);
+		add_header(headers, &n, "ce_type", event->type.data, event->type.len);
+		add_text_header(headers, &n, "ce_time", texts->time);
+		if (event->key.data != NULL && event->key.len > 0)
+			add_header(headers, &n, "ce_subject", event->key.data, event->key.len);
+		add_text_header(headers, &n, "content-type", "application/json");
+	}
+	else if (event->format == FORMAT_CLOUDEVENTS)
+		add_text_header(headers, &n, "content-type", "application/cloudevents+json");
+	return n;
+}
+
+size_t
+wire_record_bytes(size_t key_len, size_t value_len, int n_headers, size_t header_bytes)
+{
+	return BATCH_OVERHEAD + RECORD_OVERHEAD + key_len + value_len +
+		(size_t) n_headers * HEADER_OVERHEAD + header_bytes;
+}
+
 bool
 wire_format_parse(const char *word, size_t len, EventFormat *format)
 {
-	static const char *const words[] = {"envelope", "payload", "cloudevents", "raw"};
-
-	for (int i = 0; i < 4; i++)
+	for (int i = 0; i < N_FORMATS; i++)
 	{
-		if (strlen(words[i]) == len && memcmp(words[i], word, len) == 0)
+		if (strlen(format_words[i]) == len && memcmp(format_words[i], word, len) == 0)
 		{
 			*format = (EventFormat) i;
 			return true;
 		}
 	}
 	return false;
+}
+
+const char *
+wire_format_word(EventFormat format)
+{
+	return format_words[format];
 }

@@ -24,7 +24,11 @@
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "outbox/admission.h"
+#include "outbox/context.h"
 #include "outbox/event.h"
+#include "outbox/segment.h"
+#include "outbox/wakeup.h"
 #include "outbox/writer.h"
 #include "settings.h"
 #include "utils/builtins.h"
@@ -33,8 +37,6 @@
 #include "utils/xid8.h"
 
 PG_FUNCTION_INFO_V1(outbox_insert_event);
-
-static const char *const format_words[] = {"envelope", "payload", "cloudevents", "raw"};
 
 /*
  * UUID version 7 (RFC 9562): 48 bits of milliseconds since 1970, 12 bits of
@@ -120,7 +122,7 @@ outbox_insert(OutboxEvent *event)
 	values[EVENT_HEADERS] = PointerGetDatum(event->headers);
 	values[EVENT_TRACEPARENT] = slice_datum(&event->traceparent,
 											&isnull[EVENT_TRACEPARENT]);
-	values[EVENT_FORMAT] = PointerGetDatum(cstring_to_text(format_words[event->format]));
+	values[EVENT_FORMAT] = PointerGetDatum(cstring_to_text(wire_format_word(event->format)));
 	isnull[EVENT_VALUE] = event->value == NULL;
 	values[EVENT_VALUE] = PointerGetDatum(event->value);
 
@@ -157,7 +159,7 @@ as_stored(HeapTuple tuple, TupleDesc desc, const OutboxEvent *event)
 		TimestampTzGetDatum(event->occurred_at),
 		Int64GetDatum(event->seq),
 		UInt64GetDatum(event->xid),
-		CStringGetTextDatum(format_words[event->format])
+		CStringGetTextDatum(wire_format_word(event->format))
 	};
 	bool		isnull[lengthof(names)] = {false};
 	int			columns[lengthof(names)];

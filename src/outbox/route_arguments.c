@@ -16,7 +16,6 @@
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "fmgr.h"
-#include "outbox/event.h"
 #include "outbox/route_arguments.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"

@@ -13,6 +13,9 @@
 #include "access/htup.h"
 #include "utils/relcache.h"
 
+/* The oid of outbox.capture_row(); missing_ok: InvalidOid when it is gone. */
+extern Oid	outbox_capture_function(bool missing_ok);
+
 /* If argument is "name=...", the part behind the sign, else NULL. */
 extern const char *route_argument_value(const char *argument, const char *name);
 

@@ -21,7 +21,6 @@
 #include "catalog/namespace.h"
 #include "commands/extension.h"
 #include "executor/tuptable.h"
-#include "outbox/event.h"
 #include "outbox/segment.h"
 #include "settings.h"
 #include "shared.h"

@@ -20,7 +20,7 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
-#include "outbox/event.h"
+#include "outbox/wakeup.h"
 #include "outbox/writer.h"
 #include "shared.h"
 #include "tcop/utility.h"

@@ -35,7 +35,6 @@
 #include "compat.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
-#include "outbox/event.h"
 #include "outbox/segment.h"
 #include "outbox/writer.h"
 #include "settings.h"

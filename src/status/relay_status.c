@@ -15,6 +15,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "outbox/event.h"
+#include "outbox/wakeup.h"
 #include "pgstat.h"
 #include "settings.h"
 #include "shared.h"

@@ -52,7 +52,7 @@ SAVEPOINT a;
 INSERT INTO outbox.event (type) VALUES ('Undone');
 SELECT outbox.emit('Undone') IS NOT NULL AS ok;
 ROLLBACK TO a;
-SELECT outbox.emit('KeptToo') IS NOT NULL AS ok;
+SELECT outbox.emit('KeptToo', key => 'k', lock_key => true) IS NOT NULL AS ok;
 PREPARE TRANSACTION 'application_events';
 SELECT count(*) FROM new_events;
 COMMIT PREPARED 'application_events';
@@ -74,13 +74,69 @@ SELECT left(t, 12) AS topic, split_part(replace(refusal(format('SELECT outbox.em
   FROM unnest(ARRAY['', '.', '..', '...', repeat('x', 249), repeat('x', 250), 'a b', 'a/b', 'ä', E'a\nb', 'A._-z9',
                     'carshop-outbox-progress-1', 'carshop-outbox-progress', 'carshop-outbox']) t;
 SELECT refusal($$INSERT INTO routed VALUES (1, 'not legal!')$$);
+-- nor where relays write their progress: by the setting for any lineage and any database
+-- of this server, and where it was when the lineage began
+SET carshop_outbox.progress_topic = 'progress-{lineage}.{database}';
+SELECT t AS topic, split_part(refusal(format('SELECT outbox.emit(%L, topic => %L)', 'T', t)), E'\n', 1) AS answer FROM unnest(ARRAY[
+    'progress-0af76519-16cd-43dd-8448-eb211c80319c.postgres', 'progress-0af76519-16cd-43dd-8448-eb211c80319c.template1',
+    'progress-0af76519-16cd-43dd-8448-eb211c80319c.nobody', 'progress-0af76519-16cd-43dd-8448-eb211c80319.postgres',
+    'progress-0af76519-16cd-43dd-8448-eb211c80319c.postgres.more', 'progress-{lineage}', 'progress-']) t;
+SET carshop_outbox.progress_topic = '{database}-place';
+UPDATE outbox.lineage SET progress_topic = 'former-place';
+SELECT t AS topic, split_part(refusal(format('INSERT INTO outbox.event (type, topic) VALUES (%L, %L)', 'T', t)), E'\n', 1) AS answer
+  FROM unnest(ARRAY['postgres-place', 'former-place', 'former-places', 'nobody-place']) t;
+SELECT outbox.capture('routed', 'RoutedByRow', topic => '{t}');
+SELECT refusal($$INSERT INTO routed VALUES (1, 'former-place')$$);
+SELECT refusal($$SELECT outbox.capture('routed', 'Lost', topic => 'former-place')$$);
+SELECT refusal($$SELECT outbox.capture('routed', 'Lost', topic => 'postgres-place')$$);
+UPDATE outbox.lineage SET progress_topic = NULL;
+RESET carshop_outbox.progress_topic;
+SELECT outbox.capture('routed', 'RoutedByRow', topic => 'rows-{t}');
 RESET carshop_outbox.allowed_topics;
+-- the list of the routes' topics follows the routes
+SELECT refusal($$SELECT outbox.emit('T', topic => 'topic-of-a-route')$$);
+BEGIN;
+SELECT outbox.release('routed', 'Routed');
+SELECT split_part(refusal($$SELECT outbox.emit('T', topic => 'topic-of-a-route')$$), E'\n', 1);
+ROLLBACK;
+SELECT refusal($$SELECT outbox.emit('T', topic => 'topic-of-a-route')$$);
+BEGIN;
+SELECT outbox.capture('routed', 'New', topic => 'topic-of-a-new-route');
+SELECT refusal($$SELECT outbox.emit('T', topic => 'topic-of-a-new-route')$$);
+ROLLBACK;
+SELECT split_part(refusal($$SELECT outbox.emit('T', topic => 'topic-of-a-new-route')$$), E'\n', 1);
 
 -- sizes, exact to the byte
 SELECT refusal($$SELECT outbox.emit('Big', to_jsonb(repeat('x', 1000000)))$$);
 SET carshop_outbox.max_message_bytes = 2000;
 SELECT n, split_part(refusal(format($$SELECT outbox.emit('B', format => 'raw', value => decode(repeat('00', %s), 'hex'))$$, n)), E'\n', 1) AS answer
-  FROM unnest(ARRAY[1488, 1489]) n;
+  FROM unnest(ARRAY[1855, 1856]) n;
+-- with everything that goes along: headers, also the session's, trace context, and what a format adds
+SELECT what, n, replace(split_part(refusal(format(s, n)), E'\n', 1), repeat('t', 100), '...') AS answer FROM (VALUES
+    ('header', 1843, $$SELECT outbox.emit('B', format => 'raw', value => '\x00', headers => jsonb_build_object('h', repeat('x', %s)))$$),
+    ('header', 1844, $$SELECT outbox.emit('B', format => 'raw', value => '\x00', headers => jsonb_build_object('h', repeat('x', %s)))$$),
+    ('header name', 1844, $$SELECT outbox.emit('B', format => 'raw', value => '\x00', headers => jsonb_build_object(repeat('x', %s), ''))$$),
+    ('header name', 1845, $$SELECT outbox.emit('B', format => 'raw', value => '\x00', headers => jsonb_build_object(repeat('x', %s), ''))$$),
+    ('header of the session', 1843, $$SELECT set_config('carshop_outbox.event_headers', jsonb_build_object('h', repeat('x', %s))::text, true), outbox.emit('B', format => 'raw', value => '\x00'), set_config('carshop_outbox.event_headers', '', true)$$),
+    ('header of the session', 1844, $$SELECT set_config('carshop_outbox.event_headers', jsonb_build_object('h', repeat('x', %s))::text, true), outbox.emit('B', format => 'raw', value => '\x00'), set_config('carshop_outbox.event_headers', '', true)$$),
+    ('trace of the session', 1779, $$SELECT set_config('carshop_outbox.traceparent', '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01', true), outbox.emit('B', format => 'raw', value => decode(repeat('00', %s), 'hex')), set_config('carshop_outbox.traceparent', '', true)$$),
+    ('trace of the session', 1780, $$SELECT set_config('carshop_outbox.traceparent', '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01', true), outbox.emit('B', format => 'raw', value => decode(repeat('00', %s), 'hex')), set_config('carshop_outbox.traceparent', '', true)$$),
+    ('trace of the event', 513 - 57, $$INSERT INTO outbox.event (type, value, traceparent) VALUES ('B', decode(repeat('00', 1323), 'hex'), '01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-' || repeat('x', %s))$$),
+    ('trace of the event', 512 - 57, $$INSERT INTO outbox.event (type, value, traceparent) VALUES ('B', decode(repeat('00', 1324), 'hex'), '01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-' || repeat('x', %s))$$),
+    ('key, twice', 600, $$SELECT outbox.emit('B', '{}', repeat('k', %s), format => 'payload', description => '')$$),
+    ('key, twice', 800, $$SELECT outbox.emit('B', '{}', repeat('k', %s), format => 'payload', description => '')$$),
+    ('type in ce_type', 1500, $$SELECT outbox.emit(repeat('t', %s), '{}', format => 'payload', description => '')$$),
+    ('type in ce_type', 1600, $$SELECT outbox.emit(repeat('t', %s), '{}', format => 'payload', description => '')$$),
+    ('source', 1000, $$SELECT set_config('carshop_outbox.event_source', repeat('s', %s), true), outbox.emit('B', format => 'cloudevents'), set_config('carshop_outbox.event_source', '', true)$$),
+    ('source', 2000, $$SELECT set_config('carshop_outbox.event_source', repeat('s', %s), true), outbox.emit('B', format => 'cloudevents'), set_config('carshop_outbox.event_source', '', true)$$),
+    ('source as URI', 1000, $$SELECT set_config('carshop_outbox.event_source', repeat(' ', %s), true), outbox.emit('B', format => 'cloudevents'), set_config('carshop_outbox.event_source', '', true)$$),
+    ('source not in the envelope', 2000, $$SELECT set_config('carshop_outbox.event_source', repeat('s', %s), true), outbox.emit('B'), set_config('carshop_outbox.event_source', '', true)$$),
+    -- what is not sent must be read by the relay all the same
+    ('white space', 3000, $$INSERT INTO outbox.event (type, payload) VALUES ('B', ('{' || repeat(' ', %s) || '}')::json)$$),
+    ('white space', 4000, $$INSERT INTO outbox.event (type, payload) VALUES ('B', ('{' || repeat(' ', %s) || '}')::json)$$),
+    ('aggregate type', 3000, $$SELECT outbox.emit('B', aggregate_type => repeat('a', %s))$$),
+    ('aggregate type', 4000, $$SELECT outbox.emit('B', aggregate_type => repeat('a', %s))$$),
+    ('description', 4000, $$SELECT outbox.emit('B', '{}', format => 'payload', description => repeat('d', %s))$$)) t (what, n, s);
 -- what counts is the size on the wire: a character may become six bytes of JSON
 SELECT n, split_part(refusal(format($$SELECT outbox.emit('B', description => repeat(E'\x01', %s))$$, n)), E'\n', 1) AS answer FROM unnest(ARRAY[200, 300]) n;
 SELECT refusal($$INSERT INTO routed VALUES (2, repeat('y', 3000))$$);
@@ -91,7 +147,14 @@ SELECT refusal($$INSERT INTO outbox.event (type, aggregateid) VALUES ('K', repea
 -- headers: an object of strings, without the names that are ours
 SELECT h, split_part(refusal(format('SELECT outbox.emit(%L, headers => %L)', 'H', h)), E'\n', 1) AS answer FROM unnest(ARRAY[
     '{}', '{"a": "b", "c": ""}', '[]', '"a"', '1', 'null', '{"a": 1}', '{"a": null}', '{"a": true}', '{"a": {"b": "c"}}', '{"a": ["b"]}',
-    '{"id": "1"}', '{"ID": "1"}', '{"ce_id": "1"}', '{"ce_": "1"}', '{"content-type": "x"}', '{"traceparent": "x"}', '{"replayed": "true"}', '{"idx": "1"}']) h;
+    '{"": "1"}', '{"a": "b", "": ""}', '{"id": "1"}', '{"ID": "1"}', '{"ce_id": "1"}', '{"ce_": "1"}', '{"content-type": "x"}', '{"traceparent": "x"}', '{"replayed": "true"}', '{"idx": "1"}']) h;
+-- a number and a size that somebody can still look at on the way
+SELECT n, refusal(format($$SELECT outbox.emit('H', headers => (SELECT jsonb_object_agg('h' || n, '') FROM generate_series(1, %s) n))$$, n)) FROM unnest(ARRAY[64, 65, 1000]) n;
+SELECT n, refusal(format($$SELECT outbox.emit('H', headers => jsonb_build_object('a', repeat('ä', %s), 'b', 'b'))$$, n)) FROM unnest(ARRAY[32766, 32767]) n;
+SELECT h, refusal(format($$SELECT outbox.capture('routed', 'Headers', headers => %s)$$, h)) FROM unnest(ARRAY[
+    $$'{"": ""}'$$, $$(SELECT jsonb_object_agg(n, '') FROM generate_series(1, 65) n)$$, $$jsonb_build_object('h', repeat('x', 65536))$$]) h;
+SELECT refusal(format('CREATE TRIGGER h AFTER INSERT ON routed FOR EACH ROW EXECUTE FUNCTION outbox.capture_row(%L, %L)', 'event_type=H',
+    'headers=' || (SELECT jsonb_object_agg(n, '')::text FROM generate_series(1, 65) n)));
 
 -- text that is none
 SELECT p, refusal(format('INSERT INTO outbox.event (type, payload) VALUES (%L, %L)', 'P', p)) FROM unnest(ARRAY[

@@ -42,7 +42,9 @@ BEGIN
     FOREACH t IN ARRAY ARRAY['x', '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331',
         '00-0AF7651916CD43DD8448EB211C80319C-B7AD6B7169203331-01', '00-00000000000000000000000000000000-b7ad6b7169203331-01',
         '00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01', 'ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01',
-        '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more', ' 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'] LOOP
+        '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more', ' 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01',
+        '01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-mör', '01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-a b',
+        '01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-' || repeat('x', 513 - 56)] LOOP
         BEGIN
             PERFORM set_config('carshop_outbox.traceparent', t, true);
             RAISE WARNING 'accepted: %', t;
@@ -51,7 +53,8 @@ BEGIN
             RAISE INFO '% % %', SQLSTATE, SQLERRM, hint <> '';
         END;
     END LOOP;
-    -- a later version of the standard may go on
+    -- a later version of the standard may go on, to 512 bytes
+    PERFORM set_config('carshop_outbox.traceparent', '01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-' || repeat('x', 512 - 56), true);
     PERFORM set_config('carshop_outbox.traceparent', '01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more', true);
     FOREACH t IN ARRAY ARRAY['{', 'null', '[]', '"x"', '{"a": 1}', '{"id": "x"}', '{"traceparent": "x"}', '{"a": "\u0000"}'] LOOP
         BEGIN
@@ -66,6 +69,25 @@ BEGIN
 END $$;
 INSERT INTO c VALUES (7);
 SELECT * FROM last(1);
+-- the same for a trace context that the event brings
+SELECT outbox.emit('X') IS NOT NULL AS ok;
+INSERT INTO outbox.event (type, traceparent) VALUES ('X', '01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-mör');
+INSERT INTO outbox.event (type, traceparent) VALUES ('X', '01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-' || repeat('x', 513 - 56));
+INSERT INTO outbox.event (type, traceparent) VALUES ('X', '01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-' || repeat('x', 512 - 56));
+SELECT length(trace), headers FROM last(1);
+-- headers of the route and of the session together are limited, and each of them
+SELECT set_config('carshop_outbox.event_headers', jsonb_object_agg('h' || n, '')::text, false) <> '' AS set FROM generate_series(1, 62) n;
+INSERT INTO c VALUES (8);
+SELECT (SELECT count(*) FROM jsonb_object_keys(headers)) FROM last(1);
+SELECT set_config('carshop_outbox.event_headers', jsonb_object_agg('h' || n, '')::text, false) <> '' AS set FROM generate_series(1, 63) n;
+INSERT INTO c VALUES (9);
+SELECT outbox.emit('X') IS NOT NULL AS ok;
+SELECT set_config('carshop_outbox.event_headers', jsonb_build_object('h', repeat('x', 65520))::text, false) <> '' AS set;
+INSERT INTO c VALUES (9);
+SELECT outbox.emit('X') IS NOT NULL AS ok;
+SELECT set_config('carshop_outbox.event_headers', jsonb_build_object('h', repeat('x', 900000))::text, false) <> '' AS set;
+SELECT outbox.emit('X');
+RESET carshop_outbox.event_headers;
 
 -- comments as SQLCommenter's libraries write them, in front or behind
 /*traceparent='00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'*/ INSERT INTO c VALUES (10);
@@ -80,6 +102,10 @@ CREATE FUNCTION writes() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN /*traceparent='00-0af7651916cd43dd8448eb211c80319c-ffffffffffffffff-01'*/ INSERT INTO c VALUES (16); PERFORM outbox.emit('Inner'); END $$;
 SELECT writes() /*traceparent='00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203336-01'*/;
 SELECT key, trace FROM last(8);
+-- a later version
+/*traceparent='01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203335-01-a.later.version.xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'*/
+INSERT INTO c VALUES (17);
+SELECT key, trace FROM last(1);
 -- each statement has its own
 BEGIN;
 /*traceparent='00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203337-01'*/ INSERT INTO c VALUES (20);
@@ -100,7 +126,8 @@ SELECT outbox.emit('/*traceparent=''00-0af7651916cd43dd8448eb211c80319c-b7ad6b71
 -- traceparent='00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'
 INSERT INTO c VALUES (35);
 /**/ INSERT INTO c VALUES (36) /**/;
-SELECT count(*), count(trace) FROM last(8);
+/*traceparent='01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-mör'*/ INSERT INTO c VALUES (37);
+SELECT count(*), count(trace) FROM last(9);
 
 DROP TABLE c;
 DROP FUNCTION last(integer), writes();

@@ -1,0 +1,34 @@
+/*-------------------------------------------------------------------------
+ *
+ * topics.h
+ *	  Which topics an event may go to.
+ *
+ * All of these need a transaction: they look at catalogs and at outbox.lineage.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_TOPICS_H
+#define OUTBOX_TOPICS_H
+
+#include "postgres.h"
+
+/*
+ * Is it a topic for a relay's progress?  These are all names that begin with
+ * carshop-outbox-progress, those that carshop_outbox.progress_topic makes with
+ * any lineage and any database of this server, and the one that this database's
+ * lineage has recorded.  Events there would destroy what makes publishing
+ * exactly once, so the relay asks as well, for the default topic.
+ */
+extern bool outbox_is_progress_topic(const char *topic);
+
+/* OB002 unless Kafka takes the name and it is not a progress topic. */
+extern void outbox_check_topic_name(const char *topic);
+
+/*
+ * OB002 unless an application may name the topic: the default one, those that
+ * routes of this database name without columns, and what matches
+ * carshop_outbox.allowed_topics.
+ */
+extern void outbox_check_topic_permitted(const char *topic);
+
+#endif							/* OUTBOX_TOPICS_H */

@@ -1,0 +1,17 @@
+/*-------------------------------------------------------------------------
+ *
+ * wakeup.h
+ *	  Waking the relay when a transaction with events commits.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OUTBOX_WAKEUP_H
+#define OUTBOX_WAKEUP_H
+
+#include "postgres.h"
+
+/* Wake the relay when this transaction commits. */
+extern void wakeup_at_commit(void);
+extern void wakeup_install(void);	/* callbacks and hook; from _PG_init */
+
+#endif							/* OUTBOX_WAKEUP_H */
