@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "outbox/topics.h"
 #include "relay/link.h"
 #include "relay/stubs.h"
 #include "settings.h"
@@ -51,6 +52,14 @@ relay_link_name(RelayLink *link, const Lineage *lineage)
 			lineage->progress_topic[0] != '\0' ? lineage->progress_topic :
 			lineage_progress_topic(lineage),
 			sizeof(link->progress_topic));
+	link->default_reserved = outbox_is_progress_topic(setting_topic);
+}
+
+bool
+relay_link_reserved(const RelayLink *link, const char *topic)
+{
+	return strcmp(topic, link->progress_topic) == 0 ||
+		(link->default_reserved && strcmp(topic, setting_topic) == 0);
 }
 
 /*
@@ -240,7 +249,7 @@ warm_topics(RelayLink *link)
 		bool		exists;
 
 		if (link->topics[i].partitions == 0 &&
-			strcmp(link->topics[i].name, link->progress_topic) != 0 &&
+			!relay_link_reserved(link, link->topics[i].name) &&
 			look_up(link, relay_link_sender(link), link->topics[i].name,
 					&exists) == KAFKA_PENDING)
 			return KAFKA_PENDING;
@@ -318,11 +327,12 @@ relay_link_prepare_topic(RelayLink *link, RelayResult *result)
 	bool		exists;
 	KafkaOutcome outcome;
 
-	if (strcmp(link->wanted, link->progress_topic) == 0)
+	if (relay_link_reserved(link, link->wanted))
 	{
 		memset(&link->error, 0, sizeof(link->error));
 		snprintf(link->error.message, sizeof(link->error.message),
-				 "topic \"%s\" is the relay's own: no events go there", link->wanted);
+				 "topic \"%s\" is for a relay's progress: no events go there",
+				 link->wanted);
 		relay_answer(result, KAFKA_MISCONFIGURED, &link->error);
 		result->remedy = "Choose another name with carshop_outbox.topic.";
 		return;

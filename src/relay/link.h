@@ -44,6 +44,7 @@ typedef struct RelayLink
 
 	RelayTopic *topics;			/* kept when the handle is replaced */
 	int			n_topics;
+	bool		default_reserved;	/* carshop_outbox.topic is a progress topic */
 	char		wanted[250];	/* for relay_link_prepare_topic */
 	KafkaError	error;			/* of the last action */
 } RelayLink;
@@ -55,7 +56,10 @@ relay_link_sender(RelayLink *link)
 	return link->plain != NULL ? link->plain : link->producer;
 }
 
-/* The name that the lineage's row has, or would get. */
+/*
+ * Names that follow from the lineage's row (which has one, or would get it) and
+ * from the settings.  Needs a transaction.
+ */
 extern void relay_link_name(RelayLink *link, const Lineage *lineage);
 
 extern void relay_link_open(RelayLink *link, RelayResult *result);
@@ -82,6 +86,9 @@ extern void relay_link_init(RelayLink *link, RelayResult *result);
 
 /* Look up the topic named in wanted, and make it where that is allowed. */
 extern void relay_link_prepare_topic(RelayLink *link, RelayResult *result);
+
+/* May no events go there, because a relay keeps its progress in it? */
+extern bool relay_link_reserved(const RelayLink *link, const char *topic);
 
 /* What is known of a topic; partitions is 0 when it must be prepared first. */
 extern RelayTopic *relay_link_topic(RelayLink *link, const char *name);

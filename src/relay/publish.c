@@ -135,8 +135,7 @@ send_event(Publisher *publisher, Sending *sending, StoredEvent *event,
 	RelayTopic *topic = relay_link_topic(publisher->link,
 										 event->topic ? event->topic : setting_topic);
 
-	if (topic->partitions == 0 ||
-		strcmp(topic->name, publisher->link->progress_topic) == 0)
+	if (topic->partitions == 0 || relay_link_reserved(publisher->link, topic->name))
 	{
 		strlcpy(publisher->link->wanted, topic->name, sizeof(publisher->link->wanted));
 		result->need_topic = true;

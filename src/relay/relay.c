@@ -20,8 +20,8 @@
  */
 #include "postgres.h"
 
-#include "commands/dbcommands.h"
 #include "miscadmin.h"
+#include "outbox/encoding.h"
 #include "relay/link.h"
 #include "relay/machine.h"
 #include "relay/position.h"
@@ -91,12 +91,15 @@ static void
 name_things(Relay *relay)
 {
 	Sender	   *sender = &relay->publisher.sender;
+	char	   *source;
 
 	worker_begin(NULL);
 	relay_link_name(&relay->link, &relay->position.lineage);
-	strlcpy(sender->event_source,
-			outbox_event_source(relay->position.lineage.lineage),
-			sizeof(sender->event_source));
+	source = MemoryContextStrdup(TopMemoryContext,
+								 outbox_event_source(relay->position.lineage.lineage));
+	if (sender->event_source != NULL)
+		pfree(sender->event_source);
+	sender->event_source = source;
 	worker_commit();
 }
 

@@ -20,9 +20,6 @@
 
 #define HOLD_BYTES		(256 * 1024)
 
-/* Headers that an event gets besides its own, whatever its format. */
-#define FORMAT_HEADERS	10
-
 /* A record and, behind it, all that it points to. */
 struct HeldRecord
 {
@@ -139,49 +136,32 @@ hold_or_send(Sender *sender, const KafkaRecord *record, size_t size,
 }
 
 static void
-add_header(KafkaHeader *headers, int *n, const char *name, const void *value,
-		   size_t len)
+add_header(KafkaRecord *record, KafkaHeader *headers, const char *name,
+		   const void *value, size_t len)
 {
-	headers[*n].name = name;
-	headers[*n].value = value;
-	headers[*n].value_len = len;
-	(*n)++;
+	headers[record->n_headers].name = name;
+	headers[record->n_headers].value = value;
+	headers[record->n_headers].value_len = len;
+	record->n_headers++;
 }
 
+/* Those that its format has, then the event's own. */
 static void
-add_text_header(KafkaHeader *headers, int *n, const char *name, const char *text)
+add_headers(KafkaRecord *record, KafkaHeader *headers, const StoredEvent *event,
+			WireHeaderTexts *texts)
 {
-	add_header(headers, n, name, text, strlen(text));
-}
+	WireHeader	format[WIRE_FORMAT_HEADERS];
+	TextSlice	traceparent = {event->traceparent,
+	event->traceparent ? strlen(event->traceparent) : 0};
+	int			n = wire_headers(&event->wire, traceparent, format, texts);
 
-/* Headers of every format first, then those of the format, then the event's. */
-static int
-make_headers(const StoredEvent *event, KafkaHeader *headers, const char *id,
-			 const char *time)
-{
-	int			n = 0;
-	const WireEvent *wire = &event->wire;
-
-	add_header(headers, &n, "id", id, 36);
-	if (event->traceparent != NULL)
-		add_text_header(headers, &n, "traceparent", event->traceparent);
-	if (wire->format == FORMAT_PAYLOAD)
-	{
-		add_text_header(headers, &n, "ce_specversion", "1.0");
-		add_header(headers, &n, "ce_id", id, 36);
-		add_text_header(headers, &n, "ce_source", wire->source);
-		add_header(headers, &n, "ce_type", wire->type.data, wire->type.len);
-		add_text_header(headers, &n, "ce_time", time);
-		if (wire->key.data != NULL && wire->key.len > 0)
-			add_header(headers, &n, "ce_subject", wire->key.data, wire->key.len);
-		add_text_header(headers, &n, "content-type", "application/json");
-	}
-	else if (wire->format == FORMAT_CLOUDEVENTS)
-		add_text_header(headers, &n, "content-type", "application/cloudevents+json");
+	record->headers = headers;
+	for (int i = 0; i < n; i++)
+		add_header(record, headers, format[i].name, format[i].value,
+				   format[i].value_len);
 	for (int i = 0; i < event->n_headers; i++)
-		add_header(headers, &n, event->headers[i].name, event->headers[i].value,
-				   event->headers[i].value_len);
-	return n;
+		add_header(record, headers, event->headers[i].name,
+				   event->headers[i].value, event->headers[i].value_len);
 }
 
 KafkaOutcome
@@ -190,17 +170,12 @@ sender_event(Sender *sender, StoredEvent *event, const RelayTopic *topic,
 {
 	KafkaRecord record = {0};
 	KafkaHeader *headers = palloc(sizeof(KafkaHeader) *
-								  (event->n_headers + FORMAT_HEADERS));
-	char		id[40];
-	char		time[40];
+								  (event->n_headers + WIRE_FORMAT_HEADERS));
+	WireHeaderTexts texts;
 	size_t		size;
 	KafkaOutcome outcome;
 
 	event->wire.source = sender->event_source;
-	wire_uuid_text(event->wire.id, id);
-	if (event->wire.format == FORMAT_PAYLOAD)
-		wire_time_text(event->wire.occurred_at, time);
-
 	record.topic = topic->name;
 	record.key = event->wire.key.data;
 	record.key_len = event->wire.key.len;
@@ -215,8 +190,7 @@ sender_event(Sender *sender, StoredEvent *event, const RelayTopic *topic,
 	}
 	if (sender->value.failed)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
-	record.headers = headers;
-	record.n_headers = make_headers(event, headers, id, time);
+	add_headers(&record, headers, event, &texts);
 	record.tag = (uint64_t) event->seq;
 	size = record_bytes(&record);
 	*bytes += size;

@@ -22,7 +22,7 @@ typedef struct HeldRecord HeldRecord;
 typedef struct Sender
 {
 	RelayLink  *link;
-	char		event_source[300];	/* CloudEvents' source */
+	char	   *event_source;	/* CloudEvents' source; in TopMemoryContext */
 	WireBuffer	value;			/* of the event at hand */
 	HeldRecord *held[SENDER_HOLD_RECORDS];
 	int			n_held;

@@ -5,10 +5,8 @@
 #include "miscadmin.h"
 #include "settings.h"
 #include "kafka/kafka.h"
-static inline size_t wire_record_bytes(size_t k, size_t v, int n, size_t h) { return k + v + h + 10 * n + 100; }
 static inline int64 worker_now_us(void) { instr_time now; INSTR_TIME_SET_CURRENT(now); return (int64) INSTR_TIME_GET_MICROSEC(now); }
 static inline char *worker_kafka_fingerprint(void) { return psprintf("%s %s %s %d %d %d", setting_brokers, setting_kafka_config_file, setting_progress_topic, setting_delivery, setting_transaction_timeout, setting_compression); }
-static inline char *outbox_event_source(const char *lineage) { return setting_event_source[0] ? pstrdup(setting_event_source) : psprintf("urn:carshop-outbox:%s:%s", lineage, get_database_name(MyDatabaseId)); }
 #define setting_broker_verification 1
 #define BROKER_VERIFICATION_REQUIRE 1
 #endif
