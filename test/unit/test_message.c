@@ -5,12 +5,12 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "report/event_id.h"
-#include "report/message.h"
+#include "message/event_id.h"
+#include "message/message.h"
 
 #include <stdlib.h>
 
-#include "report/json_scan.h"
+#include "message/json_scan.h"
 #include "tap.h"
 
 #define THREE "\"EventType\":\"CarSold\",\"EventDescription\":\"d\",\"OccuredOn\":\"2026-11-22T20:27:03.512756+00:00\""

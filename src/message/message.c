@@ -16,7 +16,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "report/message_parts.h"
+#include "message/message_parts.h"
 
 #define STRUCTURED_MODE	"application/cloudevents+json"
 
