@@ -15,6 +15,7 @@
 #include "access/table.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_trigger.h"
+#include "errors.h"
 #include "mb/pg_wchar.h"
 #include "outbox/event.h"
 #include "outbox/json_escapes.h"

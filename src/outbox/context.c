@@ -19,6 +19,7 @@
 
 #include "access/xact.h"
 #include "compat.h"
+#include "errors.h"
 #include "fmgr.h"
 #include "mb/pg_wchar.h"
 #include "outbox/event.h"
