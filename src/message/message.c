@@ -306,6 +306,12 @@ message_decode(MessageDecoder *decoder, const MessageInput *input,
 		message_reject(message, STATE_INVALID_MESSAGE, "the message is too large");
 		return true;
 	}
+	if (input->n_headers > MESSAGE_MAX_HEADERS)
+	{
+		message_reject(message, STATE_INVALID_MESSAGE,
+					   "the message has more than 256 headers");
+		return true;
+	}
 	if (!decode_header_id(input, message))
 		return true;
 

@@ -60,7 +60,8 @@
  *
  *	22032	not JSON
  *	22023	JSON, but no event: no object, a member that is missing, empty or of
- *			the wrong type, binary data, a message too large
+ *			the wrong type, binary data, a message too large, more headers
+ *			than MESSAGE_MAX_HEADERS (the first of them are kept with it)
  *	22007	a time that is none
  *	22P05	text that PostgreSQL cannot store: \u0000, half a surrogate pair, or an
  *			attribute that is not UTF-8.  Where it is not kept it does no harm
@@ -75,6 +76,13 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+/*
+ * A message with more headers is refused, as keeping some of them would change
+ * what it says.  Whoever hands over messages may leave out those beyond the
+ * first one too many.
+ */
+#define MESSAGE_MAX_HEADERS	256
 
 typedef struct MessageHeader
 {
