@@ -7,7 +7,7 @@
  * late, fences, and kills the relay between any two actions; all of it from a
  * seed.  At the end every event stands in the topic once, in order.  Compiled
  * with -DMUTANT_READ_FIRST the machine reads progress before it fences, and
- * this test must fail (reference: relay.pml).
+ * this test must fail (as READ_FIRST in test/model/relay.pml).
  *
  *-------------------------------------------------------------------------
  */
