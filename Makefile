@@ -10,6 +10,7 @@
 #   make demo                 the car shop, live, on a private server and broker
 #   make bench                measures latency and throughput
 #   make bench-capture        measures what capture costs
+#   make model                explores the relay's protocol (package: spin)
 #   make indent               lay out the C sources (clang-format)
 #
 # PG_CONFIG selects a PostgreSQL, WERROR=1 makes warnings errors.
@@ -27,7 +28,7 @@ PG_CONFIG ?= pg_config
 .DEFAULT_GOAL := all
 
 # These targets install what the build needs, so they must not ask for it.
-STANDALONE = setup test test-unit test-regress test-isolation test-tap demo bench bench-capture indent help
+STANDALONE = setup test test-unit test-regress test-isolation test-tap demo bench bench-capture model indent help
 
 .PHONY: $(STANDALONE) units benches
 
@@ -54,6 +55,9 @@ bench:
 
 bench-capture:
 	@bench/capture
+
+model:
+	@test/model/run
 
 help:
 	@sed -n 's/^#\( \|$$\)//p' Makefile | sed '/^PG_CONFIG/q'

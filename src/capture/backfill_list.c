@@ -18,6 +18,7 @@
 #include "capture/route.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
+#include "errors.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "outbox/event.h"

@@ -18,6 +18,7 @@
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
+#include "errors.h"
 #include "executor/spi.h"
 #include "outbox/event.h"
 #include "outbox/route_arguments.h"

@@ -20,6 +20,7 @@
 #include "capture/pins.h"
 #include "capture/route.h"
 #include "commands/trigger.h"
+#include "errors.h"
 #include "fmgr.h"
 #include "outbox/admission.h"
 #include "outbox/encoding.h"

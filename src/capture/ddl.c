@@ -26,6 +26,7 @@
 #include "catalog/pg_trigger.h"
 #include "commands/event_trigger.h"
 #include "commands/trigger.h"
+#include "errors.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"

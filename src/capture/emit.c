@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "common/hashfn.h"
+#include "errors.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "outbox/admission.h"

@@ -20,6 +20,7 @@
 #include "catalog/pg_type.h"
 #include "capture/route.h"
 #include "compat.h"
+#include "errors.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "outbox/admission.h"

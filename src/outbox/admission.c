@@ -10,6 +10,7 @@
  */
 #include "postgres.h"
 
+#include "errors.h"
 #include "mb/pg_wchar.h"
 #include "outbox/admission.h"
 #include "outbox/encoding.h"

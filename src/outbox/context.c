@@ -19,6 +19,7 @@
 
 #include "access/xact.h"
 #include "compat.h"
+#include "errors.h"
 #include "fmgr.h"
 #include "outbox/admission.h"
 #include "outbox/context.h"

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * envelope.h
- *	  From an event to what goes onto the wire (INTERFACE, "What goes onto
+ *	  From an event to what goes onto the wire (README, "What goes onto
  *	  the wire").
  *
  * Plain C11, no postgres.h.  Texts are UTF-8 and need not end in NUL; a NULL

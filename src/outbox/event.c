@@ -22,6 +22,7 @@
 
 #include "access/xact.h"
 #include "commands/trigger.h"
+#include "errors.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "outbox/admission.h"

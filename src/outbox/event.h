@@ -15,11 +15,6 @@
 #include "utils/jsonb.h"
 #include "utils/uuid.h"
 
-/* The extension's own SQLSTATE class (INTERFACE section 6). */
-#define ERRCODE_OB_ROUTE_REFUSED	MAKE_SQLSTATE('O','B','0','0','1')
-#define ERRCODE_OB_EVENT_REFUSED	MAKE_SQLSTATE('O','B','0','0','2')
-#define ERRCODE_OB_DIVERGENCE		MAKE_SQLSTATE('O','B','0','0','3')
-#define ERRCODE_OB_NO_WORKER		MAKE_SQLSTATE('O','B','0','0','5')
 
 /*
  * An event to be written.  Texts are in the database's encoding, need not end

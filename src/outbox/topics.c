@@ -20,7 +20,7 @@
 #include "access/xact.h"
 #include "catalog/pg_trigger.h"
 #include "commands/dbcommands.h"
-#include "outbox/event.h"
+#include "errors.h"
 #include "outbox/route_arguments.h"
 #include "outbox/segment.h"
 #include "outbox/topics.h"

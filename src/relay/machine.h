@@ -25,11 +25,12 @@
  *   STOPPED: a contradiction that only a person can resolve (I13); nothing is
  *   fenced while stopped.  PAUSED: outbox.pause().
  *
- * The order matters (DESIGN section 6): the advisory read comes before
+ * The order matters (doc/ARCHITECTURE.md): the advisory read comes before
  * init_transactions, so that a copy of the database stops without touching the
  * original's producer; the authoritative read comes after it, when no
  * transaction of ours can be open any more: read earlier, an EndTxn still under
- * way would be missed and its events published twice (relay.pml, READFIRST).
+ * way would be missed and its events published twice (test/model/relay.pml,
+ * READ_FIRST).
  *
  *-------------------------------------------------------------------------
  */

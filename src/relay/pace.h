@@ -24,7 +24,7 @@ typedef struct Pace
 	 * Pause between the end of a transaction and the first message of the
 	 * next: EndTxn answers before the broker has written the commit markers,
 	 * and a transaction that begins meanwhile costs librdkafka 20 ms
-	 * (reference: rdkafka.md, appendix, trap 3).  How long they take depends
+	 * (doc/LIBRDKAFKA.md, "Transactions").  How long they take depends
 	 * on the cluster, so the pause is adapted: one that was too early
 	 * lengthens it, each other one shortens it a little, the more the longer
 	 * it is.  So at 2 ms one in a hundred may be too early, at 10 ms one in

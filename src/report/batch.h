@@ -14,8 +14,8 @@
 #include "postgres.h"
 
 #include "datatype/timestamp.h"
-#include "report/event_id.h"
-#include "report/message.h"
+#include "message/event_id.h"
+#include "message/message.h"
 #include "utils/uuid.h"
 
 /* One message.  Texts are UTF-8 and point into the batch's memory. */

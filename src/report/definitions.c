@@ -18,6 +18,7 @@
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
+#include "errors.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -35,8 +36,6 @@
 #include "utils/plancache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
-
-#define ERRCODE_REPORT_REFUSED	MAKE_SQLSTATE('O', 'B', '0', '0', '4')
 
 PG_FUNCTION_INFO_V1(report_define);
 PG_FUNCTION_INFO_V1(report_drop);
@@ -98,7 +97,7 @@ static void
 refuse(const char *message, const char *hint)
 {
 	ereport(ERROR,
-			(errcode(ERRCODE_REPORT_REFUSED),
+			(errcode(ERRCODE_OB_REPORT_REFUSED),
 			 errmsg("%s", message),
 			 hint != NULL ? errhint("%s", hint) : 0));
 }
@@ -131,7 +130,7 @@ refuse_deferrable(Oid relid)
 			if (trigger->tgdeferrable ||
 				(OidIsValid(trigger->tgconstraint) && !trigger->tgisinternal))
 				ereport(ERROR,
-						(errcode(ERRCODE_REPORT_REFUSED),
+						(errcode(ERRCODE_OB_REPORT_REFUSED),
 						 errmsg("table \"%s\" has a deferrable constraint or a constraint trigger",
 								get_rel_name(lfirst_oid(cell))),
 						 errdetail("A report runs under restricted operation, where triggers cannot wait for the commit."),
@@ -170,7 +169,7 @@ check_statement(SPIPlanPtr plan, Oid target)
 			   "The batch of new events has the columns of report.reported_events.");
 	if (!list_member_oid(check.written, target))
 		ereport(ERROR,
-				(errcode(ERRCODE_REPORT_REFUSED),
+				(errcode(ERRCODE_OB_REPORT_REFUSED),
 				 errmsg("the report's statement does not write its target \"%s\"",
 						get_rel_name(target))));
 	foreach(cell, check.written)
@@ -277,7 +276,7 @@ check_target(Oid target, Oid caller)
 
 	if (kind != RELKIND_RELATION && kind != RELKIND_PARTITIONED_TABLE)
 		ereport(ERROR,
-				(errcode(ERRCODE_REPORT_REFUSED),
+				(errcode(ERRCODE_OB_REPORT_REFUSED),
 				 errmsg("\"%s\" is not a table", get_rel_name(target))));
 	if (owner != caller)
 		ereport(ERROR,

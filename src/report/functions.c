@@ -14,6 +14,7 @@
 
 #include "catalog/pg_type.h"
 #include "commands/dbcommands.h"
+#include "errors.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -27,8 +28,6 @@
 #include "utils/uuid.h"
 #include "utils/wait_event.h"
 #include "worker/worker.h"
-
-#define ERRCODE_WORKER_NOT_RUNNING	MAKE_SQLSTATE('O', 'B', '0', '0', '5')
 
 /* wait_applied() looks again after this long, twice as long each time. */
 #define WAIT_FIRST_MS	2
@@ -230,7 +229,7 @@ report_wait_applied(PG_FUNCTION_ARGS)
 	/* one that is only starting is waited for */
 	if (!shared_available() || !worker_database_named(setting_report_databases))
 		ereport(ERROR,
-				(errcode(ERRCODE_WORKER_NOT_RUNNING),
+				(errcode(ERRCODE_OB_NO_WORKER),
 				 errmsg("no reporter runs for this database"),
 				 errhint("SELECT * FROM report.status tells what to do.")));
 	if (PG_ARGISNULL(1))

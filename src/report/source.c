@@ -3,7 +3,7 @@
  * source.c
  *	  What the reporter reads from: topics, their partitions, the Kafka handle.
  *
- * Nothing is ever skipped silently (DESIGN, I13).  A partition whose offset is
+ * Nothing is ever skipped silently (I13 in doc/ARCHITECTURE.md).  A partition whose offset is
  * out of range stops.  Before reading goes on after a start, the newest
  * message read before is read once more and compared with its digest: a topic
  * that was made anew, and is longer than our offset already, is found by that.

@@ -15,9 +15,6 @@
 #include "utils/timestamp.h"
 #include "worker/worker.h"
 
-/* Headers of a message beyond this number are not kept. */
-#define MAX_HEADERS			256
-
 static bool
 is_readable(const SourcePartition *partition)
 {
@@ -157,13 +154,14 @@ take_message(Source *source, SourcePartition *partition, EventBatch *batch)
 {
 	KafkaItem  *item = &source->item;
 	Position   *position = &partition->position;
-	MessageHeader headers[MAX_HEADERS];
+	/* One too many is enough: the message is refused then. */
+	MessageHeader headers[MESSAGE_MAX_HEADERS + 1];
 	MessageInput input;
 	MessagePlace place;
 	KafkaHeader header;
 	int			n = 0;
 
-	while (n < MAX_HEADERS && kafka_item_header(item, n, &header))
+	while (n < (int) lengthof(headers) && kafka_item_header(item, n, &header))
 	{
 		headers[n].name = header.name;
 		headers[n].value = header.value;

@@ -11,6 +11,7 @@
 
 #include "access/xact.h"
 #include "commands/dbcommands.h"
+#include "errors.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"

@@ -1,4 +1,4 @@
-# The bytes on the wire (INTERFACE section 2) as kcat reads them, for the car
+# The bytes on the wire (README, "What goes onto the wire") as kcat reads them, for the car
 # shop's events and for each format; topics that are made when they are needed.
 
 use strict;

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * test_envelope.c
- *	  The bytes of a message, as INTERFACE section 2 has them.
+ *	  The bytes of a message, as README ("What goes onto the wire") has them.
  *
  *-------------------------------------------------------------------------
  */

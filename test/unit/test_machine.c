@@ -8,7 +8,8 @@
  * lineage or begins another one, and kills the relay between any two actions;
  * all of it from a seed.  At the end every event stands in its lineage's log
  * once, in order.  Compiled with -DMUTANT_READ_FIRST the machine reads progress
- * before it fences, and this test must fail (test/model/relay.pml).
+ * before it fences, and this test must fail (as READ_FIRST in
+ * test/model/relay.pml).
  *
  * HISTORIES=1000000 runs that many (4000); SEED begins elsewhere.
  *

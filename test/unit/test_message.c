@@ -5,12 +5,12 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "report/event_id.h"
-#include "report/message.h"
+#include "message/event_id.h"
+#include "message/message.h"
 
 #include <stdlib.h>
 
-#include "report/json_scan.h"
+#include "message/json_scan.h"
 #include "tap.h"
 
 #define THREE "\"EventType\":\"CarSold\",\"EventDescription\":\"d\",\"OccuredOn\":\"2026-11-22T20:27:03.512756+00:00\""
@@ -232,6 +232,27 @@ test_depth(void)
 	free(text);
 }
 
+/* None of them vanishes: the last one is the event's id here. */
+static void
+test_many_headers(void)
+{
+	MessageHeader headers[MESSAGE_MAX_HEADERS + 1];
+	static const char plain[] = "{" THREE "}";
+	MessageHeader id = {"id", "01998a5e-0000-7000-8000-00000000000a", 36};
+
+	for (int i = 0; i < MESSAGE_MAX_HEADERS; i++)
+		headers[i] = (MessageHeader) {"x", "y", 1};
+	headers[MESSAGE_MAX_HEADERS - 1] = id;
+	is_int(decode_bytes(plain, sizeof(plain) - 1, headers, MESSAGE_MAX_HEADERS), MESSAGE_EVENT,
+		   "as many headers as are read");
+	ok(message.has_id, "and the last one counts");
+	headers[MESSAGE_MAX_HEADERS] = id;
+	is_int(decode_bytes(plain, sizeof(plain) - 1, headers, MESSAGE_MAX_HEADERS + 1), MESSAGE_REJECT,
+		   "one more is refused");
+	is_text(message.sqlstate, "22023", "its SQLSTATE");
+	ok(strstr(message.reason, "more than 256 headers") != NULL, "its reason: %s", message.reason);
+}
+
 #define HEADER(name, value) {name, value, sizeof(value) - 1}
 
 static void
@@ -353,6 +374,7 @@ main(void)
 	test_envelope();
 	test_rejects();
 	test_depth();
+	test_many_headers();
 	test_cloudevents();
 	test_ids();
 	test_robust();

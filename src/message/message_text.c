@@ -9,7 +9,7 @@
  */
 #include <string.h>
 
-#include "report/message.h"
+#include "message/message.h"
 
 #define MICROS_PER_SECOND	INT64_C(1000000)
 

@@ -11,7 +11,7 @@
  */
 #include <string.h>
 
-#include "report/event_id.h"
+#include "message/event_id.h"
 
 typedef struct Sha1
 {

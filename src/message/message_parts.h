@@ -10,8 +10,8 @@
 #ifndef MESSAGE_PARTS_H
 #define MESSAGE_PARTS_H
 
-#include "report/json_scan.h"
-#include "report/message.h"
+#include "message/json_scan.h"
+#include "message/message.h"
 
 /* SQLSTATEs as PostgreSQL gives them for the same faults. */
 #define STATE_INVALID_JSON		"22032" /* invalid_json_text */

@@ -16,7 +16,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "report/message_parts.h"
+#include "message/message_parts.h"
 
 #define STRUCTURED_MODE	"application/cloudevents+json"
 
@@ -304,6 +304,12 @@ message_decode(MessageDecoder *decoder, const MessageInput *input,
 	if (input->value_len >= 0x7fffffff)
 	{
 		message_reject(message, STATE_INVALID_MESSAGE, "the message is too large");
+		return true;
+	}
+	if (input->n_headers > MESSAGE_MAX_HEADERS)
+	{
+		message_reject(message, STATE_INVALID_MESSAGE,
+					   "the message has more than 256 headers");
 		return true;
 	}
 	if (!decode_header_id(input, message))

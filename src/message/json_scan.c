@@ -10,7 +10,7 @@
  */
 #include <string.h>
 
-#include "report/json_scan.h"
+#include "message/json_scan.h"
 
 static int	hex_value(char c);
 static bool scan_string(JsonScanner *scanner, JsonSpan *span);

@@ -3,7 +3,7 @@
  * event_id.h
  *	  The id of an event: the key under which it is counted once.
  *
- * Plain C11.  The rule (DESIGN, section 7), first that applies:
+ * Plain C11.  The rule, first that applies:
  *	 1. the header ce_id, the header id, the member EventId, where it is a UUID;
  *	 2. another ce_id: UUIDv5 of (ce_source, ce_id);
  *	 3. none: UUIDv5 of the message's place and content.
@@ -18,7 +18,7 @@
 
 #include <stdint.h>
 
-#include "report/message.h"
+#include "message/message.h"
 
 typedef struct MessagePlace
 {

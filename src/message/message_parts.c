@@ -16,7 +16,7 @@
 
 #include <json-c/json.h>
 
-#include "report/message_parts.h"
+#include "message/message_parts.h"
 
 /* What a header may grow to as JSON text: escapes, quotes, colon, comma. */
 #define HEADER_JSON_SIZE(len)	((len) * 6 + 16)
@@ -42,6 +42,11 @@ message_decoder_new(void)
 		free(decoder);
 		return NULL;
 	}
+	/*
+	 * Only strings that the scanner has accepted come here.  STRICT adds
+	 * nothing to that, and json-c 0.18 refuses letters outside of ASCII with
+	 * it (it takes their bytes for control characters).
+	 */
 	json_tokener_set_flags(decoder->tokener,
 						   JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
 	return decoder;
