@@ -115,7 +115,7 @@ endif
 # PostgreSQL's headers are not clean under -Wextra: as system headers they are
 # not ours to mend.  -MMD because PGXS tracks no headers on Debian; it stands
 # in CFLAGS, which bitcode does not get, so nothing overwrites the .d files.
-PG_CPPFLAGS = -I$(srcdir)/src -isystem $(shell $(PG_CONFIG) --includedir-server) $(LIBS_CFLAGS)
+PG_CPPFLAGS = -DCARSHOP_OUTBOX_VERSION='"$(EXTVERSION)"' -I$(srcdir)/src -isystem $(shell $(PG_CONFIG) --includedir-server) $(LIBS_CFLAGS)
 PG_CFLAGS = $(WARNINGS) -MMD -MP
 # -Bsymbolic: our own names win over those of other loaded libraries.
 SHLIB_LINK = $(LIBS_LINK) -lpthread -Wl,-Bsymbolic

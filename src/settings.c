@@ -15,11 +15,13 @@
 
 #include <limits.h>
 
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 
 char	   *setting_shop_databases = NULL;
 char	   *setting_report_databases = NULL;
+int			setting_max_databases = 64;
 char	   *setting_brokers = NULL;
 char	   *setting_kafka_config_file = NULL;
 char	   *setting_topic = NULL;
@@ -29,6 +31,7 @@ int			setting_topic_replication_factor = -1;
 char	   *setting_progress_topic = NULL;
 char	   *setting_allowed_topics = NULL;
 int			setting_delivery = DELIVERY_EXACTLY_ONCE;
+int			setting_broker_verification = BROKER_VERIFICATION_REQUIRE;
 int			setting_compression = 3;
 int			setting_max_message_bytes = 1000000;
 int			setting_max_transaction_events = 50000;
@@ -53,6 +56,12 @@ char	   *setting_mutant = NULL;
 static const struct config_enum_entry delivery_options[] = {
 	{"exactly_once", DELIVERY_EXACTLY_ONCE, false},
 	{"at_least_once", DELIVERY_AT_LEAST_ONCE, false},
+	{NULL, 0, false}
+};
+
+static const struct config_enum_entry verification_options[] = {
+	{"require", BROKER_VERIFICATION_REQUIRE, false},
+	{"warn", BROKER_VERIFICATION_WARN, false},
 	{NULL, 0, false}
 };
 
@@ -138,6 +147,16 @@ settings_define(void)
 				  "Databases that read topics into report tables (comma list).",
 				  &setting_report_databases, "", PGC_SIGHUP, GUC_LIST_INPUT);
 
+	/*
+	 * Sizes shared memory.  A library that was not preloaded has none and may
+	 * not define PGC_POSTMASTER settings; the file's value means nothing then.
+	 */
+	DefineCustomIntVariable("carshop_outbox.max_databases",
+							"Most databases that use the extension at the same time.",
+							NULL, &setting_max_databases, 64, 1, 10000,
+							process_shared_preload_libraries_in_progress ?
+							PGC_POSTMASTER : PGC_SIGHUP, 0, NULL, NULL, NULL);
+
 	/* the connection */
 	define_string("carshop_outbox.brokers",
 				  "Kafka's bootstrap servers (host:port, comma list).",
@@ -174,6 +193,12 @@ settings_define(void)
 							 "Exactly once, or at least once with less latency.",
 							 NULL, &setting_delivery, DELIVERY_EXACTLY_ONCE,
 							 delivery_options, PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomEnumVariable("carshop_outbox.broker_verification",
+							 "Brokers that do not verify partitions in transactions: publish nothing, or only warn.",
+							 "Kafka verifies since 3.6 (KIP-890).  Other brokers with Kafka's protocol may not know the configuration, and need none.",
+							 &setting_broker_verification,
+							 BROKER_VERIFICATION_REQUIRE, verification_options,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomEnumVariable("carshop_outbox.compression",
 							 "Compression of messages.", NULL,
 							 &setting_compression, 3, compression_options,

@@ -21,8 +21,16 @@ typedef enum DeliveryMode
 	DELIVERY_AT_LEAST_ONCE
 } DeliveryMode;
 
+/* What if the brokers do not verify partitions in transactions? */
+typedef enum BrokerVerification
+{
+	BROKER_VERIFICATION_REQUIRE,	/* do not publish */
+	BROKER_VERIFICATION_WARN	/* say so in the status */
+} BrokerVerification;
+
 extern char *setting_shop_databases;
 extern char *setting_report_databases;
+extern int	setting_max_databases;
 extern char *setting_brokers;
 extern char *setting_kafka_config_file;
 extern char *setting_topic;
@@ -32,6 +40,7 @@ extern int	setting_topic_replication_factor;
 extern char *setting_progress_topic;
 extern char *setting_allowed_topics;
 extern int	setting_delivery;
+extern int	setting_broker_verification;
 extern int	setting_compression;
 extern int	setting_max_message_bytes;	/* bytes */
 extern int	setting_max_transaction_events;

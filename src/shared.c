@@ -5,12 +5,16 @@
  *
  * Locking
  * - DatabaseSlot.database, relay and reporter (the owners) change under
- *   shared->lock (LWLock) only.
+ *   shared->lock (LWLock) only.  A process that is connected to a database may
+ *   keep the address of its slot: the database cannot be dropped, and so the
+ *   slot not be given back, before the process has ended.  All others look for
+ *   the slot and use it under one hold of the lock.
  * - What the workers report and the times of stat_reset change under
  *   shared->reports_lock (LWLock), held for the time of a memcpy.
  * - Flags and counters of the wake-up path are atomics: the commit of a shop
  *   transaction takes no lock here but the shared mode of shared->lock, which
- *   is held exclusively only while a worker starts or ends.
+ *   is held exclusively only while a worker starts or ends, and while slots are
+ *   taken and given back.
  *
  *-------------------------------------------------------------------------
  */
@@ -18,6 +22,7 @@
 
 #include "miscadmin.h"
 #include "port/atomics.h"
+#include "settings.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
@@ -52,7 +57,8 @@ typedef struct SharedState
 {
 	LWLock	   *lock;
 	LWLock	   *reports_lock;
-	DatabaseSlot slots[SHARED_MAX_DATABASES];
+	int			n_slots;
+	DatabaseSlot slots[FLEXIBLE_ARRAY_MEMBER];
 } SharedState;
 
 static SharedState *shared = NULL;
@@ -62,12 +68,19 @@ static char owned_kind = 0;		/* what this process has claimed */
 static shmem_request_hook_type prev_shmem_request_hook = NULL;
 static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
 
+static Size
+shared_size(void)
+{
+	return add_size(offsetof(SharedState, slots),
+					mul_size(setting_max_databases, sizeof(DatabaseSlot)));
+}
+
 static void
 shared_request(void)
 {
 	if (prev_shmem_request_hook)
 		prev_shmem_request_hook();
-	RequestAddinShmemSpace(MAXALIGN(sizeof(SharedState)));
+	RequestAddinShmemSpace(MAXALIGN(shared_size()));
 	RequestNamedLWLockTranche("carshop_outbox", 2);
 }
 
@@ -80,15 +93,16 @@ shared_startup(void)
 		prev_shmem_startup_hook();
 
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	shared = ShmemInitStruct("carshop_outbox", sizeof(SharedState), &found);
+	shared = ShmemInitStruct("carshop_outbox", shared_size(), &found);
 	if (!found)
 	{
 		LWLockPadded *locks = GetNamedLWLockTranche("carshop_outbox");
 
-		memset(shared, 0, sizeof(SharedState));
+		memset(shared, 0, shared_size());
 		shared->lock = &locks[0].lock;
 		shared->reports_lock = &locks[1].lock;
-		for (int i = 0; i < SHARED_MAX_DATABASES; i++)
+		shared->n_slots = setting_max_databases;
+		for (int i = 0; i < shared->n_slots; i++)
 		{
 			DatabaseSlot *slot = &shared->slots[i];
 
@@ -118,39 +132,131 @@ shared_available(void)
 	return shared != NULL;
 }
 
+/* With shared->lock held.  InvalidOid finds a free one; NULL: there is none. */
+static DatabaseSlot *
+slot_of(Oid database)
+{
+	Assert(LWLockHeldByMe(shared->lock));
+	for (int i = 0; i < shared->n_slots; i++)
+	{
+		if (shared->slots[i].database == database)
+			return &shared->slots[i];
+	}
+	return NULL;
+}
+
 /*
- * Find the slot of a database, making one if wanted.  Slots are never given
- * back, so the answer may be cached.  NULL when all slots are taken (then the
- * database cannot have workers; capture goes on) or without shared memory.
+ * Find the slot of our own database, taking one if wanted.  NULL when all are
+ * taken (then the database cannot have workers; capture goes on), when it has
+ * none, or without shared memory.
  */
 static DatabaseSlot *
 find_slot(Oid database, bool make)
 {
-	DatabaseSlot *slot = NULL;
+	DatabaseSlot *slot;
 
+	Assert(database == MyDatabaseId);
 	if (shared == NULL || !OidIsValid(database))
 		return NULL;
-	if (my_slot != NULL && my_slot->database == database)
-		return my_slot;
-
-	LWLockAcquire(shared->lock, make ? LW_EXCLUSIVE : LW_SHARED);
-	for (int i = 0; i < SHARED_MAX_DATABASES; i++)
+	if (my_slot != NULL)
 	{
-		if (shared->slots[i].database == database)
-		{
-			slot = &shared->slots[i];
-			break;
-		}
-		if (slot == NULL && make && shared->slots[i].database == InvalidOid)
-			slot = &shared->slots[i];
+		Assert(my_slot->database == database);
+		return my_slot;
 	}
-	if (slot != NULL && slot->database == InvalidOid)
+
+	LWLockAcquire(shared->lock, LW_SHARED);
+	slot = slot_of(database);
+	LWLockRelease(shared->lock);
+	if (slot == NULL && make && shared_reserve(database))
+	{
+		LWLockAcquire(shared->lock, LW_SHARED);
+		slot = slot_of(database);
+		LWLockRelease(shared->lock);
+		Assert(slot != NULL);
+	}
+	my_slot = slot;
+	return slot;
+}
+
+/* A slot as good as new; its owners are gone. */
+static void
+clear_slot(DatabaseSlot *slot)
+{
+	Assert(LWLockHeldByMeInMode(shared->lock, LW_EXCLUSIVE));
+	Assert(slot->relay.pid == 0 && slot->reporter.pid == 0);
+	pg_atomic_write_u32(&slot->relay_wake, 0);
+	pg_atomic_write_u32(&slot->reporter_wake, 0);
+	pg_atomic_write_u32(&slot->prepared, 0);
+	pg_atomic_write_u32(&slot->segment, 0);
+	pg_atomic_write_u64(&slot->published_request, 0);
+	pg_atomic_write_u64(&slot->published_answer, 0);
+
+	LWLockAcquire(shared->reports_lock, LW_EXCLUSIVE);
+	slot->relay_reset_at = 0;
+	slot->reporter_reset_at = 0;
+	memset(&slot->relay_report, 0, sizeof(slot->relay_report));
+	memset(&slot->reporter_report, 0, sizeof(slot->reporter_report));
+	LWLockRelease(shared->reports_lock);
+	slot->database = InvalidOid;
+}
+
+bool
+shared_reserve(Oid database)
+{
+	DatabaseSlot *slot;
+
+	if (shared == NULL)
+		return false;
+	LWLockAcquire(shared->lock, LW_SHARED);
+	slot = slot_of(database);
+	if (slot == NULL && slot_of(InvalidOid) == NULL)
+	{
+		/* writers of a database that gets none come by often */
+		LWLockRelease(shared->lock);
+		return false;
+	}
+	LWLockRelease(shared->lock);
+	if (slot != NULL)
+		return true;
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	slot = slot_of(database);
+	if (slot == NULL && (slot = slot_of(InvalidOid)) != NULL)
 		slot->database = database;
 	LWLockRelease(shared->lock);
+	return slot != NULL;
+}
 
-	if (slot != NULL && database == MyDatabaseId)
-		my_slot = slot;
-	return slot;
+Oid *
+shared_databases(int *n)
+{
+	Oid		   *databases;
+
+	*n = 0;
+	if (shared == NULL)
+		return NULL;
+	databases = palloc(sizeof(Oid) * shared->n_slots);
+	LWLockAcquire(shared->lock, LW_SHARED);
+	for (int i = 0; i < shared->n_slots; i++)
+	{
+		if (OidIsValid(shared->slots[i].database))
+			databases[(*n)++] = shared->slots[i].database;
+	}
+	LWLockRelease(shared->lock);
+	return databases;
+}
+
+void
+shared_forget(Oid database)
+{
+	DatabaseSlot *slot;
+
+	Assert(OidIsValid(database) && database != MyDatabaseId);
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	slot = slot_of(database);
+	if (slot != NULL)
+		clear_slot(slot);
+	LWLockRelease(shared->lock);
 }
 
 static Owner *
@@ -159,15 +265,16 @@ owner_of(DatabaseSlot *slot, char kind)
 	return kind == 'r' ? &slot->relay : &slot->reporter;
 }
 
-bool
+SharedClaim
 shared_claim_worker(Oid database, char kind)
 {
 	DatabaseSlot *slot = find_slot(database, true);
 	Owner	   *owner;
 	bool		claimed = false;
 
+	Assert(owned_kind == 0);
 	if (slot == NULL)
-		return false;
+		return SHARED_FULL;
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	owner = owner_of(slot, kind);
 
@@ -183,14 +290,13 @@ shared_claim_worker(Oid database, char kind)
 		claimed = true;
 	}
 	LWLockRelease(shared->lock);
+	if (!claimed)
+		return SHARED_TAKEN;
 
-	if (claimed)
-	{
-		/* look once at what may have been committed before we were there */
-		pg_atomic_write_u32(kind == 'r' ? &slot->relay_wake :
-							&slot->reporter_wake, 1);
-	}
-	return claimed;
+	/* look once at what may have been committed before we were there */
+	pg_atomic_write_u32(kind == 'r' ? &slot->relay_wake :
+						&slot->reporter_wake, 1);
+	return SHARED_CLAIMED;
 }
 
 void
@@ -202,11 +308,9 @@ shared_release_worker(void)
 		return;
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	owner = owner_of(my_slot, owned_kind);
-	if (owner->pid == MyProcPid)
-	{
-		owner->pid = 0;
-		owner->pgprocno = 0;
-	}
+	Assert(owner->pid == MyProcPid);
+	owner->pid = 0;
+	owner->pgprocno = 0;
 	LWLockRelease(shared->lock);
 	owned_kind = 0;
 }
@@ -214,15 +318,16 @@ shared_release_worker(void)
 int
 shared_worker_pid(Oid database, char kind)
 {
-	DatabaseSlot *slot = find_slot(database, false);
+	DatabaseSlot *slot;
 	int			pid = 0;
 
+	if (shared == NULL)
+		return 0;
+	LWLockAcquire(shared->lock, LW_SHARED);
+	slot = slot_of(database);
 	if (slot != NULL)
-	{
-		LWLockAcquire(shared->lock, LW_SHARED);
 		pid = owner_of(slot, kind)->pid;
-		LWLockRelease(shared->lock);
-	}
+	LWLockRelease(shared->lock);
 	return pid;
 }
 
@@ -248,7 +353,7 @@ wake(DatabaseSlot *slot, char kind)
 void
 shared_wake_relay(Oid database)
 {
-	DatabaseSlot *slot = find_slot(database, true);
+	DatabaseSlot *slot = find_slot(database, false);
 
 	if (slot != NULL)
 		wake(slot, 'r');
@@ -257,15 +362,16 @@ shared_wake_relay(Oid database)
 bool
 shared_take_wake(void)
 {
-	DatabaseSlot *slot = find_slot(MyDatabaseId, true);
+	DatabaseSlot *slot = find_slot(MyDatabaseId, false);
 
+	Assert(owned_kind == 'r');
 	return slot != NULL && pg_atomic_exchange_u32(&slot->relay_wake, 0) != 0;
 }
 
 void
 shared_wake_reporter(Oid database)
 {
-	DatabaseSlot *slot = find_slot(database, true);
+	DatabaseSlot *slot = find_slot(database, false);
 
 	if (slot != NULL)
 		wake(slot, 'p');
@@ -274,15 +380,16 @@ shared_wake_reporter(Oid database)
 bool
 shared_take_reporter_wake(void)
 {
-	DatabaseSlot *slot = find_slot(MyDatabaseId, true);
+	DatabaseSlot *slot = find_slot(MyDatabaseId, false);
 
+	Assert(owned_kind == 'p');
 	return slot != NULL && pg_atomic_exchange_u32(&slot->reporter_wake, 0) != 0;
 }
 
 void
 shared_note_prepared(Oid database)
 {
-	DatabaseSlot *slot = find_slot(database, true);
+	DatabaseSlot *slot = find_slot(database, false);
 
 	if (slot != NULL)
 	{
@@ -294,16 +401,18 @@ shared_note_prepared(Oid database)
 bool
 shared_prepared_noted(void)
 {
-	DatabaseSlot *slot = find_slot(MyDatabaseId, true);
+	DatabaseSlot *slot = find_slot(MyDatabaseId, false);
 
+	Assert(owned_kind == 'r');
 	return slot != NULL && pg_atomic_read_u32(&slot->prepared) != 0;
 }
 
 void
 shared_clear_prepared(void)
 {
-	DatabaseSlot *slot = find_slot(MyDatabaseId, true);
+	DatabaseSlot *slot = find_slot(MyDatabaseId, false);
 
+	Assert(owned_kind == 'r');
 	if (slot != NULL)
 		pg_atomic_write_u32(&slot->prepared, 0);
 }
@@ -373,8 +482,9 @@ shared_set_current_segment(int segment, bool only_if_unknown)
 void
 shared_report_relay(const RelayReport *report)
 {
-	DatabaseSlot *slot = find_slot(MyDatabaseId, true);
+	DatabaseSlot *slot = find_slot(MyDatabaseId, false);
 
+	Assert(owned_kind == 'r');
 	if (slot == NULL)
 		return;
 	LWLockAcquire(shared->reports_lock, LW_EXCLUSIVE);
@@ -401,8 +511,9 @@ shared_get_relay(Oid database, int *pid, RelayReport *report)
 void
 shared_report_reporter(const ReporterReport *report)
 {
-	DatabaseSlot *slot = find_slot(MyDatabaseId, true);
+	DatabaseSlot *slot = find_slot(MyDatabaseId, false);
 
+	Assert(owned_kind == 'p');
 	if (slot == NULL)
 		return;
 	LWLockAcquire(shared->reports_lock, LW_EXCLUSIVE);
@@ -429,7 +540,7 @@ shared_get_reporter(Oid database, int *pid, ReporterReport *report)
 void
 shared_stat_reset(Oid database, char kind)
 {
-	DatabaseSlot *slot = find_slot(database, true);
+	DatabaseSlot *slot = find_slot(database, false);
 
 	if (slot == NULL)
 		return;

@@ -3,9 +3,17 @@
  * shared.h
  *	  Shared memory behind functions, and the wake-up of workers.
  *
- * One slot per database that uses the extension, found by oid, never given
- * back before a restart.  Locking: see shared.c; no function here needs or
- * leaves a lock held.  No process-local pointer or descriptor is kept here.
+ * One slot per database, found by oid: taken for a database whose workers are
+ * to be started, whose events are written or waited for, given back when the
+ * database is dropped and somebody else needs it.  There are
+ * carshop_outbox.max_databases of them.  A database without a slot, or a server
+ * that does not preload the library, has no workers; its events are stored all
+ * the same: the functions that set or report something then do nothing, and
+ * those that answer say "nothing known".
+ *
+ * Locking: see shared.c; no function here needs or leaves a lock held, and none
+ * but shared_databases raises an error, so that commit callbacks may call them.
+ * No process-local pointer or descriptor is kept in shared memory.
  *
  *-------------------------------------------------------------------------
  */
@@ -16,7 +24,6 @@
 
 #include "datatype/timestamp.h"
 
-#define SHARED_MAX_DATABASES	64
 #define SHARED_MAX_PARTITIONS	64	/* rows of report.stat_reporter per database */
 #define SHARED_TEXT				256
 
@@ -79,14 +86,44 @@ typedef struct ReporterReport
 extern void shared_install_hooks(void); /* from _PG_init, preloaded only */
 extern bool shared_available(void); /* false: library not preloaded */
 
+/* ---- slots ---- */
+
+/* Make sure that the database has a slot.  False: all are taken. */
+extern bool shared_reserve(Oid database);
+
+/* The databases that have one, palloc'd, and their number. */
+extern Oid *shared_databases(int *n);
+
+/*
+ * Give the slot of a dropped database back.  The caller knows that it is
+ * dropped: it had a slot, and a catalog snapshot taken after that was seen does
+ * not show it.  Nobody can be connected to it any more.
+ */
+extern void shared_forget(Oid database);
+
 /* ---- ownership: one relay and one reporter per database ---- */
 
-/* False when a live process already owns the slot.  kind: 'r'elay, 'p' reporter. */
-extern bool shared_claim_worker(Oid database, char kind);
+typedef enum SharedClaim
+{
+	SHARED_CLAIMED,
+	SHARED_TAKEN,				/* a live process already owns the slot */
+	SHARED_FULL					/* no slot for this database */
+} SharedClaim;
+
+/* Once per process, of its own database.  kind: 'r'elay, 'p' reporter. */
+extern SharedClaim shared_claim_worker(Oid database, char kind);
 extern void shared_release_worker(void);
 extern int	shared_worker_pid(Oid database, char kind); /* 0: none */
 
 /* ---- waking ---- */
+
+/*
+ * Wake-ups never make a slot: a worker that has none yet looks once at what is
+ * there when it has claimed one, and finds its flag set.
+ *
+ * The latch is set only if the flag was not: who waits takes the flag first,
+ * then looks, then waits.
+ */
 
 /* Events of this database may have become visible: sets flag and latch. */
 extern void shared_wake_relay(Oid database);
@@ -98,7 +135,10 @@ extern bool shared_take_wake(void);
 extern void shared_wake_reporter(Oid database);
 extern bool shared_take_reporter_wake(void);
 
-/* A transaction with events was prepared: the poll timer is needed. */
+/*
+ * A transaction with events was prepared: the poll timer is needed.  A relay
+ * that starts later looks for such transactions anyway.
+ */
 extern void shared_note_prepared(Oid database);
 extern bool shared_prepared_noted(void);
 extern void shared_clear_prepared(void);

@@ -14,6 +14,9 @@
  * prepared transaction held events is not known there; a wake-up for nothing
  * costs one look at an index.
  *
+ * CREATE and ALTER EXTENSION wake both workers: they may wait for just that.
+ * Of which extension does not matter, since one can bring ours along.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -26,6 +29,7 @@
 #include "tcop/utility.h"
 
 static bool wanted = false;
+static bool extension_changed = false;
 static ProcessUtility_hook_type prev_process_utility = NULL;
 
 void
@@ -41,18 +45,20 @@ at_transaction_end(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_COMMIT:
-			if (wanted)
+			if (wanted || extension_changed)
 				shared_wake_relay(MyDatabaseId);
-			wanted = false;
+			if (extension_changed)
+				shared_wake_reporter(MyDatabaseId);
+			wanted = extension_changed = false;
 			break;
 		case XACT_EVENT_PREPARE:
 			/* nothing is visible yet; arm the relay's fallback timer */
 			if (wanted)
 				shared_note_prepared(MyDatabaseId);
-			wanted = false;
+			wanted = extension_changed = false;
 			break;
 		case XACT_EVENT_ABORT:
-			wanted = false;
+			wanted = extension_changed = false;
 			break;
 		default:
 			break;
@@ -68,6 +74,8 @@ process_utility(PlannedStmt *pstmt, const char *queryString,
 	Node	   *parsetree = pstmt->utilityStmt;
 	bool		commit_prepared = IsA(parsetree, TransactionStmt) &&
 		((TransactionStmt *) parsetree)->kind == TRANS_STMT_COMMIT_PREPARED;
+	bool		extension = IsA(parsetree, CreateExtensionStmt) ||
+		IsA(parsetree, AlterExtensionStmt);
 
 	if (prev_process_utility)
 		prev_process_utility(pstmt, queryString, readOnlyTree, context,
@@ -77,6 +85,8 @@ process_utility(PlannedStmt *pstmt, const char *queryString,
 								params, queryEnv, dest, qc);
 	if (commit_prepared)
 		wanted = true;
+	if (extension)
+		extension_changed = true;
 	writer_statement_ended(); /* COPY fires triggers, too */
 }
 

@@ -10,8 +10,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#define BACKOFF_FIRST	MS(100)
-#define BACKOFF_MOST	MS(5000)
+#include "worker/backoff.h"
+
+#define BACKOFF_FIRST	100		/* ms */
+#define BACKOFF_MOST	5000
 #define ANSWER_DEADLINE	MS(60000)	/* of an action that is still pending */
 #define COMMIT_GRACE	5000	/* ms that a commit may take beyond Kafka's limit */
 
@@ -54,10 +56,7 @@ stop(RelayMachine *machine, const char *reason, const char *remedy, int64_t now)
 static int64_t
 backoff(RelayMachine *machine)
 {
-	int64_t		delay = BACKOFF_FIRST << (machine->attempts < 8 ? machine->attempts : 8);
-
-	machine->attempts++;
-	return delay < BACKOFF_MOST ? delay : BACKOFF_MOST;
+	return MS(backoff_ms(machine->attempts++, BACKOFF_FIRST, BACKOFF_MOST));
 }
 
 static void

@@ -9,7 +9,6 @@
 
 #include "outbox/topics.h"
 #include "relay/link.h"
-#include "relay/stubs.h"
 #include "settings.h"
 #include "worker/worker.h"
 

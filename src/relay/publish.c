@@ -18,7 +18,6 @@
 
 #include "miscadmin.h"
 #include "relay/publish.h"
-#include "relay/stubs.h"
 #include "settings.h"
 #include "worker/worker.h"
 

@@ -26,7 +26,6 @@
 #include "relay/machine.h"
 #include "relay/position.h"
 #include "relay/publish.h"
-#include "relay/stubs.h"
 #include "settings.h"
 #include "shared.h"
 #include "utils/builtins.h"
@@ -35,8 +34,6 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 #include "worker/worker.h"
-
-#define WAIT_FOR_EXTENSION_MS	5000
 
 typedef struct Relay
 {
@@ -402,11 +399,7 @@ carshop_relay_main(Datum arg)
 	MemoryContext loop_context;
 
 	worker_start(WORKER_RELAY, arg);
-	while (!worker_extension_ready())
-	{
-		worker_show_state("waiting for CREATE EXTENSION carshop_outbox");
-		(void) worker_wait(-1, WAIT_FOR_EXTENSION_MS);
-	}
+	worker_wait_for_extension();
 
 	loop_context = AllocSetContextCreate(TopMemoryContext, "carshop_outbox relay",
 										 ALLOCSET_DEFAULT_SIZES);

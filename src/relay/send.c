@@ -16,7 +16,6 @@
 #include "postgres.h"
 
 #include "relay/send.h"
-#include "relay/stubs.h"
 
 #define HOLD_BYTES		(256 * 1024)
 

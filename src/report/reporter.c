@@ -40,9 +40,6 @@
 #include "utils/timestamp.h"
 #include "worker/worker.h"
 
-/* A database without the extension is looked at again after this time. */
-#define NOT_READY_MS		5000
-
 /* What COMMIT PREPARED or a direct change has done is found after this time. */
 #define LOOK_AT_TABLES_MS	60000
 
@@ -61,6 +58,7 @@ typedef struct Reporter
 	TimestampTz dirty_since;	/* a position is not stored; 0: all are */
 	TimestampTz reset_at;		/* last stat_reset() seen */
 	uint32		settings_of;	/* worker_reloads() that the source is of */
+	char	   *fingerprint;	/* of its Kafka handle, see worker.h */
 } Reporter;
 
 static Reporter reporter;
@@ -367,18 +365,43 @@ read_turn(void)
 	return sooner(wait_ms, reports_next_attempt());
 }
 
-/* Settings have been read again: reading starts anew where it stands. */
+static char *
+fingerprint(void)
+{
+	char	   *digest = worker_kafka_fingerprint();
+	char	   *kept = MemoryContextStrdup(TopMemoryContext, digest);
+
+	pfree(digest);
+	return kept;
+}
+
+/*
+ * Settings have been read again.  If they make another Kafka handle, reading
+ * starts anew where it stands; so it does where a person had to mend something.
+ * Otherwise only topics and tables are looked at.
+ */
 static void
 take_settings(void)
 {
+	char	   *now;
+	bool		same;
+
 	if (reporter.settings_of == worker_reloads())
 		return;
 	reporter.settings_of = worker_reloads();
+	now = fingerprint();
+	same = strcmp(now, reporter.fingerprint) == 0;
+	pfree(reporter.fingerprint);
+	reporter.fingerprint = now;
+
+	reporter.look_at = 0;
+	reporter.source->look_at = 0;
+	if (same && reporter.source->state != SOURCE_STOPPED)
+		return;
 	if (!source_close(reporter.source))
 		worker_leave_handle();
 	reporter.source->state = SOURCE_WAITING;
 	show_forget();
-	reporter.look_at = 0;
 }
 
 static long
@@ -416,19 +439,6 @@ turn(void)
 	return ms_until(reporter.look_at);
 }
 
-static void
-wait_for_extension(void)
-{
-	while (!worker_extension_ready())
-	{
-		strlcpy(reporter.report->state, "waiting for the extension",
-				sizeof(reporter.report->state));
-		shared_report_reporter(reporter.report);
-		worker_show_state(reporter.report->state);
-		(void) worker_wait(-1, NOT_READY_MS);
-	}
-}
-
 void
 carshop_reporter_main(Datum arg)
 {
@@ -442,9 +452,13 @@ carshop_reporter_main(Datum arg)
 	reporter.report = MemoryContextAllocZero(TopMemoryContext,
 											 sizeof(ReporterReport));
 	reporter.reset_at = GetCurrentTimestamp();
-	reporter.settings_of = worker_reloads();
 	worker_on_exit(close_handles);
-	wait_for_extension();
+	strlcpy(reporter.report->state, "waiting for the extension",
+			sizeof(reporter.report->state));
+	shared_report_reporter(reporter.report);
+	worker_wait_for_extension();
+	reporter.settings_of = worker_reloads();
+	reporter.fingerprint = fingerprint();
 
 	for (;;)
 	{

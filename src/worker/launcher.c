@@ -9,7 +9,10 @@
  * postmaster: the launcher starts an ended one again, with a growing delay,
  * because only it knows whether the worker is still wanted.  A missing
  * database is logged once and looked for again, with a growing delay and on
- * reload.
+ * reload; so is whatever else keeps a worker from being started.
+ *
+ * It also gives the slots of dropped databases back, when it needs one: it is
+ * the one that can tell which databases there are.
  *
  *-------------------------------------------------------------------------
  */
@@ -36,22 +39,40 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
+#include "worker/backoff.h"
 #include "worker/worker.h"
 
 #define RESTART_FIRST_MS	500
 #define RESTART_MOST_MS		30000
 #define LOOK_AGAIN_MOST_MS	60000
+#define FOREIGN_LOOK_MS		5000
+
+#ifndef DATCONNLIMIT_INVALID_DB
+#define DATCONNLIMIT_INVALID_DB	(-2)	/* left by a DROP DATABASE cut short */
+#endif
+
+/* Why a worker cannot be started; logged when it changes. */
+typedef enum Obstacle
+{
+	OBSTACLE_NONE,
+	OBSTACLE_RUNS,				/* one that an earlier launcher started */
+	OBSTACLE_MISSING,			/* no such database */
+	OBSTACLE_CLOSED,			/* it accepts no connections */
+	OBSTACLE_NO_SLOT,			/* of ours, in shared memory */
+	OBSTACLE_NO_PROCESS			/* of the server's */
+} Obstacle;
 
 typedef struct Wanted
 {
 	char		database[NAMEDATALEN];
 	char		kind;			/* 'r' or 'p' */
 	bool		seen;			/* still in the setting */
-	bool		complained;
+	Obstacle	obstacle;		/* logged last */
 	Oid			oid;
 	BackgroundWorkerHandle *handle;
-	TimestampTz started_at;
-	long		delay_ms;		/* before the next start */
+	TimestampTz tried_at;		/* started, or looked for in vain; 0: not yet */
+	int			attempts;		/* since it ran for long, or since a reload */
+	long		delay_ms;		/* after tried_at */
 } Wanted;
 
 static List *wanted_workers = NIL;	/* of Wanted *, in TopMemoryContext */
@@ -117,36 +138,154 @@ read_settings(void)
 		Wanted	   *wanted = lfirst(lc);
 
 		wanted->seen = false;
+		wanted->attempts = 0;
 		wanted->delay_ms = 0;
 	}
 	want(setting_shop_databases, 'r');
 	want(setting_report_databases, 'p');
+
+	/* one that comes back into the setting is new */
+	foreach(lc, wanted_workers)
+	{
+		Wanted	   *wanted = lfirst(lc);
+
+		if (!wanted->seen)
+			wanted->obstacle = OBSTACLE_NONE;
+	}
+}
+
+static const char *
+kind_name(const Wanted *wanted)
+{
+	return wanted->kind == 'r' ? "relay" : "reporter";
+}
+
+/* Once per change; none is what the worker's own lines tell. */
+static void
+note_obstacle(Wanted *wanted, Obstacle obstacle)
+{
+	const char *setting = wanted->kind == 'r' ? "shop_databases" : "report_databases";
+
+	if (wanted->obstacle == obstacle)
+		return;
+	wanted->obstacle = obstacle;
+	switch (obstacle)
+	{
+		case OBSTACLE_NONE:
+		case OBSTACLE_RUNS:
+			break;
+		case OBSTACLE_MISSING:
+			ereport(LOG,
+					(errmsg("database \"%s\" in carshop_outbox.%s does not exist",
+							wanted->database, setting),
+					 errhint("Create it, or take it out of the setting.")));
+			break;
+		case OBSTACLE_CLOSED:
+			ereport(LOG,
+					(errmsg("database \"%s\" in carshop_outbox.%s does not accept connections",
+							wanted->database, setting),
+					 errhint("ALTER DATABASE ... ALLOW_CONNECTIONS true, or take it out of the setting.")));
+			break;
+		case OBSTACLE_NO_SLOT:
+			ereport(WARNING,
+					(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+					 errmsg("could not start the %s for database \"%s\"",
+							kind_name(wanted), wanted->database),
+					 errdetail("%d databases use carshop_outbox, as many as carshop_outbox.max_databases allows.",
+							   setting_max_databases),
+					 errhint("Raise carshop_outbox.max_databases and restart the server.")));
+			break;
+		case OBSTACLE_NO_PROCESS:
+			ereport(WARNING,
+					(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+					 errmsg("could not start the %s for database \"%s\"",
+							kind_name(wanted), wanted->database),
+					 errdetail("All background worker slots are in use."),
+					 errhint("Raise max_worker_processes and restart the server.")));
+			break;
+	}
 }
 
 /*
- * The oid of a database, InvalidOid if there is none.  A sequential scan, as
+ * Every database that there is, for the callback.  A sequential scan, as
  * autovacuum's launcher does: without a database there is no pg_class from
  * which an index of pg_database could be opened.
  */
-static Oid
-find_database(const char *name)
+static void
+each_database(void (*callback) (Form_pg_database database, void *arg), void *arg)
 {
-	Relation	rel = table_open(DatabaseRelationId, AccessShareLock);
-	TableScanDesc scan = table_beginscan_catalog(rel, 0, NULL);
+	Relation	rel;
+	TableScanDesc scan;
 	HeapTuple	tuple;
-	Oid			oid = InvalidOid;
 
+	/* what this transaction has seen before may be of yesterday */
+	InvalidateCatalogSnapshot();
+	rel = table_open(DatabaseRelationId, AccessShareLock);
+	scan = table_beginscan_catalog(rel, 0, NULL);
 	while (HeapTupleIsValid(tuple = heap_getnext(scan, ForwardScanDirection)))
-	{
-		Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
-
-		if (database->datallowconn &&
-			strcmp(NameStr(database->datname), name) == 0)
-			oid = database->oid;
-	}
+		callback((Form_pg_database) GETSTRUCT(tuple), arg);
 	table_endscan(scan);
 	table_close(rel, AccessShareLock);
-	return oid;
+}
+
+typedef struct Search
+{
+	const char *name;
+	Oid			oid;			/* InvalidOid: not found */
+	bool		open;			/* accepts connections */
+} Search;
+
+static void
+compare_name(Form_pg_database database, void *arg)
+{
+	Search	   *search = arg;
+
+	if (strcmp(NameStr(database->datname), search->name) != 0)
+		return;
+	search->oid = database->oid;
+	search->open = database->datallowconn &&
+		database->datconnlimit != DATCONNLIMIT_INVALID_DB;
+}
+
+typedef struct SlotHolders
+{
+	Oid		   *databases;		/* InvalidOid: it is there */
+	int			n;
+} SlotHolders;
+
+static void
+strike_out(Form_pg_database database, void *arg)
+{
+	SlotHolders *holders = arg;
+
+	for (int i = 0; i < holders->n; i++)
+	{
+		if (holders->databases[i] == database->oid)
+			holders->databases[i] = InvalidOid;
+	}
+}
+
+/*
+ * Have a slot for this database, in place of a dropped one's if need be.  Who
+ * has taken a slot was connected to a database that existed, so one that the
+ * later look into pg_database does not show has been dropped.
+ */
+static bool
+reserve_slot(Oid database)
+{
+	SlotHolders holders;
+
+	if (shared_reserve(database))
+		return true;
+	holders.databases = shared_databases(&holders.n);
+	each_database(strike_out, &holders);
+	for (int i = 0; i < holders.n; i++)
+	{
+		if (OidIsValid(holders.databases[i]))
+			shared_forget(holders.databases[i]);
+	}
+	pfree(holders.databases);
+	return shared_reserve(database);
 }
 
 static bool
@@ -155,7 +294,7 @@ start_worker(Wanted *wanted)
 	BackgroundWorker worker;
 	MemoryContext old;
 	bool		started;
-	const char *type = wanted->kind == 'r' ? "relay" : "reporter";
+	const char *type = kind_name(wanted);
 
 	memset(&worker, 0, sizeof(worker));
 	snprintf(worker.bgw_name, BGW_MAXLEN, "carshop_outbox %s for %s", type,
@@ -180,20 +319,26 @@ start_worker(Wanted *wanted)
 	started = RegisterDynamicBackgroundWorker(&worker, &wanted->handle);
 	MemoryContextSwitchTo(old);
 
-	if (!started && !wanted->complained)
-	{
-		ereport(WARNING,
-				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
-				 errmsg("could not start the %s for database \"%s\"", type,
-						wanted->database),
-				 errdetail("All background worker slots are in use."),
-				 errhint("Raise max_worker_processes and restart the server.")));
-		wanted->complained = true;
-	}
-	if (started)
-		wanted->complained = false;
-	wanted->started_at = GetCurrentTimestamp();
 	return started;
+}
+
+/* What keeps the worker from being started; none: it has been. */
+static Obstacle
+try_to_start(Wanted *wanted)
+{
+	Search		search = {.name = wanted->database};
+
+	each_database(compare_name, &search);
+	wanted->oid = search.oid;
+	if (!OidIsValid(search.oid))
+		return OBSTACLE_MISSING;
+	if (!search.open)
+		return OBSTACLE_CLOSED;
+	if (shared_worker_pid(search.oid, wanted->kind) != 0)
+		return OBSTACLE_RUNS;
+	if (!reserve_slot(search.oid))
+		return OBSTACLE_NO_SLOT;
+	return start_worker(wanted) ? OBSTACLE_NONE : OBSTACLE_NO_PROCESS;
 }
 
 /* Time in ms until this worker needs a look; -1: it runs. */
@@ -202,6 +347,7 @@ look_after(Wanted *wanted)
 {
 	pid_t		pid;
 	long		passed;
+	Obstacle	obstacle;
 
 	if (!wanted->seen)
 		return -1;
@@ -209,40 +355,26 @@ look_after(Wanted *wanted)
 		GetBackgroundWorkerPid(wanted->handle, &pid) != BGWH_STOPPED)
 		return -1;
 
-	if (wanted->started_at != 0)
+	if (wanted->tried_at != 0)
 	{
-		passed = TimestampDifferenceMilliseconds(wanted->started_at,
+		passed = TimestampDifferenceMilliseconds(wanted->tried_at,
 												 GetCurrentTimestamp());
 		if (passed < wanted->delay_ms)
 			return wanted->delay_ms - passed;
 		/* one that has run for long starts again soon */
-		if (wanted->handle != NULL && passed > 10 * RESTART_MOST_MS)
-			wanted->delay_ms = 0;
+		if (wanted->obstacle == OBSTACLE_NONE && passed > 10 * RESTART_MOST_MS)
+			wanted->attempts = 0;
 	}
 
-	wanted->oid = find_database(wanted->database);
-	wanted->delay_ms = wanted->delay_ms == 0 ? RESTART_FIRST_MS :
-		Min(wanted->delay_ms * 2,
-			OidIsValid(wanted->oid) ? RESTART_MOST_MS : LOOK_AGAIN_MOST_MS);
-	if (!OidIsValid(wanted->oid))
-	{
-		if (!wanted->complained)
-			ereport(LOG,
-					(errmsg("database \"%s\" in carshop_outbox.%s does not exist",
-							wanted->database,
-							wanted->kind == 'r' ? "shop_databases" : "report_databases"),
-					 errhint("Create it, or take it out of the setting.")));
-		wanted->complained = true;
-		wanted->started_at = GetCurrentTimestamp();
-		return wanted->delay_ms;
-	}
-
-	/* one that an earlier launcher started */
-	if (shared_worker_pid(wanted->oid, wanted->kind) != 0)
-		return 5000;
-	if (!start_worker(wanted))
-		return wanted->delay_ms;
-	return -1;
+	obstacle = try_to_start(wanted);
+	note_obstacle(wanted, obstacle);
+	wanted->tried_at = GetCurrentTimestamp();
+	if (obstacle == OBSTACLE_RUNS)
+		return wanted->delay_ms = FOREIGN_LOOK_MS;
+	wanted->delay_ms = backoff_ms(wanted->attempts++, RESTART_FIRST_MS,
+								  obstacle == OBSTACLE_NONE ? RESTART_MOST_MS :
+								  LOOK_AGAIN_MOST_MS);
+	return obstacle == OBSTACLE_NONE ? -1 : wanted->delay_ms;
 }
 
 void
@@ -251,6 +383,7 @@ carshop_launcher_main(Datum arg)
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
+	worker_pin_settings();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	pgstat_report_appname("carshop_outbox launcher");
 	read_settings();

@@ -19,6 +19,7 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "portability/instr_time.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "settings.h"
@@ -31,61 +32,27 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "worker/backoff.h"
 #include "worker/worker.h"
 
-#define EXTENSION_VERSION	"1.0"
+#ifndef CARSHOP_OUTBOX_VERSION
+#error "the Makefile takes CARSHOP_OUTBOX_VERSION from the control file"
+#endif
 
 #define BACKOFF_FIRST_MS	100
 #define BACKOFF_MOST_MS		10000
 
+/* CREATE and ALTER EXTENSION wake us; but a prepared one may not. */
+#define LOOK_FOR_EXTENSION_MS	60000
+
 static WorkerKind my_kind;
 static bool (*close_function) (void) = NULL;
 static bool handles_left = false;
-static char *database_settings = NULL;	/* ALTER DATABASE, as at the start */
+static char *stored_settings = NULL;	/* ALTER DATABASE, ALTER ROLE, as at the start */
 static char last_logged[512] = "";
 static uint32 reloads = 0;
 
 /* --- start-up --- */
-
-static void
-pin(const char *name, const char *value)
-{
-	/* ignore what this release does not know */
-	if (GetConfigOption(name, true, false) != NULL)
-		SetConfigOption(name, value, PGC_SUSET, PGC_S_OVERRIDE);
-}
-
-/*
- * Above anything that ALTER DATABASE or ALTER ROLE can set: a database's owner
- * could otherwise break the order "durable before visible in Kafka", or stop
- * the worker by a timeout.
- */
-static void
-pin_settings(void)
-{
-	if (synchronous_commit < SYNCHRONOUS_COMMIT_REMOTE_FLUSH)
-		pin("synchronous_commit", "on");
-	pin("search_path", "pg_catalog, pg_temp");
-	pin("default_transaction_isolation", "read committed");
-	pin("default_transaction_read_only", "off");
-	pin("default_transaction_deferrable", "off");
-	pin("session_replication_role", "origin");
-	pin("row_security", "off");
-	pin("statement_timeout", "0");
-	pin("lock_timeout", "0");
-	pin("idle_in_transaction_session_timeout", "0");
-	pin("idle_session_timeout", "0");
-	pin("transaction_timeout", "0");
-	pin("DateStyle", "ISO, YMD");
-	pin("IntervalStyle", "postgres");
-	pin("TimeZone", "UTC");
-	pin("bytea_output", "hex");
-	pin("extra_float_digits", "1");
-	pin("xmlbinary", "base64");
-	pin("jit", "off");
-	pin("default_tablespace", "");
-	pin("client_min_messages", "warning");
-}
 
 static void
 leave(int code, Datum arg)
@@ -109,36 +76,53 @@ leave_at_once(int code, Datum arg)
 		_exit(1);
 }
 
-/* ALTER DATABASE's settings as one text, "" without any. */
+/*
+ * What ALTER DATABASE and ALTER ROLE have stored for this process, as one
+ * text; "" without any.  Only a new connection takes it.
+ */
 static char *
-read_database_settings(void)
+read_stored_settings(void)
 {
 	char	   *text = NULL;
-	Oid			types[1] = {OIDOID};
-	Datum		values[1];
-	MemoryContext old;
+	Oid			types[2] = {OIDOID, OIDOID};
+	Datum		values[2];
 
 	worker_begin(NULL);
 	values[0] = ObjectIdGetDatum(MyDatabaseId);
-	if (SPI_execute_with_args("SELECT setconfig::pg_catalog.text FROM pg_catalog.pg_db_role_setting"
-							  " WHERE setdatabase OPERATOR(pg_catalog.=) $1"
-							  " AND setrole OPERATOR(pg_catalog.=) 0::pg_catalog.oid",
-							  1, types, values, NULL, true, 1) != SPI_OK_SELECT)
+	values[1] = ObjectIdGetDatum(GetSessionUserId());
+	if (SPI_execute_with_args("SELECT pg_catalog.string_agg(setdatabase || ' ' || setrole || ' ' || setconfig::pg_catalog.text, ' '"
+							  " ORDER BY setdatabase, setrole) FROM pg_catalog.pg_db_role_setting"
+							  " WHERE setdatabase IN (0, $1) AND setrole IN (0, $2)",
+							  2, types, values, NULL, true, 1) != SPI_OK_SELECT ||
+		SPI_processed != 1)
 		elog(ERROR, "could not read pg_db_role_setting");
-	old = MemoryContextSwitchTo(TopMemoryContext);
-	if (SPI_processed > 0)
-	{
-		char	   *value = SPI_getvalue(SPI_tuptable->vals[0],
-										 SPI_tuptable->tupdesc, 1);
-
-		if (value != NULL)
-			text = MemoryContextStrdup(TopMemoryContext, value);
-	}
-	if (text == NULL)
-		text = pstrdup("");
-	MemoryContextSwitchTo(old);
+	text = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	text = MemoryContextStrdup(TopMemoryContext, text != NULL ? text : "");
 	worker_commit();
 	return text;
+}
+
+/* Own the slot of the database, or leave. */
+static void
+claim(WorkerKind kind)
+{
+	switch (shared_claim_worker(MyDatabaseId, kind == WORKER_RELAY ? 'r' : 'p'))
+	{
+		case SHARED_CLAIMED:
+			return;
+		case SHARED_TAKEN:
+			ereport(LOG,
+					(errmsg("%s leaves: another one works for this database",
+							MyBgworkerEntry->bgw_name)));
+			break;
+		case SHARED_FULL:
+			/* the launcher starts nobody before there is room */
+			ereport(LOG,
+					(errmsg("%s leaves: shared memory has no room for another database",
+							MyBgworkerEntry->bgw_name)));
+			break;
+	}
+	proc_exit(0);
 }
 
 void
@@ -154,21 +138,16 @@ worker_start(WorkerKind kind, Datum arg)
 	 */
 	pqsignal(SIGINT, SIG_IGN);
 	BackgroundWorkerUnblockSignals();
+	worker_pin_settings();
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg),
 											  InvalidOid, 0);
 	on_proc_exit(leave_at_once, (Datum) 0);
 	before_shmem_exit(leave, (Datum) 0);
 
-	if (!shared_claim_worker(MyDatabaseId, kind == WORKER_RELAY ? 'r' : 'p'))
-	{
-		ereport(LOG,
-				(errmsg("%s leaves: another one works for this database",
-						MyBgworkerEntry->bgw_name)));
-		proc_exit(0);
-	}
-	pin_settings();
+	worker_pin_connected_settings();
+	claim(kind);
 	pgstat_report_appname(MyBgworkerEntry->bgw_type);
-	database_settings = read_database_settings();
+	stored_settings = read_stored_settings();
 }
 
 void
@@ -187,26 +166,63 @@ worker_leave_handle(void)
 	pg_unreachable();
 }
 
-bool
-worker_extension_ready(void)
+WorkerKind
+worker_kind(void)
 {
-	bool		ready = false;
-	char	   *version = NULL;
+	return my_kind;
+}
+
+/* NULL: the extension is there.  Otherwise what the worker waits for. */
+static const char *
+missing_extension(void)
+{
+	const char *missing = "waiting for CREATE EXTENSION carshop_outbox";
 
 	worker_begin(NULL);
 	if (SPI_execute("SELECT extversion FROM pg_catalog.pg_extension"
 					" WHERE extname OPERATOR(pg_catalog.=) 'carshop_outbox'",
 					true, 1) == SPI_OK_SELECT && SPI_processed > 0)
-		version = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-	if (version != NULL && strcmp(version, EXTENSION_VERSION) == 0)
-		ready = true;
-	else if (version != NULL)
-		worker_log_change(true,
-						  psprintf("extension carshop_outbox has version %s, the library is for %s",
-								   version, EXTENSION_VERSION),
-						  "Run ALTER EXTENSION carshop_outbox UPDATE in this database.");
+	{
+		char	   *version = SPI_getvalue(SPI_tuptable->vals[0],
+										   SPI_tuptable->tupdesc, 1);
+
+		if (strcmp(version, CARSHOP_OUTBOX_VERSION) == 0)
+			missing = NULL;
+		else
+		{
+			missing = "waiting for ALTER EXTENSION carshop_outbox UPDATE";
+			worker_log_change(true,
+							  psprintf("extension carshop_outbox has version %s, the library is for %s",
+									   version, CARSHOP_OUTBOX_VERSION),
+							  "Run ALTER EXTENSION carshop_outbox UPDATE in this database.");
+		}
+	}
 	worker_commit();
-	return ready;
+	return missing;
+}
+
+void
+worker_wait_for_extension(void)
+{
+	const char *missing;
+
+	for (;;)
+	{
+		/*
+		 * Take the flag before looking: whoever commits the extension later
+		 * finds it taken, and sets the latch.
+		 */
+		if (my_kind == WORKER_RELAY)
+			(void) shared_take_wake();
+		else
+			(void) shared_take_reporter_wake();
+		missing = missing_extension();
+		if (missing == NULL)
+			break;
+		worker_show_state(missing);
+		(void) worker_wait(-1, LOOK_FOR_EXTENSION_MS);
+	}
+	worker_log_change(false, "", NULL);
 }
 
 /* --- waiting --- */
@@ -243,6 +259,7 @@ reload(void)
 {
 	char	   *now;
 
+	Assert(!IsTransactionState());
 	ProcessConfigFile(PGC_SIGHUP);
 	reloads++;
 	if (!still_wanted())
@@ -252,8 +269,8 @@ reload(void)
 						MyBgworkerEntry->bgw_name)));
 		proc_exit(0);
 	}
-	now = read_database_settings();
-	if (strcmp(now, database_settings) != 0)
+	now = read_stored_settings();
+	if (strcmp(now, stored_settings) != 0)
 	{
 		ereport(LOG,
 				(errmsg("%s starts again: settings of the database have changed",
@@ -296,11 +313,19 @@ exact_timer(int fd, int64 timeout_us)
 	event.events = EPOLLIN;
 	if (both < 0)
 	{
+		/* all three or none: it is tried again at the next wait */
 		timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-		both = epoll_create1(EPOLL_CLOEXEC);
-		if (timer < 0 || both < 0 ||
-			epoll_ctl(both, EPOLL_CTL_ADD, timer, &event) != 0)
+		if (timer < 0)
 			return -1;
+		both = epoll_create1(EPOLL_CLOEXEC);
+		if (both < 0 || epoll_ctl(both, EPOLL_CTL_ADD, timer, &event) != 0)
+		{
+			if (both >= 0)
+				close(both);
+			close(timer);
+			both = timer = -1;
+			return -1;
+		}
 	}
 	/* a closed descriptor leaves the set by itself, and its number comes back */
 	if (fd >= 0 && epoll_ctl(both, EPOLL_CTL_ADD, fd, &event) != 0 &&
@@ -312,6 +337,15 @@ exact_timer(int fd, int64 timeout_us)
 	if (timerfd_settime(timer, 0, &when, NULL) != 0)
 		return -1;
 	return both;
+}
+
+int64
+worker_now_us(void)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	return (int64) INSTR_TIME_GET_MICROSEC(now);
 }
 
 int
@@ -357,10 +391,21 @@ worker_wait(int fd, long timeout_ms)
 void
 worker_begin(const char *activity)
 {
+	Assert(!IsTransactionState());
 	SetCurrentStatementStartTimestamp();
 	if (activity != NULL)
 		pgstat_report_activity(STATE_RUNNING, activity);
 	StartTransactionCommand();
+
+	/*
+	 * What Kafka shows must be durable here first, whatever the file or ALTER
+	 * DATABASE say now; a stronger setting is kept.  Not pinned: a pin would
+	 * hide what a reload changes.
+	 */
+	if (synchronous_commit < SYNCHRONOUS_COMMIT_REMOTE_FLUSH)
+		(void) set_config_option("synchronous_commit", "on", PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0,
+								 false);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -369,6 +414,7 @@ worker_begin(const char *activity)
 void
 worker_commit(void)
 {
+	Assert(IsTransactionState());
 	SPI_finish();
 	PopActiveSnapshot();
 	CommitTransactionCommand();
@@ -399,12 +445,10 @@ worker_log_change(bool trouble, const char *text, const char *hint)
 long
 backoff_next_ms(Backoff *backoff)
 {
-	int64		delay = BACKOFF_FIRST_MS;
+	int64		delay = backoff_ms(backoff->attempts, BACKOFF_FIRST_MS,
+								   BACKOFF_MOST_MS);
 
-	delay <<= Min(backoff->attempts, 10);
-	delay = Min(delay, BACKOFF_MOST_MS);
-	if (backoff->attempts < 10)
-		backoff->attempts++;
+	backoff->attempts++;
 	/* a quarter of jitter, so that servers do not come back in step */
 	return delay + (long) (pg_prng_double(&pg_global_prng_state) * delay / 4);
 }
@@ -413,38 +457,4 @@ void
 backoff_reset(Backoff *backoff)
 {
 	backoff->attempts = 0;
-}
-
-/* --- Kafka's settings --- */
-
-KafkaProperties *
-worker_kafka_properties(KafkaError *error)
-{
-	KafkaProperties *props = kafka_properties_new();
-
-	if (props == NULL)
-	{
-		error->code = 0;
-		strlcpy(error->message, "out of memory", sizeof(error->message));
-		return NULL;
-	}
-	if (!kafka_properties_set(props, "bootstrap.servers", setting_brokers, error) ||
-		(setting_kafka_config_file[0] != '\0' &&
-		 !kafka_properties_read_file(props, setting_kafka_config_file, error)))
-	{
-		kafka_properties_free(props);
-		return NULL;
-	}
-	return props;
-}
-
-/*
- * The workers say themselves, once per change, what is wrong; the library's
- * lines are for those who look closer.
- */
-void
-worker_kafka_log(void *arg, int syslog_level, const char *text)
-{
-	ereport(syslog_level <= 4 ? DEBUG1 : DEBUG2,
-			(errmsg_internal("%s: librdkafka: %s", MyBgworkerEntry->bgw_name, text)));
 }

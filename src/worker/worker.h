@@ -7,8 +7,12 @@
  * Rules (reference: PostgreSQL's worker_spi, logical/worker.c)
  * - A worker sleeps only in worker_wait().
  * - No transaction is open while it waits.
- * - It ends with proc_exit(1): 0 would unregister it, anything else would
- *   restart the whole server (postmaster.c, CleanupBackgroundWorker).
+ * - It ends with proc_exit(0) when it is not wanted and with 1, by an error or
+ *   a signal, when it is to be started again; anything else would restart the
+ *   whole server (postmaster.c, CleanupBackgroundWorker).  The postmaster starts
+ *   neither again (BGW_NEVER_RESTART): the launcher does, as long as the
+ *   settings name the database.
+ * - Each commit is synchronous, unless the transaction says otherwise itself.
  * - Kafka trouble is handled inside the worker; an SQL error ends it.
  *
  *-------------------------------------------------------------------------
@@ -22,7 +26,6 @@
 
 typedef enum WorkerKind
 {
-	WORKER_LAUNCHER,
 	WORKER_RELAY,
 	WORKER_REPORTER
 } WorkerKind;
@@ -36,21 +39,32 @@ extern PGDLLEXPORT void carshop_reporter_main(Datum arg);
 extern void worker_register_launcher(void);
 
 /*
- * First call of a database worker: signals, connection to the database whose
- * oid stands in arg, settings pinned above what ALTER DATABASE or ALTER ROLE
- * can set, ownership of the database's slot in shared memory.  Does not return
- * when another live worker of the kind owns the slot.
+ * First call of a database worker: signals, pinned settings, connection to the
+ * database whose oid stands in arg, ownership of the database's slot in shared
+ * memory.  Does not return when another live worker of the kind owns the slot.
  */
 extern void worker_start(WorkerKind kind, Datum arg);
+
+/* What worker_start() was told. */
+extern WorkerKind worker_kind(void);
+
+/*
+ * Settings above what the file, ALTER DATABASE and ALTER ROLE say, for good
+ * (pins.c says which and why).  The first before the connection is made, the
+ * second right after; the launcher calls the first only.
+ */
+extern void worker_pin_settings(void);
+extern void worker_pin_connected_settings(void);
 
 /* Does a setting's comma list name this database?  Needs a transaction. */
 extern bool worker_database_named(const char *setting);
 
 /*
- * True when the extension is there and of the version that this library was
- * built for.  Otherwise the worker waits quietly: call again after a wait.
+ * Wait, quietly, until the extension is there and of the version that this
+ * library was built for.  Shows that as the worker's state, and goes on as soon
+ * as CREATE or ALTER EXTENSION is committed.
  */
-extern bool worker_extension_ready(void);
+extern void worker_wait_for_extension(void);
 
 /* Bits answered by worker_wait. */
 #define WORKER_WOKEN	0x01	/* the latch was set */
@@ -75,10 +89,17 @@ extern int	worker_wait_exactly(int fd, int64 timeout_us);
 /* Serve interrupts and reload without waiting; same bits. */
 extern int	worker_check(void);
 
+/* A monotonic clock in microseconds; its zero means nothing. */
+extern int64 worker_now_us(void);
+
 /* How often settings were read again; for those who wait in several places. */
 extern uint32 worker_reloads(void);
 
-/* A transaction with a fresh snapshot pushed and SPI connected, and its end. */
+/*
+ * A transaction with a fresh snapshot pushed and SPI connected, and its end.
+ * Its commit waits for the disk, and for synchronous standbys as the setting
+ * says.  Both change the current memory context, and its end does not restore it.
+ */
 extern void worker_begin(const char *activity);
 extern void worker_commit(void);
 
@@ -91,7 +112,7 @@ extern void worker_show_state(const char *state);
  */
 extern void worker_log_change(bool trouble, const char *text, const char *hint);
 
-/* Exponential back-off with jitter: 100 ms doubling to 10 s. */
+/* backoff_ms() with jitter: 100 ms doubling to 10 s, and up to a quarter more. */
 typedef struct Backoff
 {
 	int			attempts;
@@ -105,6 +126,14 @@ extern void backoff_reset(Backoff *backoff);
  * NULL with error filled when they cannot be used.  Caller frees.
  */
 extern KafkaProperties *worker_kafka_properties(KafkaError *error);
+
+/*
+ * A palloc'd digest of all that the Kafka handles of this worker are made of:
+ * settings, the content of kafka_config_file, and the state of the files that
+ * it names.  Equal before and after a reload: the handles can stay.  Take it
+ * before a handle is opened, outside of transactions.
+ */
+extern char *worker_kafka_fingerprint(void);
 
 /* A KafkaLogFunc that maps syslog levels to ours and keeps the rate bounded. */
 extern void worker_kafka_log(void *arg, int syslog_level, const char *text);

@@ -1,0 +1,197 @@
+/*-------------------------------------------------------------------------
+ *
+ * kafka_settings.c
+ *	  What the workers tell the Kafka client, and what it says to them.
+ *
+ * A reload replaces a Kafka handle only when something that the handle is made
+ * of has changed: connecting and fencing anew takes a while, during which
+ * nothing is published or read.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/cryptohash.h"
+#include "common/sha2.h"
+#include "postmaster/bgworker.h"
+#include "settings.h"
+#include "worker/worker.h"
+
+/* kafka_properties_read_file() takes no larger one */
+#define CONFIG_FILE_MOST	(1024 * 1024)
+
+KafkaProperties *
+worker_kafka_properties(KafkaError *error)
+{
+	KafkaProperties *props = kafka_properties_new();
+
+	if (props == NULL)
+	{
+		error->code = 0;
+		strlcpy(error->message, "out of memory", sizeof(error->message));
+		return NULL;
+	}
+	if (!kafka_properties_set(props, "bootstrap.servers", setting_brokers, error) ||
+		(setting_kafka_config_file[0] != '\0' &&
+		 !kafka_properties_read_file(props, setting_kafka_config_file, error)))
+	{
+		kafka_properties_free(props);
+		return NULL;
+	}
+	return props;
+}
+
+/*
+ * The workers say themselves, once per change, what is wrong; the library's
+ * lines are for those who look closer.
+ */
+void
+worker_kafka_log(void *arg, int syslog_level, const char *text)
+{
+	ereport(syslog_level <= 4 ? DEBUG1 : DEBUG2,
+			(errmsg_internal("%s: librdkafka: %s", MyBgworkerEntry->bgw_name, text)));
+}
+
+/* --- the fingerprint --- */
+
+static void
+add_bytes(pg_cryptohash_ctx *hash, const char *bytes, size_t len)
+{
+	if (pg_cryptohash_update(hash, (const uint8 *) bytes, len) < 0)
+		elog(ERROR, "could not compute a SHA256 digest");
+}
+
+/* With its zero byte, so that "a", "b" is not "ab", "". */
+static void
+add_text(pg_cryptohash_ctx *hash, const char *text)
+{
+	add_bytes(hash, text, strlen(text) + 1);
+}
+
+static void
+add_number(pg_cryptohash_ctx *hash, int64 number)
+{
+	add_bytes(hash, (const char *) &number, sizeof(number));
+}
+
+/*
+ * The library reads certificates, keys and keytabs when a handle is made: one
+ * that was renewed in its place makes a new handle, too.  Content is cut up.
+ */
+static void
+add_named_files(pg_cryptohash_ctx *hash, char *content)
+{
+	char	   *line;
+	char	   *rest = content;
+
+	while ((line = strsep(&rest, "\n")) != NULL)
+	{
+		char	   *value = strchr(line, '=');
+		struct stat status;
+		size_t		len;
+
+		if (value == NULL)
+			continue;
+		value += 1 + strspn(value + 1, " \t\r\f\v");
+		len = strlen(value);
+		while (len > 0 && strchr(" \t\r\f\v", value[len - 1]) != NULL)
+			value[--len] = '\0';
+		if (value[0] != '/')
+			continue;
+		if (stat(value, &status) != 0)
+		{
+			add_number(hash, errno);
+			continue;
+		}
+		add_number(hash, status.st_ino);
+		add_number(hash, status.st_size);
+		add_number(hash, status.st_mtim.tv_sec);
+		add_number(hash, status.st_mtim.tv_nsec);
+	}
+}
+
+/* The file as kafka_properties_read_file() sees it, and what it names. */
+static void
+add_config_file(pg_cryptohash_ctx *hash, const char *path)
+{
+	int			fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+	struct stat status;
+	char	   *content;
+	ssize_t		got = 0;
+	size_t		len = 0;
+
+	if (fd < 0 || fstat(fd, &status) != 0)
+	{
+		add_number(hash, errno);
+		if (fd >= 0)
+			close(fd);
+		return;
+	}
+	/* owner and mode decide whether it is taken */
+	add_number(hash, status.st_mode);
+	add_number(hash, status.st_uid);
+
+	content = palloc(CONFIG_FILE_MOST + 1);
+	while (len < CONFIG_FILE_MOST &&
+		   (got = read(fd, content + len, CONFIG_FILE_MOST - len)) > 0)
+		len += got;
+	if (got < 0)
+		add_number(hash, errno);
+	close(fd);
+	content[len] = '\0';
+	add_bytes(hash, content, len);
+	add_named_files(hash, content);
+	explicit_bzero(content, len);
+	pfree(content);
+}
+
+static void
+add_settings(pg_cryptohash_ctx *hash)
+{
+	add_text(hash, setting_brokers);
+	add_text(hash, setting_kafka_config_file);
+	add_number(hash, setting_worker_memory);
+	if (worker_kind() == WORKER_RELAY)
+	{
+		add_text(hash, settings_compression_name());
+		add_text(hash, setting_progress_topic);
+		add_number(hash, setting_delivery);
+		add_number(hash, setting_transaction_timeout);
+		add_number(hash, setting_max_message_bytes);
+		add_number(hash, setting_max_transaction_bytes);
+		add_number(hash, setting_max_transaction_events);
+	}
+	else
+		add_text(hash, setting_group_id);
+}
+
+char *
+worker_kafka_fingerprint(void)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	char	   *hex = palloc(2 * PG_SHA256_DIGEST_LENGTH + 1);
+	uint8		digest[PG_SHA256_DIGEST_LENGTH];
+	pg_cryptohash_ctx *hash;
+
+	/* the digest's state belongs to a resource owner */
+	worker_begin(NULL);
+	hash = pg_cryptohash_create(PG_SHA256);
+	if (hash == NULL || pg_cryptohash_init(hash) < 0)
+		elog(ERROR, "could not compute a SHA256 digest");
+	add_settings(hash);
+	if (setting_kafka_config_file[0] != '\0')
+		add_config_file(hash, setting_kafka_config_file);
+	if (pg_cryptohash_final(hash, digest, sizeof(digest)) < 0)
+		elog(ERROR, "could not compute a SHA256 digest");
+	pg_cryptohash_free(hash);
+	worker_commit();
+	MemoryContextSwitchTo(caller);
+
+	for (int i = 0; i < PG_SHA256_DIGEST_LENGTH; i++)
+		snprintf(hex + 2 * i, 3, "%02x", digest[i]);
+	return hex;
+}
