@@ -103,6 +103,27 @@ foreach my $ms (300, 1500, $ENV{CARSHOP_TEST_FULL} ? (5000, 12_000) : ())
 	$proxy->command('clear');
 }
 
+# ---- a broker that keeps a commit waiting is told, once, and is no event's fault ----
+
+{
+	my $complaint = q{SELECT message || ' / ' || remedy FROM outbox.status WHERE level <> 'ok' AND concern = 'kafka'};
+	my $log = -s $scenario->node->logfile;
+
+	$proxy->command('hold-request api=26 producer=1');
+	$scenario->work(events => 1, sessions => 1);
+	$scenario->until(60, 'shop', $complaint, qr/./);
+	like($scenario->ask('shop', $complaint), qr/brokers are up.*min\.insync\.replicas/, 'a commit without an answer: the status says what to look at');
+	my ($rule) = $proxy->command('rules') =~ /^rule (\d+)/m;
+	$proxy->command("release $rule");
+	ok($scenario->published(60), 'the answer came');
+	$scenario->until(60, 'shop', $complaint, qr/^$/);
+	is($scenario->ask('shop', $complaint) // '', '', 'nothing is wrong any more');
+	is($scenario->ask('shop', 'SELECT count(*) FROM outbox.dead_letters'), 0, 'no event is blamed');
+	my @said = substr(PostgreSQL::Test::Utils::slurp_file($scenario->node->logfile), $log) =~ /(relay for shop: .*)/g;
+	is(scalar @said, 2, 'the log says it once, and its end once') or diag(@said);
+	$proxy->command('clear');
+}
+
 # ---- an EndTxn that reaches the broker in the middle of a later transaction ----
 
 isnt($scenario->late_end, 0, 'an EndTxn amid a later transaction is refused');
