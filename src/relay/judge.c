@@ -36,6 +36,13 @@
 #define REMEDY_TOPIC_OWN \
 	"Give this database a progress topic of its own with carshop_outbox.progress_topic, then: SELECT outbox.start_lineage();"
 
+static const char other_cluster[] =
+	"this is another Kafka cluster than the one that holds the lineage's progress";
+static const char topic_missing[] =
+	"the progress topic is missing in Kafka, although events have been published";
+static const char progress_behind[] =
+	"Kafka's progress is behind what was confirmed: the cluster has lost committed data";
+
 /* ------------------------------------------------------------------------
  * Ways back
  * ------------------------------------------------------------------------
@@ -120,32 +127,38 @@ fail(RelayMachine *machine, const RelayResult *result, int64_t now)
 	machine_close_and_retry(machine, now + delay);
 }
 
-/*
- * What is not there may only be unknown to the broker that was asked: look
- * again, and stop when it stays so.
- */
 static void
-doubt(RelayMachine *machine, const char *reason, const char *remedy, int64_t now)
+doubtful(RelayMachine *machine, const char *reason, int64_t now)
 {
 	RelayResult again = {0};
 
-	if (strcmp(machine->doubt, reason) != 0)
-	{
-		snprintf(machine->doubt, sizeof(machine->doubt), "%s", reason);
-		machine->doubts = 0;
-		machine->doubt_since = now;
-	}
-	if (++machine->doubts >= DOUBTS_LEAST && now - machine->doubt_since >= DOUBT_LASTS)
-	{
-		machine->doubt[0] = '\0';
-		stop(machine, reason, remedy, now);
-		return;
-	}
 	again.outcome = KAFKA_TROUBLE;
 	again.kind = KIND_DOUBT;
 	again.message = reason;
 	again.remedy = REMEDY_DOUBT;
 	fail(machine, &again, now);
+}
+
+/*
+ * What is not there may only be unknown to the broker that was asked: look
+ * again, and stop when it stays so.  reason is static.
+ */
+static void
+doubt(RelayMachine *machine, const char *reason, const char *remedy, int64_t now)
+{
+	if (machine->doubt != reason)
+	{
+		machine->doubt = reason;
+		machine->doubts = 0;
+		machine->doubt_since = now;
+	}
+	if (++machine->doubts >= DOUBTS_LEAST && now - machine->doubt_since >= DOUBT_LASTS)
+	{
+		machine->doubt = NULL;
+		stop(machine, reason, remedy, now);
+		return;
+	}
+	doubtful(machine, reason, now);
 }
 
 /* ------------------------------------------------------------------------
@@ -182,7 +195,7 @@ begin_lineage(RelayMachine *machine, const RelayResult *result)
 		machine->position_known = false;
 		machine->confirmed = 0;
 		machine->topic_first = false;
-		machine->doubt[0] = '\0';
+		machine->doubt = NULL;
 	}
 	machine->claimed = result->claimed;
 	machine->paused = result->paused;
@@ -211,19 +224,25 @@ checked(RelayMachine *machine, const RelayResult *result, int64_t now)
 		fail(machine, &refused, now);
 	}
 	else if (!result->same_cluster)
-		doubt(machine, "this is another Kafka cluster than the one that holds the lineage's progress",
+		doubt(machine, other_cluster,
 			  "Point carshop_outbox.brokers to the former cluster; if it is gone for good: SELECT outbox.start_lineage();",
 			  now);
 	else if (!result->topic_exists && result->born)
-		doubt(machine, "the progress topic is missing in Kafka, although events have been published",
+		doubt(machine, topic_missing,
 			  "Restore the topic; if it is lost for good: SELECT outbox.start_lineage();",
 			  now);
-	else if (result->reopen)
-		machine_close_and_retry(machine, now);
-	else if (!result->topic_exists)
-		machine->state = RELAY_CREATE;
 	else
-		machine->state = result->born ? RELAY_ADVISORY : RELAY_BORN;
+	{
+		/* what had been denied is there */
+		if (machine->doubt != progress_behind)
+			machine->doubt = NULL;
+		if (result->reopen)
+			machine_close_and_retry(machine, now);
+		else if (!result->topic_exists)
+			machine->state = RELAY_CREATE;
+		else
+			machine->state = result->born ? RELAY_ADVISORY : RELAY_BORN;
+	}
 }
 
 static void
@@ -231,10 +250,11 @@ progress_read(RelayMachine *machine, const RelayResult *result, int64_t now)
 {
 	if (!result->topic_exists)
 	{
-		/* "no progress" is believed only from a topic that exists */
-		doubt(machine, "the progress topic is missing in Kafka, although it was there a moment ago",
-			  "Restore the topic; if it is lost for good: SELECT outbox.start_lineage();",
-			  now);
+		/*
+		 * "No progress" is believed only from a topic that exists, and the
+		 * check has just seen it: this broker lags behind.
+		 */
+		doubtful(machine, "a broker does not know the progress topic, although it is there", now);
 		return;
 	}
 	if (result->found && !result->readable)
@@ -310,11 +330,11 @@ compared(RelayMachine *machine, const RelayResult *result, int64_t now)
 	/* what PostgreSQL knows to be confirmed must be there */
 	if (found_confirmed < result->confirmed)
 	{
-		doubt(machine, "Kafka's progress is behind what was confirmed: the cluster has lost committed data",
+		doubt(machine, progress_behind,
 			  "Find out what was lost; then: SELECT outbox.start_lineage();", now);
 		return;
 	}
-	machine->doubt[0] = '\0';
+	machine->doubt = NULL;
 	machine->place = machine->pending;
 	if (!machine->found)
 	{

@@ -241,7 +241,7 @@ start_again(RelayMachine *machine, int64_t now)
 	machine->restart = false;
 	machine->attempts = 0;
 	machine->fenced = 0;
-	machine->doubt[0] = '\0';
+	machine->doubt = NULL;
 	machine->topic_first = false;
 	if (machine->state == RELAY_STOPPED)
 		health_fine(&machine->health);

@@ -257,7 +257,7 @@ typedef struct RelayMachine
 	int64_t		began_at;		/* when the open one began */
 
 	/* a contradiction that one answer is not believed about */
-	char		doubt[HEALTH_TEXT];
+	const char *doubt;			/* its reason; NULL: none */
 	int			doubts;
 	int64_t		doubt_since;
 
