@@ -117,6 +117,10 @@ endif
 # in CFLAGS, which bitcode does not get, so nothing overwrites the .d files.
 PG_CPPFLAGS = -DCARSHOP_OUTBOX_VERSION='"$(EXTVERSION)"' -I$(srcdir)/src -isystem $(shell $(PG_CONFIG) --includedir-server) $(LIBS_CFLAGS)
 PG_CFLAGS = $(WARNINGS) -MMD -MP
+# src/invariant.h: an assert-enabled PostgreSQL checks ours, too.
+ifneq ($(findstring --enable-cassert,$(shell $(PG_CONFIG) --configure)),)
+PG_CPPFLAGS += -DCHECK_INVARIANTS
+endif
 # -Bsymbolic: our own names win over those of other loaded libraries.
 SHLIB_LINK = $(LIBS_LINK) -lpthread -Wl,-Bsymbolic
 
@@ -153,7 +157,7 @@ PLAIN_OBJS = $(PLAIN:src/%.c=build/unit/%.o)
 # smoke_*.c are linked the same way, but want a broker: test/t runs them.
 UNITS = $(patsubst test/unit/%.c,build/unit/%,$(sort $(wildcard test/unit/test_*.c test/unit/smoke_*.c)))
 UNIT_FLAGS = -std=gnu11 -O1 -g $(WARNINGS) -MMD -MP -fsanitize=address,undefined -fno-sanitize-recover=undefined \
-	-Isrc -Itest/unit $(LIBS_CFLAGS)
+	-DCHECK_INVARIANTS -Isrc -Itest/unit $(LIBS_CFLAGS)
 
 units: $(UNITS)
 

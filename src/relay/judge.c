@@ -10,27 +10,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "worker/backoff.h"
-
-#define BACKOFF_FIRST	100		/* ms */
-#define BACKOFF_MOST	5000
-#define ANSWER_DEADLINE	MS(60000)	/* of an action that is still pending */
-#define COMMIT_GRACE	5000	/* ms that a commit may take beyond Kafka's limit */
-
-/* Fenced so often within that time: somebody else works for the lineage. */
-#define FENCED_PAUSE	MS(2000)
-#define FENCED_MEMORY	MS(600000)
-
-/* One answer of one broker does not decide: a contradiction must persist. */
-#define DOUBTS_LEAST	5
-#define DOUBT_LASTS		MS(10000)
-
-#define REMEDY_SILENT \
-	"Check that Kafka's brokers are up and that enough replicas are in sync (min.insync.replicas); events are kept and will be published."
-#define REMEDY_FENCED \
-	"Look for another server that publishes with the same transactional.id (a copy of this one?); on the copy: SELECT outbox.start_lineage();"
-#define REMEDY_DOUBT \
-	"It is looked at again; if it stays so, the relay stops and names the way on."
 #define REMEDY_VERIFICATION \
 	"Upgrade the brokers to Kafka 3.6 or later and leave transaction.partition.verification.enable on; for a Kafka-compatible broker that needs no verification: ALTER SYSTEM SET carshop_outbox.broker_verification = 'warn'; SELECT pg_reload_conf();"
 #define REMEDY_TOPIC_OWN \
@@ -42,124 +21,6 @@ static const char topic_missing[] =
 	"the progress topic is missing in Kafka, although events have been published";
 static const char progress_behind[] =
 	"Kafka's progress is behind what was confirmed: the cluster has lost committed data";
-
-/* ------------------------------------------------------------------------
- * Ways back
- * ------------------------------------------------------------------------
- */
-
-/* A contradiction: only a person can tell.  The handle goes, nothing is fenced. */
-static void
-stop(RelayMachine *machine, const char *reason, const char *remedy, int64_t now)
-{
-	machine_close_and_retry(machine, INT64_MAX);
-	machine->state = RELAY_STOPPED;
-	/* what is wrong now is not what was wrong before */
-	health_fine(&machine->health);
-	health_trouble(&machine->health, KIND_STOPPED, reason, remedy, now);
-	machine->errors++;
-}
-
-static int64_t
-backoff(RelayMachine *machine)
-{
-	return MS(backoff_ms(machine->attempts++, BACKOFF_FIRST, BACKOFF_MOST));
-}
-
-static void
-trouble(RelayMachine *machine, const RelayResult *result, int64_t now)
-{
-	machine->errors++;
-	health_trouble(&machine->health,
-				   result->kind != 0 ? result->kind : (int) result->outcome,
-				   result->message,
-				   result->remedy != NULL && result->remedy[0] != '\0' ?
-				   result->remedy : REMEDY_CONNECTION, now);
-}
-
-static void
-fenced(RelayMachine *machine, const RelayResult *result, int64_t now)
-{
-	if (machine->fenced > 0 && now - machine->fenced_at > FENCED_MEMORY)
-		machine->fenced = 0;
-	machine->fenced_at = now;
-	if (++machine->fenced > FENCED_MOST)
-	{
-		stop(machine, "another producer keeps taking over this lineage's transactional.id",
-			 "Find the other server (a copy of this database?); on the copy: SELECT outbox.start_lineage();",
-			 now);
-		return;
-	}
-	machine->errors++;
-	health_trouble(&machine->health, KIND_FENCED,
-				   result->message != NULL && result->message[0] != '\0' ?
-				   result->message : "another producer has taken over this lineage's transactional.id",
-				   REMEDY_FENCED, now);
-	machine->attempts++;
-	machine_close_and_retry(machine, now + FENCED_PAUSE * machine->fenced);
-}
-
-static void
-fail(RelayMachine *machine, const RelayResult *result, int64_t now)
-{
-	int64_t		delay;
-
-	if (result->outcome == KAFKA_FENCED)
-	{
-		fenced(machine, result, now);
-		return;
-	}
-	trouble(machine, result, now);
-
-	/* a topic that is missing is no reason to give the handle up */
-	if (machine->state == RELAY_TOPIC &&
-		(result->outcome == KAFKA_TROUBLE || result->outcome == KAFKA_UNREACHABLE))
-	{
-		machine->retry_at = now + backoff(machine);
-		machine->deadline = 0;
-		return;
-	}
-
-	/* what became of a transaction stands in Kafka: read it soon */
-	delay = backoff(machine);
-	if (result->outcome == KAFKA_UNCERTAIN && machine->attempts == 1)
-		delay = 0;
-	machine_close_and_retry(machine, now + delay);
-}
-
-static void
-doubtful(RelayMachine *machine, const char *reason, int64_t now)
-{
-	RelayResult again = {0};
-
-	again.outcome = KAFKA_TROUBLE;
-	again.kind = KIND_DOUBT;
-	again.message = reason;
-	again.remedy = REMEDY_DOUBT;
-	fail(machine, &again, now);
-}
-
-/*
- * What is not there may only be unknown to the broker that was asked: look
- * again, and stop when it stays so.  reason is static.
- */
-static void
-doubt(RelayMachine *machine, const char *reason, const char *remedy, int64_t now)
-{
-	if (machine->doubt != reason)
-	{
-		machine->doubt = reason;
-		machine->doubts = 0;
-		machine->doubt_since = now;
-	}
-	if (++machine->doubts >= DOUBTS_LEAST && now - machine->doubt_since >= DOUBT_LASTS)
-	{
-		machine->doubt = NULL;
-		stop(machine, reason, remedy, now);
-		return;
-	}
-	doubtful(machine, reason, now);
-}
 
 /* ------------------------------------------------------------------------
  * The lineage's row
@@ -221,14 +82,14 @@ checked(RelayMachine *machine, const RelayResult *result, int64_t now)
 		refused.message = "the broker does not verify partitions in transactions"
 			" (transaction.partition.verification.enable); Kafka 3.6 or later is needed";
 		refused.remedy = REMEDY_VERIFICATION;
-		fail(machine, &refused, now);
+		machine_fail(machine, &refused, now);
 	}
 	else if (!result->same_cluster)
-		doubt(machine, other_cluster,
+		machine_doubt(machine, other_cluster,
 			  "Point carshop_outbox.brokers to the former cluster; if it is gone for good: SELECT outbox.start_lineage();",
 			  now);
 	else if (!result->topic_exists && result->born)
-		doubt(machine, topic_missing,
+		machine_doubt(machine, topic_missing,
 			  "Restore the topic; if it is lost for good: SELECT outbox.start_lineage();",
 			  now);
 	else
@@ -254,12 +115,12 @@ progress_read(RelayMachine *machine, const RelayResult *result, int64_t now)
 		 * "No progress" is believed only from a topic that exists, and the
 		 * check has just seen it: this broker lags behind.
 		 */
-		doubtful(machine, "a broker does not know the progress topic, although it is there", now);
+		machine_doubtful(machine, "a broker does not know the progress topic, although it is there", now);
 		return;
 	}
 	if (result->found && !result->readable)
 	{
-		stop(machine, "the newest record of the progress topic is not ours",
+		machine_stop(machine, "the newest record of the progress topic is not ours",
 			 "Keep others from writing to the progress topic; then: SELECT outbox.start_lineage();",
 			 now);
 		return;
@@ -288,17 +149,17 @@ acceptable(RelayMachine *machine, const RelayResult *result, int64_t now)
 	 */
 	if (machine->other_found &&
 		(machine->found || !(result->other_home_same || machine->claimed)))
-		stop(machine, "the progress topic is used by another lineage, on another server or in another database",
+		machine_stop(machine, "the progress topic is used by another lineage, on another server or in another database",
 			 REMEDY_TOPIC_OWN, now);
 	else if (machine->found && !result->lineage_matches)
-		stop(machine, "the progress topic holds the progress of another lineage",
+		machine_stop(machine, "the progress topic holds the progress of another lineage",
 			 REMEDY_TOPIC_OWN, now);
 	else if (!home && !machine->claimed)
-		stop(machine, "the lineage's progress was written by another server: this is a copy, or it was moved",
+		machine_stop(machine, "the lineage's progress was written by another server: this is a copy, or it was moved",
 			 "Moved or upgraded, and the original is gone: SELECT outbox.claim(); A copy or a restored backup: SELECT outbox.start_lineage();",
 			 now);
 	else if (machine->found && !result->tick_known)
-		stop(machine, "Kafka holds progress that this database does not know: it was restored from a backup, or a failover lost transactions",
+		machine_stop(machine, "Kafka holds progress that this database does not know: it was restored from a backup, or a failover lost transactions",
 			 "SELECT outbox.start_lineage();", now);
 	else
 		return true;
@@ -330,7 +191,7 @@ compared(RelayMachine *machine, const RelayResult *result, int64_t now)
 	/* what PostgreSQL knows to be confirmed must be there */
 	if (found_confirmed < result->confirmed)
 	{
-		doubt(machine, progress_behind,
+		machine_doubt(machine, progress_behind,
 			  "Find out what was lost; then: SELECT outbox.start_lineage();", now);
 		return;
 	}
@@ -344,6 +205,7 @@ compared(RelayMachine *machine, const RelayResult *result, int64_t now)
 	machine->confirmed = found_confirmed;
 	machine->position_known = true;
 	machine->settle_home = !result->home_same || machine->other_found;
+	machine->settle_place = false;
 	if (machine->topic_first)
 	{
 		machine->retry_at = now;
@@ -403,7 +265,13 @@ published(RelayMachine *machine, const RelayResult *result, int64_t now)
 		return;
 	}
 
-	/* nothing in it (dead letters only): nothing to write either */
+	/*
+	 * Nothing in it but dead letters.  If no event follows, a record alone
+	 * makes them confirmed.
+	 */
+	machine->settle_place |= result->reached.tick != machine->place.tick ||
+		result->reached.seq != machine->place.seq ||
+		result->reached.complete != machine->place.complete;
 	reached(machine, &result->reached);
 	if (result->need_topic)
 	{
@@ -436,116 +304,10 @@ committed(RelayMachine *machine, const RelayResult *result, int64_t now)
 	health_fine(&machine->health);
 	machine->settled_at = now;
 	machine->deadline = 0;
-	machine->state = machine->record_only ? RELAY_HOME : RELAY_READY;
+	machine->settle_place = false;
+	machine->state = machine->record_only && machine->settle_home ? RELAY_HOME : RELAY_READY;
 	pace_committed(&machine->pace, result->early);
 	reached(machine, &machine->pending);
-}
-
-/* The broker refuses a batch, not an event: halve until one is left. */
-static void
-refused(RelayMachine *machine, const RelayResult *result, int64_t now)
-{
-	if (result->own_record || machine->pending_events == 0)
-	{
-		/* never an event's fault: it waits like a topic's trouble */
-		RelayResult ours = *result;
-
-		ours.outcome = KAFKA_TROUBLE;
-		ours.kind = KIND_OWN_RECORD;
-		fail(machine, &ours, now);
-		return;
-	}
-	machine->errors++;
-	health_trouble(&machine->health, result->kind, result->message,
-				   result->remedy, now);
-	if (machine->pending_events == 1)
-	{
-		machine->refusal.seq = machine->pending_seq;
-		machine->refusal.tick = machine->pending.tick;
-		snprintf(machine->refusal.reason, sizeof(machine->refusal.reason), "%s",
-				 machine->health.message);
-		machine->state = RELAY_JUDGE;
-		machine->close_first = machine->open;
-		machine->deadline = 0;
-		return;
-	}
-	pace_halve(&machine->pace, machine->pending_events);
-	machine_close_and_retry(machine, now);
-}
-
-/* ------------------------------------------------------------------------
- * What has not succeeded
- * ------------------------------------------------------------------------
- */
-static void
-pending(RelayMachine *machine, RelayActionKind kind, const RelayResult *result,
-		int64_t now)
-{
-	int64_t		allowed = kind == ACT_COMMIT ?
-		MS(machine->limits.transaction_timeout_ms + COMMIT_GRACE) : ANSWER_DEADLINE;
-	RelayResult late = {0};
-
-	if (machine->deadline == 0)
-		machine->deadline = now + allowed;
-	/* a connection being made is no trouble yet */
-	if (now - (machine->deadline - allowed) < TROUBLE_AFTER)
-		return;
-	late.kind = KIND_SILENT;
-	late.message = result->message != NULL && result->message[0] != '\0' ?
-		result->message : kind == ACT_COMMIT ?
-		"Kafka does not confirm a transaction" : "Kafka does not answer";
-	late.remedy = REMEDY_SILENT;
-	if (now < machine->deadline)
-	{
-		health_trouble(&machine->health, late.kind, late.message, late.remedy,
-					   machine->deadline - allowed);
-		return;
-	}
-	if (kind == ACT_COMMIT)
-		pace_halve(&machine->pace, machine->pending_events);
-	late.outcome = kind == ACT_COMMIT ? KAFKA_UNCERTAIN : KAFKA_UNREACHABLE;
-	fail(machine, &late, now);
-}
-
-/*
- * A transaction that has become too old was ended by the broker, which fences
- * the producer by that: that is nobody else's doing, and smaller ones help.
- */
-static bool
-too_old(const RelayMachine *machine, RelayActionKind kind,
-		const RelayResult *result, int64_t now)
-{
-	if (kind != ACT_COMMIT && kind != ACT_PUBLISH)
-		return false;
-	return result->timed_out ||
-		(result->outcome == KAFKA_FENCED &&
-		 now - machine->began_at >= MS(machine->limits.transaction_timeout_ms) * 9 / 10);
-}
-
-static void
-not_done(RelayMachine *machine, RelayActionKind kind, const RelayResult *result,
-		 int64_t now)
-{
-	bool		transaction = kind == ACT_COMMIT || kind == ACT_PUBLISH;
-
-	if (kind == ACT_PUBLISH)
-	{
-		machine->pending = result->reached;
-		machine->pending_events = result->events;
-		machine->pending_seq = result->last_seq;
-	}
-	if (too_old(machine, kind, result, now))
-	{
-		RelayResult old = *result;
-
-		old.outcome = KAFKA_UNCERTAIN;
-		pace_halve(&machine->pace, machine->pending_events);
-		fail(machine, &old, now);
-	}
-	else if (transaction && result->outcome == KAFKA_REFUSED)
-		refused(machine, result, now);
-	else
-		fail(machine, result, now);
 }
 
 /* A silence is over when there is an answer, unless attempts have failed, too. */
@@ -587,7 +349,7 @@ relay_machine_done(RelayMachine *machine, const RelayAction *action,
 	}
 	if (result->outcome == KAFKA_PENDING)
 	{
-		pending(machine, kind, result, now);
+		machine_pending(machine, kind, result, now);
 		return;
 	}
 	machine->deadline = 0;
@@ -595,7 +357,7 @@ relay_machine_done(RelayMachine *machine, const RelayAction *action,
 		begin_lineage(machine, result);
 	if (result->outcome != KAFKA_OK)
 	{
-		not_done(machine, kind, result, now);
+		machine_not_done(machine, kind, result, now);
 		return;
 	}
 	answered(machine);

@@ -156,7 +156,9 @@ static void
 next_ready(RelayMachine *machine, const RelayInput *input, RelayAction *action)
 {
 	bool		work = has_work(machine) && !machine->paused;
-	bool		begin = machine->wake || work || machine->settle_home;
+	bool		record_only = machine->settle_home ||
+		(machine->settle_place && !machine->paused && !work);
+	bool		begin = machine->wake || work || record_only;
 
 	if (input->tainted && begin && (!machine->paused || machine->settle_home))
 	{
@@ -178,7 +180,7 @@ next_ready(RelayMachine *machine, const RelayInput *input, RelayAction *action)
 		wait_for(action, machine->settled_at + (int64_t) machine->pace.settle_us);
 		return;
 	}
-	if (machine->settle_home)
+	if (record_only)
 	{
 		publish(machine, action, input->now, true);
 		return;
@@ -326,6 +328,7 @@ void
 relay_machine_next(RelayMachine *machine, const RelayInput *input,
 				   RelayAction *action)
 {
+	machine_check(machine);
 	memset(action, 0, sizeof(*action));
 	action->kind = ACT_WAIT;
 	action->wait_until = -1;
@@ -384,11 +387,42 @@ relay_machine_next(RelayMachine *machine, const RelayInput *input,
 		next_step(machine, action);
 }
 
+/* In the order of the promises that would be broken otherwise (DESIGN I1, I2). */
+void
+machine_check(const RelayMachine *machine)
+{
+	/* nothing is sent before Kafka has said from where, and by whom */
+	Invariant((machine->state != RELAY_PUBLISH && machine->state != RELAY_COMMIT) ||
+			  (machine->open && machine->position_known));
+	Invariant(machine->state != RELAY_READY || machine->open || machine->close_first ||
+			  machine->position_known);
+	Invariant(machine->state != RELAY_READY || machine->lineage[0] != '\0');
+
+	/* it never gets ahead of what was ticked, nor PostgreSQL ahead of Kafka */
+	Invariant(!machine->position_known || machine->place.tick <= machine->newest_tick);
+	Invariant(machine->confirmed <= machine->newest_tick || !machine->position_known);
+	Invariant(machine->state != RELAY_COMMIT || machine->record_only ||
+			  machine->pending.tick <= machine->newest_tick);
+	Invariant(machine->state != RELAY_READY || machine->settle_place ||
+			  machine_confirmed_by(&machine->place) <= machine->confirmed);
+
+	/* tickets wait in order, and none that is answered waits */
+	Invariant(machine->n_tickets >= 0 && machine->n_tickets <= RELAY_TICKETS);
+	for (int i = 0; i < machine->n_tickets; i++)
+		Invariant(machine->tickets[i].ticket > (i > 0 ? machine->tickets[i - 1].ticket :
+												machine->answered));
+
+	/* who has stopped says why */
+	Invariant(machine->state != RELAY_STOPPED || machine->health.trouble);
+	Invariant(!machine->health.trouble || machine->health.message[0] != '\0');
+	Invariant(machine->pace.events >= 1 && machine->pace.bytes >= 1);
+}
+
 bool
 relay_machine_idle(const RelayMachine *machine)
 {
 	return machine->state == RELAY_READY && !machine->wake &&
-		!machine->settle_home && !has_work(machine);
+		!machine->settle_home && !machine->settle_place && !has_work(machine);
 }
 
 HealthNews

@@ -224,6 +224,7 @@ typedef struct RelayMachine
 	char		lineage[40];	/* "": not read yet */
 	bool		claimed;		/* outbox.claim() was called and is not used */
 	bool		settle_home;	/* the record in Kafka names another home */
+	bool		settle_place;	/* ... is behind: dead letters only since */
 	bool		restart;		/* begin anew: other settings, other lineage */
 
 	/* position: everything up to place is in Kafka, or judged */

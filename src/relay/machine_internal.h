@@ -1,13 +1,15 @@
 /*-------------------------------------------------------------------------
  *
  * machine_internal.h
- *	  What machine.c (what next) and judge.c (what came of it) share.
+ *	  What machine.c (what next), judge.c (what came of it) and setback.c
+ *	  (what if nothing did) share.
  *
  *-------------------------------------------------------------------------
  */
 #ifndef RELAY_MACHINE_INTERNAL_H
 #define RELAY_MACHINE_INTERNAL_H
 
+#include "invariant.h"
 #include "relay/machine.h"
 
 /* Times are in microseconds, the settings in milliseconds. */
@@ -41,10 +43,35 @@ enum
 #define AFTER_INIT		RELAY_AUTHORITATIVE
 #endif
 
+/* What holds between any two calls, see invariant.h. */
+extern void machine_check(const RelayMachine *machine);
+
 extern void machine_close_and_retry(RelayMachine *machine, int64_t at);
 extern int64_t machine_confirmed_by(const Progress *place);
 extern void machine_take_ticket(RelayMachine *machine, uint64_t ticket,
 								int64_t tick);
 extern void machine_answer_tickets(RelayMachine *machine);
+
+/* A contradiction: only a person can tell.  The handle goes, nothing is fenced. */
+extern void machine_stop(RelayMachine *machine, const char *reason,
+						 const char *remedy, int64_t now);
+
+/* Back to CLOSED by result->outcome, with a pause that grows. */
+extern void machine_fail(RelayMachine *machine, const RelayResult *result,
+						 int64_t now);
+
+/* What one broker denies may be there all the same: look again. */
+extern void machine_doubtful(RelayMachine *machine, const char *reason,
+							 int64_t now);
+
+/* The same, and stop when it stays so.  reason is static: it tells doubts apart. */
+extern void machine_doubt(RelayMachine *machine, const char *reason,
+						  const char *remedy, int64_t now);
+
+/* An action is not finished, or did not succeed. */
+extern void machine_pending(RelayMachine *machine, RelayActionKind kind,
+							const RelayResult *result, int64_t now);
+extern void machine_not_done(RelayMachine *machine, RelayActionKind kind,
+							 const RelayResult *result, int64_t now);
 
 #endif							/* RELAY_MACHINE_INTERNAL_H */

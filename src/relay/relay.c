@@ -6,7 +6,8 @@
  * What happens between COMMIT and Kafka reads downwards:
  *
  *	  relay.c		the loop: asks the machine, performs, reports
- *	  machine.c		what to do next; judge.c: what came of it; health.c, pace.c
+ *	  machine.c		what to do next; judge.c: what came of it; setback.c: what if
+ *					nothing did; health.c, pace.c
  *	  position.c	what PostgreSQL knows: the lineage's row, ticks, dead letters
  *	  link.c		what Kafka knows: handles, topics, the progress record
  *	  publish.c		one Kafka transaction: from batches of events ...
@@ -308,6 +309,9 @@ take_reload(Relay *relay, RelayInput *input)
 	char	   *now;
 
 	relay->reloads = worker_reloads();
+	/* what was not wanted before has not been looked at */
+	input->restart = limits.require_verification &&
+		!relay->machine.limits.require_verification;
 	relay_machine_set_limits(&relay->machine, &limits);
 	relay->link.verification_known = false;
 	now = worker_kafka_fingerprint();

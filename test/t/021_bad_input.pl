@@ -132,6 +132,16 @@ is(scalar($kafka->read_topic('narrow')), 5, 'the other events of its transaction
 like($node->safe_psql('shop', q{SELECT level, message FROM outbox.status}), qr/warn\|Kafka refuses 1 event/,
 	'outbox.status tells of the dead letter');
 
+# --- refused events and nothing else: what is behind is confirmed all the same ---
+$node->safe_psql('shop', q{INSERT INTO note SELECT 7, string_agg(md5(i::text), '') FROM generate_series(1, 200) i});
+published('a refused event alone');
+poll_until(sub { query_value($node, 'shop', q{SELECT tick = confirmed_tick FROM outbox.stat_relay}) eq 't' }, 30,
+	'confirmed past a dead letter');
+$node->safe_psql('shop', q{SELECT pg_terminate_backend(pid) FROM outbox.stat_relay});
+poll_until(sub { query_value($node, 'shop', q{SELECT state || ' ' || (tick = confirmed_tick) FROM outbox.stat_relay}) eq 'idle true' }, 30,
+	'confirmed past a dead letter, with a new relay');
+is(query_value($node, 'shop', 'SELECT count(*) FROM outbox.dead_letters'), 2, 'one dead letter more');
+
 # --- a database without the extension, and one that is missing ---
 $node->safe_psql('postgres', 'CREATE DATABASE empty');
 set_and_reload('shop_databases', 'shop, empty, missing');
@@ -153,6 +163,13 @@ $kafka->restart(set => ['transaction.partition.verification.enable=false']);
 $node->safe_psql('shop', q{SELECT pg_terminate_backend(pid) FROM outbox.stat_relay});
 failing(qr/does not verify partitions/, 'a broker without verification');
 sell();
+set_and_reload('broker_verification', 'warn');
+published('without verification, as somebody wants it');
+like($node->safe_psql('shop', q{SELECT level, message FROM outbox.status}), qr/warn\|.*verifies partitions/,
+	'outbox.status warns of it');
+set_and_reload('broker_verification', 'require');
+sell();
+failing(qr/does not verify partitions/, 'wanted again');
 $kafka->restart(set => ['transaction.partition.verification.enable=true']);
 published('with verification again');
 
