@@ -157,7 +157,7 @@ PLAIN_OBJS = $(PLAIN:src/%.c=build/unit/%.o)
 # smoke_*.c are linked the same way, but want a broker: test/t runs them.
 UNITS = $(patsubst test/unit/%.c,build/unit/%,$(sort $(wildcard test/unit/test_*.c test/unit/smoke_*.c)))
 UNIT_FLAGS = -std=gnu11 -O1 -g $(WARNINGS) -MMD -MP -fsanitize=address,undefined -fno-sanitize-recover=undefined \
-	-DCHECK_INVARIANTS -Isrc -Itest/unit $(LIBS_CFLAGS)
+	-DCHECK_INVARIANTS -Isrc -Itest/unit $(LIBS_CFLAGS) $(COPT)
 
 units: $(UNITS)
 

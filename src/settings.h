@@ -60,17 +60,6 @@ extern char *setting_traceparent;
 extern char *setting_event_headers;
 
 /*
- * Builds for tests only: -DMUTANTS adds a setting that breaks one promise on
- * purpose, which the tests then have to notice (test/t/054_capture_mutants.pl).
- */
-#ifdef MUTANTS
-extern char *setting_mutant;
-#define MUTANT(name) (strcmp(setting_mutant, name) == 0)
-#else
-#define MUTANT(name) false
-#endif
-
-/*
  * Is it a traceparent of W3C Trace Context (section 3.2)?  Version 00 has 55
  * bytes; later ones may be longer, which is limited here.
  */

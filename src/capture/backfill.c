@@ -40,6 +40,7 @@
 #include "errors.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "mutants.h"
 #include "nodes/parsenodes.h"
 #include "outbox/event.h"
 #include "outbox/writer.h"

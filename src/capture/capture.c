@@ -22,6 +22,7 @@
 #include "commands/trigger.h"
 #include "errors.h"
 #include "fmgr.h"
+#include "mutants.h"
 #include "outbox/admission.h"
 #include "outbox/encoding.h"
 #include "outbox/event.h"

@@ -30,6 +30,7 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "mutants.h"
 #include "outbox/event.h"
 #include "outbox/route_arguments.h"
 #include "settings.h"

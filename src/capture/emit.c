@@ -11,6 +11,7 @@
 #include "errors.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "mutants.h"
 #include "outbox/admission.h"
 #include "outbox/event.h"
 #include "settings.h"

@@ -15,6 +15,7 @@
 #include "capture/route.h"
 #include "catalog/namespace.h"
 #include "miscadmin.h"
+#include "mutants.h"
 #include "pgtime.h"
 #include "settings.h"
 #include "utils/builtins.h"

@@ -17,6 +17,7 @@
 #include "postgres.h"
 
 #include "capture/route.h"
+#include "mutants.h"
 #include "settings.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"

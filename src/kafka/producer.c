@@ -23,6 +23,7 @@
 #include <string.h>
 
 #include "kafka/internal.h"
+#include "mutants.h"
 
 /* Topic, partition, flags, value, key, opaque. */
 #define FIXED_FIELDS 6
@@ -212,12 +213,7 @@ kafka_producer_early(KafkaProducer *producer)
 bool
 kafka_producer_tainted(KafkaProducer *producer)
 {
-#ifdef MUTANT_KEEP_HANDLE
-	/* a deliberately broken build for the tests (test/t/052) */
-	return false;
-#else
-	return producer->client->failures > 0;
-#endif
+	return producer->client->failures > 0 && !MUTANT("keep_handle");
 }
 
 const char *

@@ -12,6 +12,7 @@
 
 #include "errors.h"
 #include "mb/pg_wchar.h"
+#include "mutants.h"
 #include "outbox/admission.h"
 #include "outbox/encoding.h"
 #include "outbox/event.h"

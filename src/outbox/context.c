@@ -21,6 +21,7 @@
 #include "compat.h"
 #include "errors.h"
 #include "fmgr.h"
+#include "mutants.h"
 #include "outbox/admission.h"
 #include "outbox/context.h"
 #include "outbox/encoding.h"

@@ -11,6 +11,7 @@
 #include "commands/dbcommands.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "mutants.h"
 #include "outbox/encoding.h"
 #include "settings.h"
 #include "utils/memutils.h"

@@ -16,6 +16,7 @@
 
 #include "commands/trigger.h"
 #include "fmgr.h"
+#include "mutants.h"
 #include "settings.h"
 #include "utils/rel.h"
 

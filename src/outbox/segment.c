@@ -21,6 +21,7 @@
 #include "catalog/namespace.h"
 #include "commands/extension.h"
 #include "executor/tuptable.h"
+#include "mutants.h"
 #include "outbox/segment.h"
 #include "settings.h"
 #include "shared.h"

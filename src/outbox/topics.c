@@ -21,6 +21,7 @@
 #include "catalog/pg_trigger.h"
 #include "commands/dbcommands.h"
 #include "errors.h"
+#include "mutants.h"
 #include "outbox/route_arguments.h"
 #include "outbox/segment.h"
 #include "outbox/topics.h"

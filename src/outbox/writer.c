@@ -35,6 +35,7 @@
 #include "compat.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
+#include "mutants.h"
 #include "outbox/segment.h"
 #include "outbox/writer.h"
 #include "settings.h"

@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "mutants.h"
+
 #define REMEDY_VERIFICATION \
 	"Upgrade the brokers to Kafka 3.6 or later and leave transaction.partition.verification.enable on; for a Kafka-compatible broker that needs no verification: ALTER SYSTEM SET carshop_outbox.broker_verification = 'warn'; SELECT pg_reload_conf();"
 #define REMEDY_TOPIC_OWN \
@@ -385,7 +387,8 @@ relay_machine_done(RelayMachine *machine, const RelayAction *action,
 			compared(machine, result, now);
 			break;
 		case ACT_INIT:
-			machine->state = AFTER_INIT;
+			/* read when nothing can be under way any more */
+			machine->state = MUTANT("read_first") ? RELAY_COMPARE : RELAY_AUTHORITATIVE;
 			break;
 		case ACT_PREPARE_TOPIC:
 			machine->topic_first = false;

@@ -36,13 +36,6 @@ enum
 #define REMEDY_CONNECTION \
 	"Check that the brokers in carshop_outbox.brokers run and can be reached from this server; events are kept and will be published."
 
-/* The authoritative read comes when nothing can be under way any more. */
-#ifdef MUTANT_READ_FIRST
-#define AFTER_INIT		RELAY_COMPARE
-#else
-#define AFTER_INIT		RELAY_AUTHORITATIVE
-#endif
-
 /* What holds between any two calls, see invariant.h. */
 extern void machine_check(const RelayMachine *machine);
 

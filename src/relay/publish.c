@@ -17,6 +17,7 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "mutants.h"
 #include "relay/publish.h"
 #include "settings.h"
 #include "worker/worker.h"
@@ -219,13 +220,9 @@ send_batches(Publisher *publisher, Sending *sending)
 static KafkaOutcome
 send_record(Publisher *publisher, const Progress *place)
 {
-#ifdef MUTANT_NO_PROGRESS
-	return sender_flush(&publisher->sender, &publisher->error);
-#else
 	return publisher->link->plain != NULL ?
 		sender_flush(&publisher->sender, &publisher->error) :
 		sender_progress(&publisher->sender, place, &publisher->error);
-#endif
 }
 
 void
@@ -256,7 +253,8 @@ publisher_publish(Publisher *publisher, const RelayAction *action,
 	strlcpy(result->reached.instance, publisher->instance,
 			sizeof(result->reached.instance));
 	if (sending.outcome == KAFKA_OK && sending.begun && !result->torn)
-		sending.outcome = send_record(publisher, &result->reached);
+		sending.outcome = send_record(publisher, MUTANT("stale_progress") ?
+									  action->record : &result->reached);
 	sender_reset(&publisher->sender);
 
 	/* an event was read and not sent */
@@ -271,28 +269,6 @@ publisher_publish(Publisher *publisher, const RelayAction *action,
 	else
 		relay_answer(result, sending.outcome, &publisher->error);
 }
-
-#ifdef MUTANT_NO_PROGRESS
-/*
- * A deliberately broken build for the tests (test/t/052): the progress record
- * follows in a transaction of its own.
- */
-static KafkaOutcome
-mutant_progress(Publisher *publisher, const Progress *place)
-{
-	KafkaProducer *producer = publisher->link->producer;
-	KafkaOutcome outcome = kafka_producer_begin(producer, &publisher->error);
-
-	if (outcome == KAFKA_OK)
-		outcome = sender_progress(&publisher->sender, place, &publisher->error);
-	if (outcome != KAFKA_OK)
-		return outcome;
-	while ((outcome = kafka_producer_commit(producer, RELAY_SLICE_MS,
-											&publisher->error)) == KAFKA_PENDING)
-		(void) worker_check();
-	return outcome;
-}
-#endif
 
 /*
  * delivery = at_least_once: the progress record follows when the whole batch
@@ -331,10 +307,6 @@ publisher_commit(Publisher *publisher, const RelayAction *action,
 	else
 		outcome = kafka_producer_commit(link->producer, RELAY_SLICE_MS,
 										&publisher->error);
-#ifdef MUTANT_NO_PROGRESS
-	if (outcome == KAFKA_OK)
-		outcome = mutant_progress(publisher, action->record);
-#endif
 	if (outcome == KAFKA_PENDING)
 		strlcpy(publisher->error.message,
 				kafka_producer_last_trouble(relay_link_sender(link)),

@@ -27,10 +27,9 @@
  * Broken protocols; the model must find a fault in each:
  *	NO_FLUSH	a tick does not wait for its flush
  *	NO_INIT		the epoch is not raised at the start: nobody is fenced
- *	READ_FIRST	progress is read before init_transactions (MUTANT_READ_FIRST)
+ *	READ_FIRST	progress is read before init_transactions (mutant read_first)
  *	NO_PROGRESS	the progress record follows in a transaction of its own
- *				(MUTANT_NO_PROGRESS)
- *	KEEP_HANDLE	a handle that has lost an answer goes on (MUTANT_KEEP_HANDLE)
+ *	KEEP_HANDLE	a handle that has lost an answer goes on (mutant keep_handle)
  */
 #ifndef EVENTS
 #define EVENTS	3

@@ -1,5 +1,5 @@
 # The tests of capture must be able to fail.  One build of the extension knows a
-# setting that breaks one promise on purpose (MUTANTS in src/settings.h); each such
+# setting that breaks one promise on purpose (src/mutants.h); each such
 # mutant goes through the regress and isolation tests that ought to notice it, and
 # has to fail them.  Without the setting the same build passes all of them.
 #
@@ -14,13 +14,13 @@ use FindBin;
 use lib "$FindBin::RealBin/lib";
 
 use Carshop;
+use Mutants;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $root = abs_path("$FindBin::RealBin/../..");
 
-plan skip_all => 'CARSHOP_TEST_MUTANTS=0' if !($ENV{CARSHOP_TEST_MUTANTS} // 1);
-plan skip_all => 'the sources are not here' if !-d "$root/src/capture";
+plan skip_all => Mutants::missing() if Mutants::missing();
 
 # mutant => the tests that have to notice it
 my %notice = (
@@ -55,27 +55,11 @@ my %answer = (
 		INSERT INTO outbox.event_1 (seq, xid, occurred_at, id, type, format) VALUES (1, '3', now(), gen_random_uuid(), 'Replicated', 'envelope');
 		SELECT count(*) FROM outbox.event WHERE type = 'Replicated'}, '0' ]);
 
-# ---- a build with mutants ----
-
-my $dir = abs_path(PostgreSQL::Test::Utils::tempdir());
-my $pg_config = $ENV{PG_CONFIG} // 'pg_config';
-system("cp -r '$root/src' '$root/sql' '$root/Makefile' '$root/carshop_outbox.control' '$dir/'") == 0
-  or BAIL_OUT('could not copy the sources');
-my $built = `find '$dir/src' -name '*.o' -delete;
-	make -s -j2 -C '$dir' PG_CONFIG='$pg_config' COPT=-DMUTANTS all 2>&1 &&
-	make -s -C '$dir' PG_CONFIG='$pg_config' COPT=-DMUTANTS install DESTDIR='$dir/stage' 2>&1`;
-BAIL_OUT("could not build: $built") if $? != 0;
-
-my $conf = slurp_file($ENV{CARSHOP_CONF});
-my ($usual) = $conf =~ m{^dynamic_library_path = '(.*?)/usr/}m;
-BAIL_OUT("unexpected stage settings: $conf") if !defined $usual;
-$conf =~ s/\Q$usual\E/$dir\/stage/g;
-
 # ---- a server that loads it, set up as the layers of tests do ----
 
 my $node = PostgreSQL::Test::Cluster->new('mutants');
 $node->init(extra => [ '--locale=C.UTF-8', '-E', 'UTF8' ]);
-$node->append_conf('postgresql.conf', $conf);
+$node->append_conf('postgresql.conf', Mutants::conf());
 $node->append_conf('postgresql.conf', slurp_file("$root/test/regress.conf"));
 $node->append_conf('postgresql.conf', "fsync = off\n");
 $node->start;
@@ -95,7 +79,7 @@ sub run_tests
 
 	# expected/ is looked for in the working directory
 	symlink "$root/expected", "$output/expected";
-	my $log = `cd '$output' && '$program' --inputdir='$input' --outputdir=. --bindir='@{[ dirname($pg_config) ]}' \\
+	my $log = `cd '$output' && '$program' --inputdir='$input' --outputdir=. --bindir='@{[ dirname($ENV{PG_CONFIG} // 'pg_config') ]}' \\
 		--host='@{[ $node->host ]}' --port=@{[ $node->port ]} --dbname=${layer}_regression @load @tests 2>&1`;
 	while ($log =~ /^(?:test |ok \d+ +- |not ok \d+ +- )(\w+)\s*(\.\.\. (?:ok|FAILED))?/mg)
 	{
@@ -136,6 +120,10 @@ foreach my $mutant (sort keys %notice, keys %answer)
 		ok(defined $passed && !$passed, "$mutant is noticed by $test");
 	}
 }
+
+# None is forgotten, here or in 052.
+my %tried = map { $_ => 1 } keys %notice, keys %answer, qw(stale_progress read_first keep_handle);
+is_deeply([ sort keys %tried ], [ sort(Mutants::names()) ], 'every mutant of src/mutants.h is tried');
 
 $node->stop;
 done_testing();

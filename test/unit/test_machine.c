@@ -7,8 +7,8 @@
  * late, fences, asks brokers that lag behind, moves the server, claims its
  * lineage or begins another one, and kills the relay between any two actions;
  * all of it from a seed.  At the end every event stands in its lineage's log
- * once, in order.  Compiled with -DMUTANT_READ_FIRST the machine reads progress
- * before it fences, and this test must fail (as READ_FIRST in
+ * once, in order.  Compiled with -DMUTANTS and run with MUTANT=read_first the
+ * machine reads progress before it fences, and this test must fail (as READ_FIRST in
  * test/model/relay.pml).
  *
  * HISTORIES=1000000 runs that many (4000); SEED begins elsewhere.
@@ -20,7 +20,12 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "mutants.h"
 #include "tap.h"
+
+#ifdef MUTANTS
+char	   *setting_mutant;
+#endif
 
 #define EVENTS		40
 #define TICKS		200
@@ -1152,6 +1157,10 @@ test_own_record(void)
 int
 main(void)
 {
+#ifdef MUTANTS
+	setting_mutant = getenv("MUTANT") ? getenv("MUTANT") : "";
+#endif
+	test_histories();
 	test_order_of_start();
 	test_stops();
 	test_doubts();
@@ -1162,6 +1171,5 @@ main(void)
 	test_lineage_changes();
 	test_health();
 	test_own_record();
-	test_histories();
 	return done_testing();
 }

@@ -1,0 +1,72 @@
+# A build of the extension that can break one promise on purpose: all names stand
+# in src/mutants.h, the setting carshop_outbox.mutant chooses one.
+package Mutants;
+
+use strict;
+use warnings;
+
+use Cwd qw(abs_path);
+use FindBin;
+
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $root = abs_path("$FindBin::RealBin/../..");
+my $built;
+
+# Why there is none; nothing: there is one.
+sub missing
+{
+	return 'CARSHOP_TEST_MUTANTS=0' if !($ENV{CARSHOP_TEST_MUTANTS} // 1);
+	return 'the sources are not here' if !-e "$root/src/mutants.h";
+	return;
+}
+
+# The names in src/mutants.h.
+sub names
+{
+	my ($list) = slurp_file("$root/src/mutants.h") =~ /All names(.*?)\*\//s;
+
+	return $list =~ /^ \*\t (\w+)\t+[^\t]/mg;
+}
+
+sub _build
+{
+	my $dir = abs_path(PostgreSQL::Test::Utils::tempdir());
+	my $pg_config = $ENV{PG_CONFIG} // 'pg_config';
+
+	system("cp -r '$root/src' '$root/sql' '$root/Makefile' '$root/carshop_outbox.control' '$root/test' '$dir/'") == 0
+	  or BAIL_OUT('could not copy the sources');
+	my $output = `find '$dir/src' -name '*.o' -delete;
+		make -s -j2 -C '$dir' PG_CONFIG='$pg_config' COPT=-DMUTANTS all 2>&1 &&
+		make -s -C '$dir' PG_CONFIG='$pg_config' COPT=-DMUTANTS install DESTDIR='$dir/stage' 2>&1`;
+	BAIL_OUT("could not build: $output") if $? != 0;
+	return $dir;
+}
+
+# Settings that make a server load that build, and break this promise if one is
+# named: the usual ones, with the folder and the mutant exchanged.
+sub conf
+{
+	my ($mutant) = @_;
+	my $conf = slurp_file($ENV{CARSHOP_CONF});
+	my ($usual) = $conf =~ m{^dynamic_library_path = '(.*?)/usr/}m;
+
+	BAIL_OUT("unexpected stage settings: $conf") if !defined $usual;
+	$built //= _build();
+	$conf =~ s/\Q$usual\E/$built\/stage/g;
+	return $conf . ($mutant ? "carshop_outbox.mutant = '$mutant'\n" : '');
+}
+
+# A unit test of that build; the environment's MUTANT chooses.
+sub unit
+{
+	my ($name) = @_;
+
+	$built //= _build();
+	my $output = `make -s -j2 -C '$built' PG_CONFIG='@{[ $ENV{PG_CONFIG} // 'pg_config' ]}' COPT=-DMUTANTS build/unit/$name 2>&1`;
+	BAIL_OUT("could not build $name: $output") if $? != 0;
+	return "$built/build/unit/$name";
+}
+
+1;
