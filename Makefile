@@ -11,7 +11,8 @@
 #   make bench                measures latency and throughput
 #   make bench-capture        measures what capture costs
 #   make model                explores the relay's protocol (package: spin)
-#   make indent               lay out the C sources (clang-format)
+#   make lint                 layers, versions, layout, cppcheck, shellcheck, perlcritic
+#   make indent               lay out the C sources (pg_bsd_indent)
 #
 # PG_CONFIG selects a PostgreSQL, WERROR=1 makes warnings errors.
 
@@ -28,7 +29,7 @@ PG_CONFIG ?= pg_config
 .DEFAULT_GOAL := all
 
 # These targets install what the build needs, so they must not ask for it.
-STANDALONE = setup test test-unit test-regress test-isolation test-tap demo bench bench-capture model indent help
+STANDALONE = setup test test-unit test-regress test-isolation test-tap demo bench bench-capture model lint indent help
 
 .PHONY: $(STANDALONE) units benches
 
@@ -62,8 +63,13 @@ model:
 help:
 	@sed -n 's/^#\( \|$$\)//p' Makefile | sed '/^PG_CONFIG/q'
 
+lint:
+	@test/setup --lint
+	@test/lint
+
 indent:
-	clang-format -i $(sort $(wildcard src/*.[ch] src/*/*.[ch] test/unit/*.[ch]))
+	@test/setup --lint
+	@test/indent
 
 ifndef standalone
 
