@@ -23,6 +23,7 @@
 #include "report/report_run.h"
 #include "report/reports.h"
 #include "report/subtransaction.h"
+#include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
@@ -43,10 +44,20 @@ void
 report_register_events(Tuplestorestate *store, int64 n)
 {
 	EphemeralNamedRelation enr = palloc0(sizeof(EphemeralNamedRelationData));
+	Oid			log = event_log_relid();
 	int			rc;
 
+	/*
+	 * Its descriptor is looked up whenever the statement is analyzed or planned
+	 * again, without taking a lock (ENRMetadataGetTupDesc): a transition
+	 * table's relation is locked by the command that fires the trigger, this
+	 * one by us, to the end of the transaction.
+	 */
+	LockRelationOid(log, AccessShareLock);
+	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(log)))
+		elog(ERROR, "report.reported_events does not exist");
 	enr->md.name = NEW_EVENTS;
-	enr->md.reliddesc = event_log_relid();
+	enr->md.reliddesc = log;
 	enr->md.tupdesc = NULL;
 	enr->md.enrtype = ENR_NAMED_TUPLESTORE;
 	enr->md.enrtuples = (double) n;
