@@ -217,6 +217,10 @@ COMMENT ON EVENT TRIGGER carshop_outbox_alter IS 'A column that a route uses is 
 CREATE EVENT TRIGGER carshop_outbox_drop ON sql_drop EXECUTE FUNCTION outbox.check_ddl();
 COMMENT ON EVENT TRIGGER carshop_outbox_drop IS 'A column that a route uses is not dropped without its route';
 
+CREATE FUNCTION outbox.preloaded() RETURNS boolean
+	LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'outbox_preloaded';
+COMMENT ON FUNCTION outbox.preloaded() IS 'True when the library is preloaded: only then there are workers';
+
 CREATE FUNCTION outbox.has_relay() RETURNS boolean
 	LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'outbox_has_relay';
 COMMENT ON FUNCTION outbox.has_relay() IS
@@ -324,7 +328,9 @@ BEGIN
 	IF NOT outbox.has_relay() THEN
 		RAISE WARNING USING
 			MESSAGE = format('no relay publishes the events of database "%s"', current_database()),
-			HINT = format('Put shared_preload_libraries = ''carshop_outbox'' and carshop_outbox.shop_databases = ''%s'' into postgresql.conf; until then events are kept.', current_database());
+			HINT = concat_ws(' ', CASE WHEN NOT outbox.preloaded() THEN outbox.preload_remedy() END,
+				outbox.name_database_remedy('carshop_outbox.shop_databases'),
+				'Until then events are kept.');
 	END IF;
 END
 $capture$;

@@ -280,13 +280,6 @@ CREATE FUNCTION report.wait_applied(event_id uuid DEFAULT NULL,
 COMMENT ON FUNCTION report.wait_applied(uuid, interval) IS 'Waits until this event (NULL: all that the reporter knows to be in the topics) stands in the reports; false when the time is over';
 REVOKE ALL ON FUNCTION report.wait_applied(uuid, interval) FROM PUBLIC;
 
-CREATE FUNCTION report.stat_reset()
-	RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE
-	SET search_path = pg_catalog, pg_temp
-	AS 'MODULE_PATHNAME', 'report_stat_reset';
-COMMENT ON FUNCTION report.stat_reset() IS 'Zeroes the counters of report.stat_reporter and report.stat_reports';
-REVOKE ALL ON FUNCTION report.stat_reset() FROM PUBLIC;
-
 --
 -- Logical replication
 --
