@@ -175,8 +175,18 @@ $kafka->restart(set => ['transaction.partition.verification.enable=false']);
 $node->safe_psql('shop', q{SELECT pg_terminate_backend(pid) FROM outbox.stat_relay});
 failing(qr/does not verify partitions/, 'a broker without verification');
 sell();
+# Whoever knows that his brokers need none can say so.
+set_and_reload('broker_verification', 'warn');
+published('a warning is enough');
+is($node->safe_psql('shop', q{SELECT concern, level, message FROM outbox.status WHERE level <> 'ok' AND concern = 'kafka'}),
+	'kafka|warn|The broker does not say that it verifies partitions in transactions.', 'the status warns');
+set_and_reload('broker_verification', 'require');
+$node->safe_psql('shop', q{SELECT pg_terminate_backend(pid) FROM outbox.stat_relay});
+failing(qr/does not verify partitions/, 'required again');
+sell();
 $kafka->restart(set => ['transaction.partition.verification.enable=true']);
 published('with verification again');
+is(query_value($node, 'shop', q{SELECT count(*) FROM outbox.status WHERE concern = 'kafka' AND level <> 'ok'}), 0, 'and without a warning');
 
 unlike(slurp_file($node->logfile), qr/PANIC|terminated by signal/, 'nothing crashed');
 $node->stop;
