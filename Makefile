@@ -106,7 +106,11 @@ endif
 SOURCES := $(sort $(wildcard src/*.c src/*/*.c))
 OBJS = $(SOURCES:.c=.o)
 
-DATA = $(sort sql/$(EXTENSION)--$(EXTVERSION).sql $(wildcard sql/$(EXTENSION)--*.sql))
+# The script of CREATE EXTENSION is joined from its parts, in this order.
+# Scripts of ALTER EXTENSION UPDATE are in the tree as they are.
+SQL_PARTS = sql/outbox.sql sql/report.sql sql/status.sql sql/car_shop.sql
+DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
+DATA = $(sort $(wildcard sql/$(EXTENSION)--*--*.sql))
 
 LIBS_CFLAGS := $(shell $(PKG_CONFIG) --cflags rdkafka json-c)
 LIBS_LINK := $(shell $(PKG_CONFIG) --libs rdkafka json-c)
@@ -142,7 +146,7 @@ ISOLATION := $(shell sed -n 's/^test: *//p' test/isolation/schedule 2>/dev/null)
 ISOLATION_OPTS = --inputdir=test/isolation --outputdir=. --load-extension=carshop_outbox
 
 DEPS = $(SOURCES:.c=.d)
-EXTRA_CLEAN = $(DEPS) src/.flags build tmp_check output_iso
+EXTRA_CLEAN = $(DEPS) $(wildcard sql/*.part) src/.flags build tmp_check output_iso
 
 include $(PGXS)
 
@@ -152,6 +156,10 @@ $(shell mkdir -p src && echo '$(subst ','\'',$(flags))' | cmp -s - src/.flags ||
 $(OBJS): src/.flags
 
 -include $(DEPS)
+
+$(DATA_built): $(SQL_PARTS)
+	cat $^ >$@.part
+	mv $@.part $@
 
 # ---- unit tests: plain C, without PostgreSQL's headers ----
 

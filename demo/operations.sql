@@ -119,6 +119,11 @@ SELECT topic, partition, kafka_offset, lag, events_applied FROM report.stat_repo
 SELECT name, state, events, runs, last_ms FROM report.stat_reports;
 SELECT outbox.stat_reset(), report.stat_reset();
 
+-- [grant]
+CREATE ROLE support;
+GRANT SELECT ON outbox.dead_letters, report.dead_letters TO support;
+GRANT EXECUTE ON FUNCTION report.retry, report.skip TO support;
+
 -- [drop]
 SELECT report.drop('customer_totals');
 

@@ -43,13 +43,14 @@ typedef struct RelayReport
 	TimestampTz since;
 	bool		stopped;		/* diverged: waits for a person */
 	SharedTrouble trouble;		/* why it does not publish now; "" if it does */
-	char		broker_warning[SHARED_TEXT];	/* cannot prove verification… */
+	char		broker_warning[SHARED_TEXT];	/* published to all the same: the
+												 * broker does not say that it
+												 * verifies, or may not be asked */
 	int64		tick;			/* newest tick made */
 	int64		confirmed_tick;
 	int64		events_published;
 	int64		bytes_published;
 	int64		transactions;
-	int64		dead_letters;
 	double		last_transaction_ms;
 	double		settle_ms;
 	int64		errors;

@@ -52,6 +52,13 @@ extern KafkaOutcome kafka_outcome_of(rd_kafka_resp_err_t code);
 /* The same inside a transaction: never OK, PENDING or UNREACHABLE. */
 extern KafkaOutcome kafka_transaction_outcome(rd_kafka_resp_err_t code);
 
+/*
+ * What a broker's answer about KAFKA_VERIFICATION_SETTING means; value is NULL if
+ * the setting is not in it.  False: the code is a failure, to be tried again.
+ */
+extern bool kafka_verification_of(rd_kafka_resp_err_t code, const char *value,
+								  KafkaVerification *verification);
+
 /* Of two failures of a batch the one with the higher rank says more. */
 extern int	kafka_failure_rank(KafkaOutcome outcome);
 

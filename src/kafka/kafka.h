@@ -317,7 +317,8 @@ extern KafkaOutcome kafka_admin_create_topic(KafkaProducer *producer,
 typedef enum KafkaVerification
 {
 	KAFKA_VERIFIES,				/* transaction.partition.verification.enable */
-	KAFKA_DOES_NOT_VERIFY,		/* false, or the broker does not know it */
+	KAFKA_DOES_NOT_VERIFY,		/* false, or the broker does not know it, or
+								 * cannot be asked */
 	KAFKA_VERIFICATION_UNKNOWN	/* we may not read the broker's settings */
 } KafkaVerification;
 

@@ -256,6 +256,34 @@ kafka_transaction_outcome(rd_kafka_resp_err_t code)
 }
 
 /*
+ * A broker that cannot be asked, or refuses the question because it knows no such
+ * setting, is one that does not say that it verifies: whether that is enough is
+ * for carshop_outbox.broker_verification to say, and not a failure.
+ */
+bool
+kafka_verification_of(rd_kafka_resp_err_t code, const char *value,
+					  KafkaVerification *verification)
+{
+	switch (code)
+	{
+		case RD_KAFKA_RESP_ERR_NO_ERROR:
+			*verification = value != NULL && strcmp(value, "true") == 0 ?
+				KAFKA_VERIFIES : KAFKA_DOES_NOT_VERIFY;
+			return true;
+		case RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED:
+			*verification = KAFKA_VERIFICATION_UNKNOWN;
+			return true;
+		case RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE:	/* no DescribeConfigs */
+		case RD_KAFKA_RESP_ERR_UNSUPPORTED_VERSION:
+		case RD_KAFKA_RESP_ERR_INVALID_CONFIG:
+			*verification = KAFKA_DOES_NOT_VERIFY;
+			return true;
+		default:
+			return false;
+	}
+}
+
+/*
  * A failure line says in which state the connection was: "... (after 5ms in
  * state CONNECT) (_TRANSPORT)".  Before the state UP a connection has carried
  * nothing but its own set-up, so no request of a transaction can have been

@@ -203,19 +203,10 @@ take_verification(KafkaAdmin *admin, rd_kafka_event_t *event)
 
 	value = kafka_described_value(event, KAFKA_VERIFICATION_SETTING, &code,
 								  &reason);
-	if (code == RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED)
-	{
+	if (kafka_verification_of(code, value, &admin->verification))
 		admin->outcome = KAFKA_OK;
-		admin->verification = KAFKA_VERIFICATION_UNKNOWN;
-	}
-	else if (code != RD_KAFKA_RESP_ERR_NO_ERROR)
-		fail(admin, code, reason);
 	else
-	{
-		admin->outcome = KAFKA_OK;
-		admin->verification = value != NULL && strcmp(value, "true") == 0 ?
-			KAFKA_VERIFIES : KAFKA_DOES_NOT_VERIFY;
-	}
+		fail(admin, code, reason);
 }
 
 bool

@@ -10,7 +10,6 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "commands/dbcommands.h"
 #include "errors.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -134,8 +133,7 @@ outbox_wait_published(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_OB_NO_WORKER),
 				 errmsg("no relay publishes the events of this database"),
-				 errhint("Put shared_preload_libraries = 'carshop_outbox' and carshop_outbox.shop_databases = '%s' into postgresql.conf.",
-						 get_database_name(MyDatabaseId))));
+				 errhint("SELECT * FROM outbox.status tells what to do.")));
 	end = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
 												  TimestampTzGetDatum(GetCurrentTimestamp()),
 												  IntervalPGetDatum(timeout)));

@@ -54,7 +54,23 @@ SET ROLE outbox_monitor;
 SELECT count(*) > 0 AS status FROM outbox.status;
 SELECT count(*) > 0 AS relay FROM outbox.stat_relay;
 SELECT count(*) > 0 AS routes FROM outbox.routes;
+SELECT count(*) >= 0 AS dead_letters FROM outbox.stat_dead_letters;
+SELECT outbox.count_unconfirmed() > 0 AS counted;
 SELECT count(*) FROM outbox.event;
+SELECT count(*) FROM outbox.dead_letters;
+RESET ROLE;
+-- nothing that pg_monitor may read has a column for what an event says
+SELECT a.attrelid::regclass, a.attname
+  FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0, aclexplode(c.relacl) g
+ WHERE c.relnamespace IN ('outbox'::regnamespace, 'report'::regnamespace) AND g.grantee = 'pg_monitor'::regrole
+   AND a.attname IN ('payload', 'value', 'data', 'headers', 'key', 'id', 'description', 'context', 'reason')
+   AND c.oid NOT IN ('outbox.routes'::regclass, 'outbox.backfill_progress'::regclass)
+ ORDER BY 1, 2;
+-- a grant of their own
+GRANT SELECT ON outbox.dead_letters, report.dead_letters TO outbox_owner;
+SET ROLE outbox_owner;
+SELECT count(*) FROM outbox.dead_letters;
+SELECT count(*) FROM report.dead_letters;
 RESET ROLE;
 
 -- every function that changes something is closed to PUBLIC

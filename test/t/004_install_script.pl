@@ -16,7 +16,10 @@ use Test::More;
 
 my $root = "$FindBin::RealBin/../..";
 
-foreach my $file (glob("$root/sql/*.sql"))
+# As make has joined them.
+my @scripts = glob("$root/sql/carshop_outbox--*.sql");
+cmp_ok(scalar @scripts, '>', 0, 'there is a script');
+foreach my $file (@scripts)
 {
 	my $name = $file =~ s{.*/}{}r;
 	my $script = slurp_file($file);
@@ -152,7 +155,22 @@ is($node->safe_psql('plain', q{
 	 UNION ALL
 	SELECT pg_describe_object('pg_class'::regclass, c.oid, 0) FROM pg_class c
 	 WHERE c.relnamespace IN ('outbox'::regnamespace, 'report'::regnamespace) AND c.relkind = 'i' AND obj_description(c.oid, 'pg_class') IS NULL
-	   AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = c.oid)}), '', 'each object is described');
+	   AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = c.oid)
+	 UNION ALL
+	SELECT pg_describe_object('pg_class'::regclass, a.attrelid, a.attnum) FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+	 WHERE c.relnamespace IN ('outbox'::regnamespace, 'report'::regnamespace) AND c.relkind IN ('r', 'v') AND a.attnum > 0
+	   AND NOT a.attisdropped AND col_description(a.attrelid, a.attnum) IS NULL
+	 UNION ALL
+	SELECT pg_describe_object('pg_trigger'::regclass, t.oid, 0) FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+	 WHERE c.relnamespace IN ('outbox'::regnamespace, 'report'::regnamespace) AND NOT t.tgisinternal
+	   AND obj_description(t.oid, 'pg_trigger') IS NULL}), '', 'each object is described');
+
+# One grammar: a phrase without a full stop, or sentences that all have one.
+is($node->safe_psql('plain', q{
+	SELECT d.description FROM pg_description d
+	  JOIN pg_depend e ON e.classid = d.classoid AND e.objid = d.objoid AND e.deptype = 'e'
+	 WHERE e.refclassid = 'pg_extension'::regclass AND e.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'carshop_outbox')
+	   AND d.description ~ '\.$' AND d.description !~ '\. '}), '', 'a single phrase has no full stop');
 is($node->safe_psql('plain', q{
 	SELECT c.relname, a.privilege_type FROM pg_class c, aclexplode(c.relacl) a
 	 WHERE c.relnamespace IN ('outbox'::regnamespace, 'report'::regnamespace) AND a.grantee = 0}), '', 'no relation is open to PUBLIC');

@@ -14,7 +14,7 @@ use Test::More;
 
 my $topic = 'car-shop-reported-events';
 my $kafka = Carshop::Kafka->start;
-my $node = Carshop->new_node('bad', conf => { 'shared_preload_libraries' => '', '.report_databases' => '' });
+my $node = Carshop->new_node('bad', conf => { 'shared_preload_libraries' => 'auto_explain, "$libdir/auto_explain"', '.report_databases' => '' });
 my $sold = 0;
 
 sub sell
@@ -69,15 +69,37 @@ create_car_shop_tables($node, 'shop');
 my ($status, $output, $warning) = $node->psql('shop', 'CREATE EXTENSION carshop_outbox');
 is($status, 0, 'CREATE EXTENSION without preload');
 like($warning, qr/WARNING:.*not preloaded.*HINT:.*shared_preload_libraries/s, 'warns with a hint');
-$node->safe_psql('shop', 'SELECT outbox.capture_car_shop()');
+my $warning_of_create = $warning;
+my (undef, undef, $capture_says) = $node->psql('shop', 'SELECT outbox.capture_car_shop()');
 sell();
 failing(qr/not preloaded/, 'not preloaded');
 ($status, $output, $warning) = $node->psql('shop', 'SELECT outbox.wait_published()');
-like($warning, qr/no relay publishes.*HINT:.*shared_preload_libraries/s, 'wait_published says what is missing');
+like($warning, qr/no relay publishes.*HINT:.*outbox\.status/s, 'wait_published says what is missing');
 
 # --- no broker there ---
-$node->append_conf('postgresql.conf', "shared_preload_libraries = 'carshop_outbox'");
+# The remedy is a command, and takes nothing away from what is preloaded.
+my ($hint) = $warning_of_create =~ /HINT:\s+(.*)/;
+my $remedy = $node->safe_psql('shop', q{SELECT remedy FROM outbox.status WHERE concern = 'library'});
+is($remedy, q{ALTER SYSTEM SET shared_preload_libraries = 'auto_explain', '$libdir/auto_explain', 'carshop_outbox'; -- then restart the server},
+	'the remedy keeps what is preloaded');
+is($hint, $remedy, 'CREATE EXTENSION gives the same');
+is($node->safe_psql('shop', q{SELECT remedy FROM report.status WHERE concern = 'library'}), $remedy, 'and report.status');
+like($capture_says, qr/WARNING:  no relay publishes.*HINT:\s+\Q$remedy\E/s, 'and outbox.capture');
+$node->safe_psql('postgres', 'CREATE ROLE stranger');
+is($node->safe_psql('shop', 'SET ROLE stranger; SELECT outbox.preload_remedy()'),
+	'Add carshop_outbox to shared_preload_libraries, behind what stands there, and restart the server.',
+	'who may not read the setting is not shown it');
+# A change that waits for a restart is not overwritten.
+$node->safe_psql('postgres', q{ALTER SYSTEM SET shared_preload_libraries = 'auto_explain'});
+$node->reload;
+poll_until(sub { $node->safe_psql('shop', q{SELECT remedy FROM outbox.status WHERE concern = 'library'}) =~ /has been changed/ }, 30,
+	'a change that waits for a restart is seen');
+$node->safe_psql('postgres', 'ALTER SYSTEM RESET shared_preload_libraries');
+$node->reload;
+poll_until(sub { $node->safe_psql('shop', q{SELECT remedy FROM outbox.status WHERE concern = 'library'}) eq $remedy }, 30, 'it is taken back');
+$node->safe_psql('shop', $remedy);
 $node->restart;
+is($node->safe_psql('postgres', 'SHOW shared_preload_libraries'), 'auto_explain, "$libdir/auto_explain", carshop_outbox', 'all of them are preloaded');
 failing(qr/127\.0\.0\.1:1\b/, 'unreachable broker');
 sell();
 sell();
@@ -163,15 +185,17 @@ $kafka->restart(set => ['transaction.partition.verification.enable=false']);
 $node->safe_psql('shop', q{SELECT pg_terminate_backend(pid) FROM outbox.stat_relay});
 failing(qr/does not verify partitions/, 'a broker without verification');
 sell();
+# Whoever knows that his brokers need none can say so.
 set_and_reload('broker_verification', 'warn');
-published('without verification, as somebody wants it');
-like($node->safe_psql('shop', q{SELECT level, message FROM outbox.status}), qr/warn\|.*verifies partitions/,
-	'outbox.status warns of it');
+published('a warning is enough');
+is($node->safe_psql('shop', q{SELECT concern, level, message FROM outbox.status WHERE level <> 'ok' AND concern = 'kafka'}),
+	'kafka|warn|The broker does not say that it verifies partitions in transactions.', 'the status warns');
 set_and_reload('broker_verification', 'require');
 sell();
-failing(qr/does not verify partitions/, 'wanted again');
+failing(qr/does not verify partitions/, 'required again, from the reload on');
 $kafka->restart(set => ['transaction.partition.verification.enable=true']);
 published('with verification again');
+is(query_value($node, 'shop', q{SELECT count(*) FROM outbox.status WHERE concern = 'kafka' AND level <> 'ok'}), 0, 'and without a warning');
 
 unlike(slurp_file($node->logfile), qr/PANIC|terminated by signal/, 'nothing crashed');
 $node->stop;

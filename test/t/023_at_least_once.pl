@@ -57,7 +57,7 @@ create_shop($node, 'shop', reports => 0);
 add_cars(10);
 published('at least once');
 is_deeply(times_seen(), { map { $_ => 1 } 1 .. 10 }, 'published, each once');
-like($node->safe_psql('shop', 'SELECT level, message FROM outbox.status'), qr/warn\|delivery = at_least_once/,
+like($node->safe_psql('shop', 'SELECT level, message FROM outbox.status'), qr/warn\|With delivery = at_least_once/,
 	'the status tells what is suspended');
 my $end = ($kafka->read_topic($topic))[-1]{offset};
 is($end, 9, 'no control records: no transactions');

@@ -98,7 +98,7 @@ sub notices
 
 	return ($layer_of{$test} // 'regress') eq 'isolation'
 	  ? run_tests('isolation', $test)
-	  : run_tests('regress', 'car_shop', $test eq 'car_shop' ? () : $test);
+	  : run_tests('regress', 'car_shop_routes', $test eq 'car_shop_routes' ? () : $test);
 }
 
 $node->safe_psql('postgres', q{CREATE DATABASE ascii ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0});

@@ -144,9 +144,44 @@ test_failure_lines(void)
 	   "which is told by the broker's name alone");
 }
 
+/* Who may not be asked is not known; who does not know the setting lacks it. */
+static void
+test_verification(void)
+{
+	static const struct
+	{
+		rd_kafka_resp_err_t code;
+		const char *value;
+		bool		answer;
+		KafkaVerification expected;
+		const char *what;
+	}			cases[] = {
+		{RD_KAFKA_RESP_ERR_NO_ERROR, "true", true, KAFKA_VERIFIES, "on"},
+		{RD_KAFKA_RESP_ERR_NO_ERROR, "false", true, KAFKA_DOES_NOT_VERIFY, "off"},
+		{RD_KAFKA_RESP_ERR_NO_ERROR, NULL, true, KAFKA_DOES_NOT_VERIFY, "not in the answer"},
+		{RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED, NULL, true, KAFKA_VERIFICATION_UNKNOWN, "not allowed to ask"},
+		{RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE, NULL, true, KAFKA_DOES_NOT_VERIFY, "a broker that cannot be asked"},
+		{RD_KAFKA_RESP_ERR_UNSUPPORTED_VERSION, NULL, true, KAFKA_DOES_NOT_VERIFY, "or not by this library"},
+		{RD_KAFKA_RESP_ERR_INVALID_CONFIG, NULL, true, KAFKA_DOES_NOT_VERIFY, "one that refuses the setting"},
+		{RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT, NULL, false, KAFKA_VERIFIES, "no answer is asked for again"},
+		{RD_KAFKA_RESP_ERR__TRANSPORT, NULL, false, KAFKA_VERIFIES, "so is a broken connection"},
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+	{
+		KafkaVerification verification = KAFKA_VERIFIES;
+
+		ok(kafka_verification_of(cases[i].code, cases[i].value,
+								 &verification) == cases[i].answer &&
+		   verification == cases[i].expected,
+		   cases[i].what);
+	}
+}
+
 int
 main(void)
 {
+	test_verification();
 	test_codes();
 	test_refusals();
 	test_remedies();

@@ -1,0 +1,541 @@
+-- sql/status.sql: what the workers do, what is wrong, and the remedy.
+--
+-- outbox.status and report.status have the same form: one row for each concern
+-- that is in order, one for each thing that is not, the worst first and then in
+-- the order in which the things depend on each other.  Messages are sentences.  A
+-- remedy is a command that may be executed as it is, or a sentence.
+
+--
+-- How things are said
+--
+
+CREATE FUNCTION outbox.sentence(message text) RETURNS text
+	LANGUAGE sql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp
+AS $$
+	-- names of settings and addresses keep their first letter
+	SELECT CASE WHEN message ~ '^[a-z]+[ ,]' THEN upper("left"(message, 1)) || substr(message, 2) ELSE message END
+		|| CASE WHEN message ~ '[.;:!?]$' OR message = '' THEN '' ELSE '.' END
+$$;
+COMMENT ON FUNCTION outbox.sentence(text) IS 'A message of a worker''s log as a sentence of the status';
+
+CREATE FUNCTION outbox.name_database_remedy(setting text) RETURNS text
+	LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT format('ALTER SYSTEM SET %s = %L; SELECT pg_reload_conf();', setting,
+		concat_ws(',', NULLIF(list, ''), quote_ident(current_database())))
+	FROM current_setting(setting, true) s (list)
+	WHERE NOT quote_ident(current_database()) = ANY (COALESCE(regexp_split_to_array(btrim(list), '\s*,\s*'), '{}'))
+$$;
+COMMENT ON FUNCTION outbox.name_database_remedy(text) IS 'The command that adds this database to a setting that lists databases; NULL: it is in it';
+
+CREATE FUNCTION outbox.set_remedy(setting text, value text) RETURNS text
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT CASE
+		WHEN s.source = 'database' THEN format('ALTER DATABASE %I %s; SELECT pg_reload_conf();', current_database(), act)
+		WHEN value IS NULL AND s.sourcefile !~ 'postgresql.auto.conf$' THEN format('Take %s out of %s and reload.', set_remedy.setting, s.sourcefile)
+		ELSE format('ALTER SYSTEM %s; SELECT pg_reload_conf();', act) END
+	FROM (SELECT CASE WHEN value IS NULL THEN format('RESET %s', set_remedy.setting) ELSE format('SET %s = %L', set_remedy.setting, value) END AS act) a,
+		pg_settings s WHERE s.name = set_remedy.setting
+$$;
+COMMENT ON FUNCTION outbox.set_remedy(text, text) IS
+'The command that changes a setting where it is set now, for this database or for all; NULL takes it back to its default';
+
+CREATE FUNCTION outbox.preload_remedy() RETURNS text
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+	-- Who may not read the setting does not see its row.  A value that waits for
+	-- a restart is not shown, and must not be overwritten.
+	SELECT COALESCE((
+		SELECT CASE
+			WHEN s.pending_restart THEN 'See that carshop_outbox is in shared_preload_libraries, which has been changed, and restart the server.'
+			ELSE 'ALTER SYSTEM SET shared_preload_libraries = '
+				|| concat_ws(', ', (
+					SELECT string_agg(quote_literal(library), ', ' ORDER BY n)
+					FROM regexp_matches(s.setting, '\s*(?:"((?:[^"]|"")*)"|([^,]+))\s*(?:,|$)', 'g') WITH ORDINALITY AS m (part, n)
+					CROSS JOIN LATERAL (SELECT COALESCE(replace(part[1], '""', '"'), btrim(part[2], E' \t\r\n')) AS library) l
+					WHERE library NOT IN ('', 'carshop_outbox')), quote_literal('carshop_outbox'))
+				|| '; -- then restart the server' END
+		FROM pg_settings s WHERE s.name = 'shared_preload_libraries'),
+		'Add carshop_outbox to shared_preload_libraries, behind what stands there, and restart the server.')
+$$;
+COMMENT ON FUNCTION outbox.preload_remedy() IS
+'The command that adds the library to those that are preloaded; the one place that says so';
+
+CREATE FUNCTION outbox.idle_settings(setting text, OUT name text, OUT value text, OUT remedy text)
+	RETURNS SETOF record LANGUAGE sql STABLE STRICT ROWS 1 SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT s.name, current_setting(s.name), outbox.set_remedy(s.name, NULL)
+	FROM pg_settings s WHERE s.name = idle_settings.setting AND s.setting <> s.boot_val
+$$;
+COMMENT ON FUNCTION outbox.idle_settings(text) IS
+'The setting, which has no effect in this version, if it is set to something else than its default';
+
+--
+-- The relay
+--
+
+CREATE FUNCTION outbox.relay_report(
+	OUT pid integer, OUT state text, OUT since timestamptz, OUT stopped boolean,
+	OUT trouble text, OUT remedy text, OUT broker_warning text,
+	OUT tick bigint, OUT confirmed_tick bigint,
+	OUT events_published bigint, OUT bytes_published bigint, OUT transactions bigint,
+	OUT last_transaction_ms double precision, OUT settle_ms double precision,
+	OUT errors bigint, OUT last_error text, OUT last_error_at timestamptz,
+	OUT stats_reset timestamptz, OUT preloaded boolean, OUT wanted boolean,
+	OUT lineage uuid)
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'outbox_relay_report';
+COMMENT ON FUNCTION outbox.relay_report() IS 'What this database''s relay says about itself; use outbox.stat_relay';
+REVOKE ALL ON FUNCTION outbox.relay_report() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION outbox.relay_report() TO pg_monitor;
+
+-- LIMIT 1 tells the planner what it cannot know: it would think of thousands of
+-- rows, and compile a query (jit) that looks at a handful.
+CREATE VIEW outbox.confirmed AS
+	SELECT COALESCE(pg_snapshot_xmax(t.snapshot), '0'::xid8) AS next_xid, t.snapshot
+	FROM (
+		SELECT GREATEST(l.confirmed_tick,
+			(SELECT r.confirmed_tick FROM outbox.relay_report() r WHERE r.lineage = l.lineage),
+			(SELECT n.confirmed_tick FROM outbox.tick n ORDER BY n.tick_id DESC LIMIT 1)) AS tick_id
+		FROM outbox.lineage l LIMIT 1) c
+	LEFT JOIN LATERAL (SELECT k.snapshot FROM outbox.tick k WHERE k.tick_id = c.tick_id LIMIT 1) t ON true;
+COMMENT ON VIEW outbox.confirmed IS 'What is known to be in Kafka: all that the newest confirmed tick sees';
+COMMENT ON COLUMN outbox.confirmed.next_xid IS 'No transaction from this one on is among it';
+COMMENT ON COLUMN outbox.confirmed.snapshot IS 'What the tick sees; NULL: nothing is confirmed';
+
+-- Of each range of transactions only the first and the last event are looked
+-- up, through the index, so that looking costs the same in an outage of a week.
+-- The ranges: all that began after the confirmed tick, and each transaction that
+-- was under way then.  OFFSET 0 keeps the planner from a join that reads all.
+CREATE VIEW outbox.unconfirmed AS
+	WITH confirmed AS (
+		SELECT next_xid, snapshot FROM outbox.confirmed
+	), ranges (first_xid, last_xid) AS (
+		SELECT next_xid, '18446744073709551615'::xid8 FROM confirmed
+		UNION ALL
+		SELECT x.xid, x.xid FROM confirmed c CROSS JOIN LATERAL pg_snapshot_xip(c.snapshot) x (xid)
+	)
+	SELECT COALESCE(sum(GREATEST(l.seq - f.seq + 1, 1)), 0)::bigint AS events, min(f.occurred_at) AS oldest
+	FROM ranges r
+	CROSS JOIN LATERAL (
+		SELECT e.seq, e.occurred_at FROM outbox.event e
+		WHERE e.xid >= r.first_xid AND e.xid <= r.last_xid
+			AND NOT EXISTS (SELECT FROM outbox.dead_letter d WHERE d.seq = e.seq OFFSET 0)
+		ORDER BY e.xid, e.seq LIMIT 1) f
+	CROSS JOIN LATERAL (
+		SELECT e.seq FROM outbox.event e
+		WHERE e.xid >= r.first_xid AND e.xid <= r.last_xid
+			AND NOT EXISTS (SELECT FROM outbox.dead_letter d WHERE d.seq = e.seq OFFSET 0)
+		ORDER BY e.xid DESC, e.seq DESC LIMIT 1) l;
+COMMENT ON VIEW outbox.unconfirmed IS
+'Events not known to be in Kafka, at a constant cost';
+COMMENT ON COLUMN outbox.unconfirmed.events IS 'About how many: a difference of seq; outbox.count_unconfirmed() counts';
+COMMENT ON COLUMN outbox.unconfirmed.oldest IS 'When the first of them happened';
+
+CREATE VIEW outbox.unconfirmed_count AS
+	SELECT count(*) AS events
+	FROM outbox.confirmed c
+	JOIN outbox.event e ON e.xid >= COALESCE(pg_snapshot_xmin(c.snapshot), '0'::xid8)
+		AND pg_visible_in_snapshot(e.xid, c.snapshot) IS NOT TRUE
+	WHERE NOT EXISTS (SELECT FROM outbox.dead_letter d WHERE d.seq = e.seq);
+COMMENT ON VIEW outbox.unconfirmed_count IS 'Events not known to be in Kafka, counted one by one; use outbox.count_unconfirmed()';
+COMMENT ON COLUMN outbox.unconfirmed_count.events IS 'How many';
+
+CREATE FUNCTION outbox.count_unconfirmed() RETURNS bigint
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT events FROM outbox.unconfirmed_count $$;
+COMMENT ON FUNCTION outbox.count_unconfirmed() IS
+'Counts the events that are not known to be in Kafka. The time is in proportion to the backlog; outbox.stat_relay has an estimate at once.';
+REVOKE ALL ON FUNCTION outbox.count_unconfirmed() FROM PUBLIC;
+
+CREATE VIEW outbox.stat_relay AS
+	SELECT r.pid, r.state, r.since, l.lineage, r.tick,
+		   CASE WHEN r.lineage = l.lineage THEN GREATEST(r.confirmed_tick, l.confirmed_tick) ELSE l.confirmed_tick END AS confirmed_tick,
+		   u.events AS unconfirmed_events, clock_timestamp() - u.oldest AS oldest_unconfirmed,
+		   r.events_published, r.bytes_published, r.transactions,
+		   (SELECT count(*) FROM outbox.dead_letter) AS dead_letters,
+		   r.last_transaction_ms, r.settle_ms, r.errors, r.last_error, r.last_error_at,
+		   r.stats_reset
+	FROM outbox.relay_report() r
+	CROSS JOIN outbox.lineage l
+	CROSS JOIN outbox.unconfirmed u;
+COMMENT ON VIEW outbox.stat_relay IS
+'The relay of this database: state, progress, counters since stats_reset or its start';
+COMMENT ON COLUMN outbox.stat_relay.pid IS 'Process of the relay; NULL: it does not run';
+COMMENT ON COLUMN outbox.stat_relay.state IS 'What it is at';
+COMMENT ON COLUMN outbox.stat_relay.since IS 'When that began';
+COMMENT ON COLUMN outbox.stat_relay.lineage IS 'Who publishes';
+COMMENT ON COLUMN outbox.stat_relay.tick IS 'Newest tick made';
+COMMENT ON COLUMN outbox.stat_relay.confirmed_tick IS 'Newest tick known to be in Kafka';
+COMMENT ON COLUMN outbox.stat_relay.unconfirmed_events IS 'About how many events are not known to be in Kafka: a difference of seq; outbox.count_unconfirmed() counts';
+COMMENT ON COLUMN outbox.stat_relay.oldest_unconfirmed IS 'Age of the oldest of them';
+COMMENT ON COLUMN outbox.stat_relay.events_published IS 'Events in committed Kafka transactions';
+COMMENT ON COLUMN outbox.stat_relay.bytes_published IS 'Their bytes';
+COMMENT ON COLUMN outbox.stat_relay.transactions IS 'Committed Kafka transactions';
+COMMENT ON COLUMN outbox.stat_relay.dead_letters IS 'Events that Kafka refuses for good';
+COMMENT ON COLUMN outbox.stat_relay.last_transaction_ms IS 'Time of the newest Kafka transaction';
+COMMENT ON COLUMN outbox.stat_relay.settle_ms IS 'Pause between two Kafka transactions, in which the brokers settle the former one';
+COMMENT ON COLUMN outbox.stat_relay.errors IS 'Errors since then';
+COMMENT ON COLUMN outbox.stat_relay.last_error IS 'Newest error';
+COMMENT ON COLUMN outbox.stat_relay.last_error_at IS 'When it happened';
+COMMENT ON COLUMN outbox.stat_relay.stats_reset IS 'When outbox.stat_reset() was called';
+
+CREATE FUNCTION outbox.stat_reset() RETURNS void
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'outbox_stat_reset';
+COMMENT ON FUNCTION outbox.stat_reset() IS 'Sets the counters of outbox.stat_relay to zero';
+REVOKE ALL ON FUNCTION outbox.stat_reset() FROM PUBLIC;
+
+CREATE VIEW outbox.stat_dead_letters AS
+	SELECT d.type, d.topic, count(*) AS events, min(d.at) AS first_at, max(d.at) AS last_at
+	FROM outbox.dead_letter d
+	GROUP BY d.type, d.topic;
+COMMENT ON VIEW outbox.stat_dead_letters IS 'How many events Kafka refuses for good; the events themselves: outbox.dead_letters';
+COMMENT ON COLUMN outbox.stat_dead_letters.type IS 'Type of the events';
+COMMENT ON COLUMN outbox.stat_dead_letters.topic IS 'Topic that they were meant for';
+COMMENT ON COLUMN outbox.stat_dead_letters.events IS 'How many';
+COMMENT ON COLUMN outbox.stat_dead_letters.first_at IS 'When the first was refused';
+COMMENT ON COLUMN outbox.stat_dead_letters.last_at IS 'When the last was refused';
+
+CREATE VIEW outbox.status AS
+	WITH relay AS (
+		SELECT r.*, r.pid IS NOT NULL AS runs, pg_is_in_recovery() AS standby,
+			   r.wanted OR EXISTS (SELECT FROM outbox.routes) OR u.events > 0 AS used,
+			   u.events, clock_timestamp() - u.oldest AS age
+		FROM outbox.relay_report() r CROSS JOIN outbox.unconfirmed u
+	), concerns (place, concern, level, message, remedy) AS (
+		SELECT 1, 'library',
+			   CASE WHEN r.preloaded THEN 'ok' ELSE 'fail' END,
+			   CASE WHEN r.preloaded THEN 'The library is preloaded.'
+					ELSE 'The library is not preloaded: events are stored and nothing publishes them.' END,
+			   CASE WHEN NOT r.preloaded THEN outbox.preload_remedy() END
+		FROM relay r
+		UNION ALL
+		SELECT 2, 'relay',
+			   CASE WHEN r.runs OR r.standby OR NOT r.used THEN 'ok' ELSE 'fail' END,
+			   CASE WHEN r.runs THEN format('The relay runs (pid %s): %s.', r.pid, r.state)
+					WHEN r.standby THEN 'This is a standby; workers start at promotion.'
+					WHEN NOT r.used THEN 'This database publishes no events.'
+					WHEN r.wanted THEN 'The relay is not running.'
+					ELSE format('No relay runs: carshop_outbox.shop_databases does not name database "%s", its events are stored.', current_database()) END,
+			   CASE WHEN r.runs OR r.standby OR NOT r.used THEN NULL
+					WHEN r.wanted THEN 'See the server''s log; it says what has run out, for example max_worker_processes.'
+					ELSE outbox.name_database_remedy('carshop_outbox.shop_databases') END
+		FROM relay r WHERE r.preloaded
+		UNION ALL
+		SELECT 3, 'publishing',
+			   CASE WHEN l.paused THEN 'warn' ELSE 'ok' END,
+			   CASE WHEN l.paused THEN 'Publishing is paused; events are stored.' ELSE 'Publishing is not paused.' END,
+			   CASE WHEN l.paused THEN 'SELECT outbox.resume();' END
+		FROM outbox.lineage l
+		UNION ALL
+		SELECT 4, 'divergence',
+			   CASE WHEN r.runs AND r.stopped THEN 'fail' ELSE 'ok' END,
+			   CASE WHEN NOT r.runs THEN 'Nothing is known while the relay is not running.'
+					WHEN r.stopped THEN outbox.sentence(r.trouble)
+					ELSE 'Nothing contradicts Kafka''s record of what was published.' END,
+			   CASE WHEN r.runs AND r.stopped THEN r.remedy END
+		FROM relay r
+		UNION ALL
+		SELECT 5, 'kafka',
+			   CASE WHEN r.runs AND NOT r.stopped AND r.trouble IS NOT NULL THEN 'fail' ELSE 'ok' END,
+			   CASE WHEN NOT r.runs THEN 'Nothing is known while the relay is not running.'
+					WHEN r.stopped THEN 'Nothing is asked of Kafka until the divergence is settled.'
+					WHEN r.trouble IS NOT NULL THEN outbox.sentence(r.trouble)
+					ELSE 'No trouble with Kafka.' END,
+			   CASE WHEN r.runs AND NOT r.stopped THEN r.remedy END
+		FROM relay r
+		UNION ALL
+		SELECT 5, 'kafka', 'warn', outbox.sentence(r.broker_warning),
+			   'Allow the relay''s principal DescribeConfigs on the cluster, or check yourself that the brokers verify partitions in transactions (transaction.partition.verification.enable).'
+		FROM relay r WHERE r.runs AND r.broker_warning IS NOT NULL
+		UNION ALL
+		SELECT 6, 'delivery',
+			   CASE WHEN d.once THEN 'ok' ELSE 'warn' END,
+			   CASE WHEN d.once THEN 'Each event is published exactly once.'
+					ELSE 'With delivery = at_least_once events may be doubled, torn or out of order after a crash.' END,
+			   CASE WHEN NOT d.once THEN outbox.set_remedy('carshop_outbox.delivery', 'exactly_once') END
+		FROM (SELECT COALESCE(current_setting('carshop_outbox.delivery', true), '') <> 'at_least_once' AS once) d
+		UNION ALL
+		SELECT 7, 'backlog',
+			   CASE WHEN r.used AND NOT r.standby AND r.age > interval '1 minute' THEN 'warn' ELSE 'ok' END,
+			   CASE WHEN r.standby THEN 'What waits is published by the primary.'
+					WHEN r.events = 0 THEN 'No event waits for Kafka.'
+					ELSE format('About %s event(s) wait for Kafka, the oldest for %s s.', r.events, round(extract(epoch FROM r.age))) END,
+			   CASE WHEN r.used AND NOT r.standby AND r.age > interval '1 minute' THEN 'SELECT * FROM outbox.stat_relay;' END
+		FROM relay r
+		UNION ALL
+		SELECT 8, 'routes', 'ok',
+			   format('%s route(s) make events.', count(*)), NULL
+		FROM outbox.routes WHERE enabled
+		UNION ALL
+		SELECT 8, 'routes', 'warn',
+			   format('Route "%s" on %s is disabled: these changes make no events.', event_type, source),
+			   format('ALTER TABLE %s ENABLE TRIGGER %I;', source, trigger_name)
+		FROM outbox.routes WHERE NOT enabled
+		UNION ALL
+		SELECT 9, 'dead letters',
+			   CASE WHEN d.n = 0 THEN 'ok' ELSE 'warn' END,
+			   CASE WHEN d.n = 0 THEN 'No event was refused.' ELSE format('Kafka refuses %s event(s) for good.', d.n) END,
+			   CASE WHEN d.n > 0 THEN 'SELECT * FROM outbox.dead_letters;' END
+		FROM (SELECT count(*) AS n FROM outbox.dead_letter) d
+		UNION ALL
+		SELECT 10, 'settings', 'ok', 'Every setting has its effect.', NULL
+		WHERE NOT EXISTS (SELECT FROM outbox.idle_settings('carshop_outbox.retention'))
+		UNION ALL
+		SELECT 10, 'settings', 'warn',
+			   format('The setting %s = %s has no effect yet: events stay in the outbox after publication.', i.name, i.value), i.remedy
+		FROM outbox.idle_settings('carshop_outbox.retention') i
+		UNION ALL
+		SELECT 11, 'sequence',
+			   CASE WHEN s.seqcache = 1 THEN 'ok' ELSE 'fail' END,
+			   CASE WHEN s.seqcache = 1 THEN 'The order per key is kept.'
+					ELSE 'The sequence outbox.event_seq has a cache: the order per key is not kept.' END,
+			   CASE WHEN s.seqcache <> 1 THEN 'ALTER SEQUENCE outbox.event_seq CACHE 1;' END
+		FROM pg_sequence s WHERE s.seqrelid = 'outbox.event_seq'::regclass
+		UNION ALL
+		SELECT 12, 'backfill', 'ok', 'No backfill is under way.', NULL
+		WHERE NOT EXISTS (SELECT FROM outbox.backfill_progress)
+		UNION ALL
+		SELECT 12, 'backfill',
+			   CASE WHEN b.stands THEN 'warn' ELSE 'ok' END,
+			   format('Backfill of "%s" on %s: %s of %s rows.', b.event_type, b.source, b.done, b.total),
+			   CASE WHEN b.stands THEN format('CALL outbox.backfill(%L, %L);', b.source, b.event_type) END
+		FROM (SELECT p.*, p.changed_at < clock_timestamp() - interval '1 minute' AS stands
+			  FROM outbox.backfill_progress p) b
+	)
+	SELECT c.concern::text, c.level::text, c.message::text, c.remedy::text
+	FROM concerns c
+	ORDER BY CASE c.level WHEN 'fail' THEN 1 WHEN 'warn' THEN 2 ELSE 3 END, c.place, c.message;
+COMMENT ON VIEW outbox.status IS 'What is right and what is wrong with publishing, worst first, with the remedy';
+COMMENT ON COLUMN outbox.status.concern IS 'What it is about';
+COMMENT ON COLUMN outbox.status.level IS 'ok, warn or fail';
+COMMENT ON COLUMN outbox.status.message IS 'What is right or wrong';
+COMMENT ON COLUMN outbox.status.remedy IS 'What to do';
+
+--
+-- The reporter
+--
+
+CREATE FUNCTION report.worker(OUT preloaded boolean, OUT listed boolean,
+		OUT pid integer, OUT state text, OUT since timestamptz,
+		OUT message text, OUT remedy text, OUT at timestamptz)
+	RETURNS record LANGUAGE c VOLATILE PARALLEL RESTRICTED
+	SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'report_worker';
+COMMENT ON FUNCTION report.worker() IS 'What this database''s reporter says about itself (for the views)';
+REVOKE ALL ON FUNCTION report.worker() FROM PUBLIC;
+
+CREATE FUNCTION report.worker_partitions(OUT topic text, OUT partition integer,
+		OUT state text, OUT kafka_offset bigint, OUT high_watermark bigint,
+		OUT events_applied bigint, OUT duplicates bigint, OUT skipped bigint,
+		OUT dead_letters bigint, OUT last_applied_at timestamptz,
+		OUT last_error text, OUT last_error_at timestamptz)
+	RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 10
+	SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'report_worker_partitions';
+COMMENT ON FUNCTION report.worker_partitions() IS 'What this database''s reporter says about each partition (for the views)';
+REVOKE ALL ON FUNCTION report.worker_partitions() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION report.worker(), report.worker_partitions() TO pg_monitor;
+
+CREATE VIEW report.stat_reporter AS
+	SELECT w.pid,
+		   CASE WHEN w.pid IS NULL THEN 'not running'
+				WHEN p.lost IS NOT NULL THEN 'stopped'
+				ELSE COALESCE(s.state, w.state) END AS state,
+		   topic, partition,
+		   COALESCE(s.kafka_offset, p.next_offset) AS kafka_offset,
+		   s.high_watermark,
+		   CASE WHEN s.kafka_offset >= 0
+				THEN GREATEST(s.high_watermark - s.kafka_offset, 0) END AS lag,
+		   s.events_applied, s.duplicates, s.skipped, s.dead_letters,
+		   COALESCE(s.last_applied_at, p.changed_at) AS last_applied_at,
+		   COALESCE(p.lost, s.last_error) AS last_error, s.last_error_at
+	FROM report.progress p
+		FULL JOIN report.worker_partitions() s USING (topic, partition)
+		CROSS JOIN report.worker() w;
+COMMENT ON VIEW report.stat_reporter IS 'Reading, per topic and partition; counters since the reporter''s start or report.stat_reset()';
+COMMENT ON COLUMN report.stat_reporter.pid IS 'Process of the reporter; NULL: it does not run';
+COMMENT ON COLUMN report.stat_reporter.state IS 'current, reading, waiting, stopped, not running';
+COMMENT ON COLUMN report.stat_reporter.topic IS 'Topic';
+COMMENT ON COLUMN report.stat_reporter.partition IS 'Partition';
+COMMENT ON COLUMN report.stat_reporter.kafka_offset IS 'Next offset to read';
+COMMENT ON COLUMN report.stat_reporter.high_watermark IS 'The partition''s end, as last fetched';
+COMMENT ON COLUMN report.stat_reporter.lag IS 'Messages between the two';
+COMMENT ON COLUMN report.stat_reporter.events_applied IS 'Events stored in the event log';
+COMMENT ON COLUMN report.stat_reporter.duplicates IS 'Events that were stored before';
+COMMENT ON COLUMN report.stat_reporter.skipped IS 'Tombstones and JSON nulls';
+COMMENT ON COLUMN report.stat_reporter.dead_letters IS 'Messages that could not be read';
+COMMENT ON COLUMN report.stat_reporter.last_applied_at IS 'When messages were stored last';
+COMMENT ON COLUMN report.stat_reporter.last_error IS 'Newest error of this partition';
+COMMENT ON COLUMN report.stat_reporter.last_error_at IS 'When it happened';
+
+CREATE VIEW report.stat_reports AS
+	SELECT d.name, d.owner, d.target,
+		   CASE WHEN NOT d.enabled THEN 'disabled'
+				WHEN a.failed THEN 'failed'
+				WHEN a.applied_seq >= l.head THEN 'current'
+				WHEN a.last_error IS NOT NULL THEN 'trying again'
+				ELSE 'catching up' END AS state,
+		   a.events, a.runs, a.total_ms, a.last_ms, a.dead_letters,
+		   NULL::bigint AS rebuild_done, NULL::bigint AS rebuild_total,
+		   a.last_error
+	FROM report.definitions d
+		JOIN report.applied a USING (name)
+		CROSS JOIN (SELECT COALESCE(max(e.log_seq), 0) AS head
+					FROM report.reported_events e) l;
+COMMENT ON VIEW report.stat_reports IS 'Every report, its state and its cost';
+COMMENT ON COLUMN report.stat_reports.name IS 'Name of the report';
+COMMENT ON COLUMN report.stat_reports.owner IS 'Role that it runs as';
+COMMENT ON COLUMN report.stat_reports.target IS 'The table people read';
+COMMENT ON COLUMN report.stat_reports.state IS 'current, catching up, trying again, disabled, failed';
+COMMENT ON COLUMN report.stat_reports.events IS 'Events given to the report';
+COMMENT ON COLUMN report.stat_reports.runs IS 'Times the statement was executed';
+COMMENT ON COLUMN report.stat_reports.total_ms IS 'Time spent in the statement';
+COMMENT ON COLUMN report.stat_reports.last_ms IS 'Time of the newest execution';
+COMMENT ON COLUMN report.stat_reports.dead_letters IS 'Events that the report has refused';
+COMMENT ON COLUMN report.stat_reports.rebuild_done IS 'Events applied by a rebuild under way';
+COMMENT ON COLUMN report.stat_reports.rebuild_total IS 'Events that it has to apply';
+COMMENT ON COLUMN report.stat_reports.last_error IS 'Newest error';
+
+CREATE FUNCTION report.stat_reset()
+	RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'report_stat_reset';
+COMMENT ON FUNCTION report.stat_reset() IS 'Zeroes the counters of report.stat_reporter and report.stat_reports';
+REVOKE ALL ON FUNCTION report.stat_reset() FROM PUBLIC;
+
+CREATE VIEW report.stat_dead_letters AS
+	SELECT d.report, d.topic, d.partition, d.sqlstate, count(*) AS events, min(d.at) AS first_at, max(d.at) AS last_at
+	FROM report.dead_letter d
+	GROUP BY d.report, d.topic, d.partition, d.sqlstate;
+COMMENT ON VIEW report.stat_dead_letters IS 'How many messages could not be read, and how many events a report refused; what they say: report.dead_letters';
+COMMENT ON COLUMN report.stat_dead_letters.report IS 'Report that refused the events; NULL: the messages themselves could not be read';
+COMMENT ON COLUMN report.stat_dead_letters.topic IS 'Topic of the messages';
+COMMENT ON COLUMN report.stat_dead_letters.partition IS 'Partition of the messages';
+COMMENT ON COLUMN report.stat_dead_letters.sqlstate IS 'SQLSTATE of the refusal';
+COMMENT ON COLUMN report.stat_dead_letters.events IS 'How many';
+COMMENT ON COLUMN report.stat_dead_letters.first_at IS 'When the first was refused';
+COMMENT ON COLUMN report.stat_dead_letters.last_at IS 'When the last was refused';
+
+CREATE VIEW report.status AS
+	WITH reporter AS (
+		SELECT w.*, w.pid IS NOT NULL AS runs, pg_is_in_recovery() AS standby, i.reading,
+			   w.listed OR COALESCE(i.only_one, false) OR EXISTS (SELECT FROM report.definitions) AS used
+		FROM report.worker() w LEFT JOIN report.instance i ON true
+	), concerns (place, concern, level, message, remedy) AS (
+		SELECT 1, 'library',
+			   CASE WHEN r.preloaded THEN 'ok' ELSE 'fail' END,
+			   CASE WHEN r.preloaded THEN 'The library is preloaded.'
+					ELSE 'The library is not preloaded: nothing reads from Kafka.' END,
+			   CASE WHEN NOT r.preloaded THEN outbox.preload_remedy() END
+		FROM reporter r
+		UNION ALL
+		SELECT 2, 'reporter',
+			   CASE WHEN r.runs OR r.standby OR NOT r.used THEN 'ok' ELSE 'fail' END,
+			   CASE WHEN r.runs THEN format('The reporter runs (pid %s): %s.', r.pid, r.state)
+					WHEN r.standby THEN 'This is a standby; workers start at promotion.'
+					WHEN NOT r.used THEN 'This database reads no events and has no reports.'
+					WHEN r.listed THEN 'The reporter is not running.'
+					ELSE format('No reporter runs: carshop_outbox.report_databases does not name database "%s".', current_database()) END,
+			   CASE WHEN r.runs OR r.standby OR NOT r.used THEN NULL
+					WHEN r.listed THEN 'See the server''s log; it says what has run out, for example max_worker_processes.'
+					ELSE outbox.name_database_remedy('carshop_outbox.report_databases') END
+		FROM reporter r WHERE r.preloaded
+		UNION ALL
+		SELECT 3, 'reading',
+			   CASE WHEN r.reading OR NOT r.used THEN 'ok' ELSE 'warn' END,
+			   CASE WHEN r.reading THEN 'Reading is started.'
+					WHEN NOT r.used THEN 'Reading is not used.'
+					WHEN r.reading IS NULL THEN 'Reading was never started in this database (a restored copy waits here).'
+					ELSE 'Reading is stopped.' END,
+			   CASE WHEN r.used AND r.reading IS NOT TRUE THEN 'SELECT report.start();' END
+		FROM reporter r
+		UNION ALL
+		SELECT 4, 'divergence', 'ok', 'Every partition goes on where reading stood.', NULL
+		WHERE NOT EXISTS (SELECT FROM report.progress p WHERE p.lost IS NOT NULL)
+		UNION ALL
+		SELECT 4, 'divergence', 'fail',
+			   format('Partition %s/%s: %s', p.topic, p.partition, outbox.sentence(p.lost)),
+			   format('SELECT report.seek(%L, %s, %s);', p.topic, p.partition, -2)
+		FROM report.progress p WHERE p.lost IS NOT NULL
+		UNION ALL
+		SELECT 5, 'kafka',
+			   CASE WHEN NOT k.known OR r.message IS NULL THEN 'ok'
+					WHEN r.state IN ('stopped', 'waiting for Kafka') THEN 'fail' ELSE 'warn' END,
+			   CASE WHEN NOT k.known THEN 'Nothing is known while nothing is read.'
+					WHEN r.message IS NULL THEN 'No trouble with Kafka.'
+					ELSE outbox.sentence(r.message) END,
+			   CASE WHEN k.known THEN r.remedy END
+		FROM reporter r CROSS JOIN LATERAL (SELECT r.runs AND r.reading IS TRUE AS known) k
+		UNION ALL
+		SELECT 6, 'delivery', 'ok', 'Each event is applied exactly once.', NULL
+		UNION ALL
+		SELECT 7, 'backlog', 'ok',
+			   CASE WHEN b.messages = 0 THEN 'No message is known to wait in the topics.'
+					ELSE format('About %s message(s) wait in the topics.', b.messages) END, NULL
+		FROM (SELECT COALESCE(sum(s.lag), 0) AS messages FROM report.stat_reporter s) b
+		UNION ALL
+		SELECT 8, 'reports', 'ok',
+			   format('%s report(s) are kept.', count(*)), NULL
+		FROM report.stat_reports s WHERE s.state IN ('current', 'catching up')
+		UNION ALL
+		SELECT 8, 'reports',
+			   CASE s.state WHEN 'failed' THEN 'fail' ELSE 'warn' END,
+			   CASE s.state
+					WHEN 'disabled' THEN format('Report "%s" is disabled.', s.name)
+					WHEN 'failed' THEN format('Report "%s" has failed: %s', s.name, outbox.sentence(s.last_error))
+					ELSE format('Report "%s" is tried again: %s', s.name, outbox.sentence(s.last_error)) END,
+			   CASE s.state
+					WHEN 'disabled' THEN format('SELECT report.enable(%L);', s.name)
+					WHEN 'failed' THEN format('SELECT report.enable(%L); -- when the cause is repaired', s.name)
+					ELSE 'It goes on by itself when the cause is gone.' END
+		FROM report.stat_reports s WHERE s.state NOT IN ('current', 'catching up')
+		UNION ALL
+		SELECT 9, 'dead letters',
+			   CASE WHEN d.n = 0 THEN 'ok' ELSE 'warn' END,
+			   CASE WHEN d.n = 0 THEN 'No message or event was refused.'
+					ELSE format('%s message(s) or event(s) were refused.', d.n) END,
+			   CASE WHEN d.n > 0 THEN 'SELECT * FROM report.dead_letters; -- then report.retry() or report.skip(id)' END
+		FROM (SELECT count(*) AS n FROM report.dead_letter) d
+		UNION ALL
+		SELECT 10, 'settings', 'ok', 'Every setting has its effect.', NULL
+		WHERE NOT EXISTS (SELECT FROM outbox.idle_settings('carshop_outbox.report_retention'))
+		UNION ALL
+		SELECT 10, 'settings', 'warn',
+			   format('The setting %s = %s has no effect yet: the event log is kept.', i.name, i.value), i.remedy
+		FROM outbox.idle_settings('carshop_outbox.report_retention') i
+	)
+	SELECT c.concern::text, c.level::text, c.message::text, c.remedy::text
+	FROM concerns c
+	ORDER BY CASE c.level WHEN 'fail' THEN 1 WHEN 'warn' THEN 2 ELSE 3 END, c.place, c.message;
+COMMENT ON VIEW report.status IS 'What is right and what is wrong with reading and reports, worst first, with the remedy';
+COMMENT ON COLUMN report.status.concern IS 'What it is about';
+COMMENT ON COLUMN report.status.level IS 'ok, warn or fail';
+COMMENT ON COLUMN report.status.message IS 'What is right or wrong';
+COMMENT ON COLUMN report.status.remedy IS 'What to do';
+
+--
+-- Rights
+--
+
+-- Writers of captured tables need nothing.  Members of pg_monitor see counts
+-- and states, and no event: payloads, keys and headers are a grant of their own.
+GRANT SELECT ON outbox.status, outbox.stat_relay, outbox.stat_dead_letters, outbox.routes,
+	outbox.backfill_progress, outbox.unconfirmed_count TO pg_monitor;
+GRANT EXECUTE ON FUNCTION outbox.count_unconfirmed() TO pg_monitor;
+GRANT SELECT ON report.status, report.stat_reporter, report.stat_reports, report.stat_dead_letters,
+	report.progress, report.instance TO pg_monitor;
+
+--
+-- What CREATE EXTENSION says
+--
+
+DO $warn$
+BEGIN
+	IF NOT (SELECT preloaded FROM outbox.relay_report()) THEN
+		RAISE WARNING USING
+			MESSAGE = 'carshop_outbox is not preloaded: events will be stored, and nothing publishes or reads them',
+			HINT = outbox.preload_remedy();
+	END IF;
+END
+$warn$;

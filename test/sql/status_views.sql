@@ -1,0 +1,44 @@
+-- What outbox.status and report.status say, and how.
+SET client_min_messages = error;
+-- the same concerns in the same order; each has a row when all is in order
+SELECT schemaname,
+       ARRAY(SELECT m[2] FROM regexp_matches(definition, 'SELECT (\d+)(?: AS place| AS "\?column\?")?,\s+''([a-z ]+)''', 'g') WITH ORDINALITY AS r (m, n)
+              GROUP BY m[1], m[2] ORDER BY m[1]::integer) AS concerns
+  FROM pg_views WHERE viewname = 'status' AND schemaname IN ('outbox', 'report') ORDER BY schemaname;
+-- messages are sentences
+SELECT message FROM outbox.status WHERE message !~ '^[A-Z0-9].*\.$' UNION SELECT message FROM report.status WHERE message !~ '^[A-Z0-9].*\.$';
+SELECT outbox.sentence(m) FROM unnest(ARRAY['the broker is away', 'It is away.', 'carshop_outbox.topic is wrong', 'localhost:9092: refused', '']) m;
+
+-- settings that have no effect yet say so as long as they are set
+SET carshop_outbox.retention = '2d';
+SET carshop_outbox.report_retention = '90d';
+SELECT level, message, remedy FROM outbox.status WHERE concern = 'settings';
+SELECT level, message, remedy FROM report.status WHERE concern = 'settings';
+RESET carshop_outbox.retention;
+RESET carshop_outbox.report_retention;
+SELECT level, message, remedy FROM outbox.status WHERE concern = 'settings';
+SELECT level, message, remedy FROM report.status WHERE concern = 'settings';
+
+-- a remedy changes a setting where it is set
+SET carshop_outbox.delivery = at_least_once;
+SELECT level, remedy FROM outbox.status WHERE concern = 'delivery';
+RESET carshop_outbox.delivery;
+SELECT format('ALTER DATABASE %I SET carshop_outbox.delivery = at_least_once', current_database()) \gexec
+\c
+SELECT level, replace(remedy, format('%I', current_database()), '<this>') AS remedy FROM outbox.status WHERE concern = 'delivery';
+SELECT format('ALTER DATABASE %I RESET carshop_outbox.delivery', current_database()) \gexec
+\c
+SELECT level, remedy FROM outbox.status WHERE concern = 'delivery';
+
+-- a list of databases is added to, and no name stands in it twice
+SELECT replace(outbox.name_database_remedy('carshop_outbox.shop_databases'), quote_ident(current_database()), '<this>');
+
+-- the order per key needs a sequence without a cache
+ALTER SEQUENCE outbox.event_seq CACHE 10;
+SELECT level, message, remedy FROM outbox.status WHERE concern = 'sequence';
+ALTER SEQUENCE outbox.event_seq CACHE 1;
+SELECT level, message, remedy FROM outbox.status WHERE concern = 'sequence';
+
+-- nothing is published from here: in order as long as there is nothing to publish
+SELECT level, replace(message, current_database(), '<this>') AS message, replace(remedy, quote_ident(current_database()), '<this>') AS remedy
+  FROM outbox.status WHERE concern = 'relay';
