@@ -149,7 +149,7 @@ COMMENT ON COLUMN outbox.lineage.start_tick IS 'Ticks up to this one were settle
 COMMENT ON COLUMN outbox.lineage.confirmed_tick IS 'Newest tick known to be in Kafka when the relay last came to rest';
 COMMENT ON COLUMN outbox.lineage.claimed IS 'Outbox.claim() was called: the next start takes the lineage over from another home';
 COMMENT ON COLUMN outbox.lineage.paused IS 'outbox.pause() was called';
-COMMENT ON COLUMN outbox.lineage.current_segment IS 'Segment that writers use';
+COMMENT ON COLUMN outbox.lineage.current_segment IS 'Segment that new writers use; outbox.switch_segment() changes it';
 COMMENT ON COLUMN outbox.lineage.created_at IS 'When this row was made';
 COMMENT ON INDEX outbox.lineage_pkey IS 'One row at most';
 
@@ -487,31 +487,11 @@ COMMENT ON FUNCTION outbox.wait_published(interval) IS
 'Waits until all that was committed before the call is in Kafka; false when the time is over. Do not call it in a transaction that has written events itself: those are not committed yet.';
 REVOKE ALL ON FUNCTION outbox.wait_published(interval) FROM PUBLIC;
 
-CREATE FUNCTION outbox.segment_switched(segment smallint) RETURNS void
-    LANGUAGE c STRICT VOLATILE AS 'MODULE_PATHNAME', 'outbox_segment_switched';
-COMMENT ON FUNCTION outbox.segment_switched(smallint) IS
-'Tells writers which segment is current when this transaction commits; part of outbox.switch_segment()';
-REVOKE ALL ON FUNCTION outbox.segment_switched(smallint) FROM PUBLIC;
-
 CREATE FUNCTION outbox.switch_segment() RETURNS smallint
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
-AS $switch_segment$
-DECLARE
-    segment smallint;
-BEGIN
-    LOCK TABLE outbox.lineage IN SHARE ROW EXCLUSIVE MODE;
-    SELECT (current_segment + 1) % 3 INTO segment FROM outbox.lineage;
-    IF pg_relation_size(format('outbox.event_%s', segment)::regclass) > 0 THEN
-        RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
-            MESSAGE = format('segment outbox.event_%s is not empty', segment);
-    END IF;
-    UPDATE outbox.lineage SET current_segment = segment;
-    PERFORM outbox.segment_switched(segment);
-    RETURN segment;
-END
-$switch_segment$;
+	LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'outbox_switch_segment';
 COMMENT ON FUNCTION outbox.switch_segment() IS
-'Makes the next segment of outbox.event, which must be empty, the current one when the transaction commits';
+'Makes the next segment of outbox.event, which must be empty, the current one when the transaction commits, and returns its number. Transactions that have written events before go on in the former one. It cannot be prepared (PREPARE TRANSACTION).';
 REVOKE ALL ON FUNCTION outbox.switch_segment() FROM PUBLIC;
 
 CREATE FUNCTION outbox.home() RETURNS text

@@ -9,6 +9,7 @@
 
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "outbox/segment.h"
 #include "outbox/wakeup.h"
 #include "outbox/writer.h"
 #include "settings.h"
@@ -25,6 +26,7 @@ _PG_init(void)
 	settings_define();
 	wakeup_install();
 	writer_install();
+	segment_install();
 
 	/*
 	 * Without shared_preload_libraries capture still stores events; nothing

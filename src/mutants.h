@@ -29,6 +29,7 @@
  *	 late_rows			rows wait beyond the end of their statement
  *	 keep_aborted		an aborted subtransaction's events are kept
  *	 no_second_look		the segment may change between choosing and locking it
+ *	 follow_current		a transaction goes on in a segment that has become current
  *
  *	 capture (054)
  *	 any_ddl			what breaks a route is not refused

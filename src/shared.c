@@ -44,7 +44,7 @@ typedef struct DatabaseSlot
 	pg_atomic_uint32 relay_wake;
 	pg_atomic_uint32 reporter_wake;
 	pg_atomic_uint32 prepared;
-	pg_atomic_uint32 segment;	/* current segment + 1; 0: not loaded */
+	pg_atomic_uint64 segment;	/* outbox/segment.c's; 0: not known */
 	pg_atomic_uint64 published_request;
 	pg_atomic_uint64 published_answer;
 	TimestampTz relay_reset_at;
@@ -109,7 +109,7 @@ shared_startup(void)
 			pg_atomic_init_u32(&slot->relay_wake, 0);
 			pg_atomic_init_u32(&slot->reporter_wake, 0);
 			pg_atomic_init_u32(&slot->prepared, 0);
-			pg_atomic_init_u32(&slot->segment, 0);
+			pg_atomic_init_u64(&slot->segment, 0);
 			pg_atomic_init_u64(&slot->published_request, 0);
 			pg_atomic_init_u64(&slot->published_answer, 0);
 		}
@@ -187,7 +187,7 @@ clear_slot(DatabaseSlot *slot)
 	pg_atomic_write_u32(&slot->relay_wake, 0);
 	pg_atomic_write_u32(&slot->reporter_wake, 0);
 	pg_atomic_write_u32(&slot->prepared, 0);
-	pg_atomic_write_u32(&slot->segment, 0);
+	pg_atomic_write_u64(&slot->segment, 0);
 	pg_atomic_write_u64(&slot->published_request, 0);
 	pg_atomic_write_u64(&slot->published_answer, 0);
 
@@ -456,27 +456,12 @@ shared_set_published(uint64 ticket)
 		pg_atomic_write_u64(&slot->published_answer, ticket);
 }
 
-int
-shared_current_segment(void)
+pg_atomic_uint64 *
+shared_segment_word(void)
 {
 	DatabaseSlot *slot = find_slot(MyDatabaseId, true);
 
-	return slot ? (int) pg_atomic_read_u32(&slot->segment) - 1 : -1;
-}
-
-void
-shared_set_current_segment(int segment, bool only_if_unknown)
-{
-	DatabaseSlot *slot = find_slot(MyDatabaseId, true);
-	uint32		unknown = 0;
-
-	if (slot == NULL)
-		return;
-	if (only_if_unknown)
-		(void) pg_atomic_compare_exchange_u32(&slot->segment, &unknown,
-											  segment + 1);
-	else
-		pg_atomic_write_u32(&slot->segment, segment + 1);
+	return slot ? &slot->segment : NULL;
 }
 
 void

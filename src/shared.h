@@ -23,6 +23,7 @@
 #include "postgres.h"
 
 #include "datatype/timestamp.h"
+#include "port/atomics.h"
 
 #define SHARED_MAX_PARTITIONS	64	/* rows of report.stat_reporter per database */
 #define SHARED_TEXT				256
@@ -152,9 +153,11 @@ extern void shared_set_published(uint64 ticket);	/* relay: answered */
 
 /* ---- the current segment ---- */
 
-/* -1: not loaded yet since the server started. */
-extern int	shared_current_segment(void);
-extern void shared_set_current_segment(int segment, bool only_if_unknown);
+/*
+ * A word that outbox/segment.c alone reads and writes; 0 until it does.  NULL:
+ * no shared memory, or no slot for this database.
+ */
+extern pg_atomic_uint64 *shared_segment_word(void);
 
 /* ---- what workers report ---- */
 extern void shared_report_relay(const RelayReport *report);

@@ -22,7 +22,7 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "outbox/event.h"
-#include "outbox/segment.h"
+#include "outbox/relations.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"

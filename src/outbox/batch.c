@@ -29,6 +29,7 @@
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "outbox/batch.h"
+#include "outbox/relations.h"
 #include "outbox/segment.h"
 #include "settings.h"
 #include "storage/bufmgr.h"

@@ -28,6 +28,7 @@
 #include "outbox/admission.h"
 #include "outbox/context.h"
 #include "outbox/event.h"
+#include "outbox/relations.h"
 #include "outbox/segment.h"
 #include "outbox/wakeup.h"
 #include "outbox/writer.h"

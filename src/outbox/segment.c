@@ -1,143 +1,52 @@
 /*-------------------------------------------------------------------------
  *
  * segment.c
- *	  The relations of the event store, and which segment is current.
+ *	  Segments of the event store: which one is current, and which one a
+ *	  transaction writes into.
  *
- * The oids are looked up by name once per backend and again after any
- * invalidation of pg_class or pg_namespace, and only taken when the relation
- * is a member of the extension: a relation that was put under the same name
- * cannot catch events.
+ * The truth is outbox.lineage.current_segment.  Shared memory repeats what was
+ * committed last, so that a writer need not read the table: one word that names
+ * outbox.lineage's oid as well, so it says nothing about an extension that was
+ * dropped and created again.  Without shared memory (the library is not
+ * preloaded) everybody reads the table.
+ *
+ * Rotation rests on locks: who holds ROW EXCLUSIVE on a segment writes into it,
+ * so ACCESS EXCLUSIVE NOWAIT on a former segment proves that all its writers
+ * have ended.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "access/relation.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/dependency.h"
-#include "catalog/index.h"
-#include "catalog/namespace.h"
-#include "commands/extension.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
 #include "executor/tuptable.h"
+#include "fmgr.h"
 #include "mutants.h"
+#include "outbox/relations.h"
 #include "outbox/segment.h"
-#include "settings.h"
 #include "shared.h"
+#include "storage/bufmgr.h"
 #include "storage/lmgr.h"
-#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
-#include "utils/syscache.h"
 
-PG_FUNCTION_INFO_V1(outbox_segment_switched);
+PG_FUNCTION_INFO_V1(outbox_switch_segment);
 
-typedef struct KnownRelation
-{
-	const char *name;
-	Oid			oid;
-} KnownRelation;
-
-static KnownRelation known[] = {
-	{"event_0", InvalidOid},
-	{"event_1", InvalidOid},
-	{"event_2", InvalidOid},
-	{"event_seq", InvalidOid},
-	{"tick", InvalidOid},
-	{"tick_pkey", InvalidOid},
-	{"event_0_xid_seq", InvalidOid},
-	{"event_1_xid_seq", InvalidOid},
-	{"event_2_xid_seq", InvalidOid},
-	{"lineage", InvalidOid},
-	{"backfill_progress", InvalidOid},
-	{"event", InvalidOid}
-};
-
-static bool callbacks_registered = false;
-
-static void
-forget_all(Datum arg, int cacheid, uint32 hashvalue)
-{
-	for (int i = 0; i < lengthof(known); i++)
-		known[i].oid = InvalidOid;
-}
-
-static bool
-belongs_to_extension(Oid relation, Oid extension)
-{
-	Oid			relid = relation;
-
-	if (get_rel_relkind(relation) == RELKIND_INDEX)
-	{
-		/* an index belongs to what its table belongs to */
-		relid = IndexGetRelation(relation, true);
-	}
-	return OidIsValid(relid) &&
-		getExtensionOfObject(RelationRelationId, relid) == extension;
-}
-
-Oid
-outbox_relation(const char *name)
-{
-	for (int i = 0; i < lengthof(known); i++)
-	{
-		Oid			namespace;
-		Oid			extension;
-		Oid			relation;
-
-		if (strcmp(known[i].name, name) != 0)
-			continue;
-		if (OidIsValid(known[i].oid))
-			return known[i].oid;
-
-		if (!callbacks_registered)
-		{
-			CacheRegisterSyscacheCallback(RELOID, forget_all, (Datum) 0);
-			CacheRegisterSyscacheCallback(NAMESPACEOID, forget_all, (Datum) 0);
-			callbacks_registered = true;
-		}
-		extension = get_extension_oid("carshop_outbox", true);
-		namespace = get_namespace_oid("outbox", true);
-		relation = OidIsValid(namespace) ?
-			get_relname_relid(name, namespace) : InvalidOid;
-		if (!OidIsValid(extension) || !OidIsValid(relation) ||
-			!belongs_to_extension(relation, extension))
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_OBJECT),
-					 errmsg("\"outbox.%s\" of extension carshop_outbox is missing", name),
-					 errhint("Repair it with DROP EXTENSION carshop_outbox CASCADE and CREATE EXTENSION carshop_outbox.")));
-		known[i].oid = relation;
-		return relation;
-	}
-	elog(ERROR, "unknown relation outbox.%s", name);
-	return InvalidOid;			/* not reached */
-}
-
-Oid
-outbox_segment_relation(int segment)
-{
-	static const char *const names[OUTBOX_SEGMENTS] = {"event_0", "event_1", "event_2"};
-
-	Assert(segment >= 0 && segment < OUTBOX_SEGMENTS);
-	return outbox_relation(names[segment]);
-}
-
-Oid
-outbox_segment_index(int segment)
-{
-	static const char *const names[OUTBOX_SEGMENTS] = {
-		"event_0_xid_seq", "event_1_xid_seq", "event_2_xid_seq"
-	};
-
-	return outbox_relation(names[segment]);
-}
+/* ------------------------------------------------------------------------
+ * The current segment
+ * ------------------------------------------------------------------------
+ */
 
 /*
- * Which segment is current, as committed last: read with the newest snapshot,
- * never the transaction's (a REPEATABLE READ transaction would still choose a
- * former segment).
+ * As the table has it: what was committed last, and what this transaction has
+ * changed itself.  With the newest snapshot, never the transaction's (a
+ * REPEATABLE READ transaction would still choose a former segment).
  */
 static int
 read_current_segment(void)
@@ -159,72 +68,199 @@ read_current_segment(void)
 	table_endscan(scan);
 	UnregisterSnapshot(snapshot);
 	table_close(rel, AccessShareLock);
+	if (segment < 0 || segment >= OUTBOX_SEGMENTS)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("outbox.lineage names segment %d, which does not exist", segment)));
 	return segment;
 }
 
+/* The word of shared memory: whose, and which. */
+static uint64
+segment_word(Oid lineage, int segment)
+{
+	return (uint64) lineage << 32 | (uint64) segment;
+}
+
+/*
+ * As writers see it.  Whoever finds that shared memory does not know fills it
+ * in, unless somebody else has changed it meanwhile: a switch that commits
+ * between the look at the table and here has the last word.
+ */
 static int
 current_segment(void)
 {
-	int			segment = shared_current_segment();
+	pg_atomic_uint64 *word = shared_segment_word();
+	Oid			lineage = outbox_relation("lineage");
+	uint64		known;
+	int			segment;
 
-	if (segment < 0)
-	{
-		segment = read_current_segment();
-		shared_set_current_segment(segment, true);
-	}
+	if (word == NULL)
+		return read_current_segment();
+	known = pg_atomic_read_u64(word);
+	if ((Oid) (known >> 32) == lineage)
+		return (int) (known & PG_UINT32_MAX);
+	segment = read_current_segment();
+	(void) pg_atomic_compare_exchange_u64(word, &known, segment_word(lineage, segment));
 	return segment;
 }
 
-/*
- * Rotation rests on locks: who holds ROW EXCLUSIVE on a segment writes into
- * it, so ACCESS EXCLUSIVE NOWAIT on a former segment proves that all its
- * writers have ended.  Between choosing and locking the current segment may
- * have moved: look again after the lock is there.
+/* ------------------------------------------------------------------------
+ * The segment of the running transaction
+ * ------------------------------------------------------------------------
  */
-Relation
-segment_open_current(void)
+
+/*
+ * Chosen by the first event, and kept as long as the lock that came with it:
+ * an aborted subtransaction gives up both (its events are gone, too), a
+ * committed one hands them to the one around it.
+ */
+static int	chosen = -1;
+static SubTransactionId chosen_by = InvalidSubTransactionId;
+
+/*
+ * Lock the current segment.  For the (sub)transaction itself: a cursor's locks
+ * go when it fails, also those of rows that it has written before and that stay
+ * (AtSubAbort_Portals).
+ */
+static int
+choose(void)
 {
+	ResourceOwner owner = CurrentResourceOwner;
+	int			segment;
+
+	CurrentResourceOwner = CurTransactionResourceOwner;
 	for (;;)
 	{
-		int			segment = current_segment();
-		Relation	rel = table_open(outbox_segment_relation(segment),
-									 RowExclusiveLock);
+		Oid			relation;
 
+		segment = current_segment();
+		relation = outbox_segment_relation(segment);
+		LockRelationOid(relation, RowExclusiveLock);
+
+		/* it may have moved between the look and the lock */
 		if (current_segment() == segment || MUTANT("no_second_look"))
-			return rel;
-		table_close(rel, RowExclusiveLock);
+			break;
+		UnlockRelationOid(relation, RowExclusiveLock);
 	}
+	CurrentResourceOwner = owner;
+	return segment;
 }
 
-/* ---- the next segment ---- */
+Relation
+segment_open(void)
+{
+	if (chosen < 0 || MUTANT("follow_current"))
+	{
+		chosen = choose();
+		chosen_by = GetCurrentSubTransactionId();
+	}
+	return table_open(outbox_segment_relation(chosen), NoLock);
+}
 
-static int	switched_to = -1;
-static bool switch_registered = false;
+/* ------------------------------------------------------------------------
+ * The next segment
+ * ------------------------------------------------------------------------
+ */
 
-/* Writers look at shared memory, so it changes when the change is committed. */
+static Oid	switched = InvalidOid;	/* outbox.lineage, changed by this
+									 * transaction, rolled back or not */
+static uint64 word_to_be = 0;	/* shared memory's at commit; 0: as it is */
+
+/*
+ * outbox.switch_segment() returns smallint.  Takes SHARE ROW EXCLUSIVE on
+ * outbox.lineage to the end of the transaction.  Transactions that have written
+ * into the former segment keep their lock on it and go on there.
+ */
+Datum
+outbox_switch_segment(PG_FUNCTION_ARGS)
+{
+	Oid			types[1] = {INT2OID};
+	Datum		values[1];
+	Relation	rel;
+	int			next;
+
+	LockRelationOid(outbox_relation("lineage"), ShareRowExclusiveLock);
+
+	/*
+	 * Fill shared memory in before the change: from now on our own look at the
+	 * table sees what may be rolled back.
+	 */
+	(void) current_segment();
+	next = (read_current_segment() + 1) % OUTBOX_SEGMENTS;
+	rel = table_open(outbox_segment_relation(next), AccessShareLock);
+	if (RelationGetNumberOfBlocks(rel) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("segment outbox.%s is not empty", RelationGetRelationName(rel)),
+				 errhint("Events go round the segments: it can be used again when it has been emptied.")));
+	table_close(rel, AccessShareLock);
+
+	values[0] = Int16GetDatum(next);
+	SPI_connect();
+	if (SPI_execute_with_args("UPDATE outbox.lineage SET current_segment = $1",
+							  1, types, values, NULL, false, 0) != SPI_OK_UPDATE ||
+		SPI_processed != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("outbox.lineage has no row")));
+	SPI_finish();
+	switched = outbox_relation("lineage");
+	PG_RETURN_INT16(next);
+}
+
+static void
+at_subtransaction_end(SubXactEvent event, SubTransactionId level,
+					  SubTransactionId outer, void *arg)
+{
+	if (chosen < 0 || chosen_by != level)
+		return;
+	if (event == SUBXACT_EVENT_COMMIT_SUB)
+		chosen_by = outer;
+	else if (event == SUBXACT_EVENT_ABORT_SUB)
+		chosen = -1;
+}
+
+/*
+ * Writers look at shared memory, so it changes when the change is committed: to
+ * what the table has then, whatever was rolled back to a savepoint.  Nobody
+ * else can change it between PRE_COMMIT and COMMIT, the row is locked.
+ */
 static void
 at_transaction_end(XactEvent event, void *arg)
 {
-	if (event == XACT_EVENT_COMMIT && switched_to >= 0)
-		shared_set_current_segment(switched_to, false);
-	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT ||
-		event == XACT_EVENT_PREPARE)
-		switched_to = -1;
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			if (OidIsValid(switched) && get_rel_name(switched) != NULL)
+				word_to_be = segment_word(switched, read_current_segment());
+			return;
+		case XACT_EVENT_PRE_PREPARE:
+			/* whoever commits it would not know */
+			if (OidIsValid(switched))
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("cannot PREPARE a transaction that has called outbox.switch_segment()"),
+						 errhint("Call it in a transaction of its own.")));
+			return;
+		case XACT_EVENT_COMMIT:
+			if (word_to_be != 0 && shared_segment_word() != NULL)
+				pg_atomic_write_u64(shared_segment_word(), word_to_be);
+			break;
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PREPARE:
+			break;
+		default:
+			return;
+	}
+	chosen = -1;
+	switched = InvalidOid;
+	word_to_be = 0;
 }
 
-/*
- * outbox.segment_switched(smallint): this transaction has made it current in
- * outbox.lineage.  Transactions that have written into the former one keep
- * their lock on it.
- */
-Datum
-outbox_segment_switched(PG_FUNCTION_ARGS)
+void
+segment_install(void)
 {
-	if (!switch_registered)
-	{
-		RegisterXactCallback(at_transaction_end, NULL);
-		switch_registered = true;
-	}
-	switched_to = PG_GETARG_INT16(0);
-	PG_RETURN_VOID();
+	RegisterXactCallback(at_transaction_end, NULL);
+	RegisterSubXactCallback(at_subtransaction_end, NULL);
 }

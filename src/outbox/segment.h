@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * segment.h
- *	  The relations of the event store, and which segment is current.
+ *	  Segments of the event store: which one is current, and which one a
+ *	  transaction writes into.
  *
  *-------------------------------------------------------------------------
  */
@@ -32,16 +33,15 @@ enum
 	EVENT_COLUMNS
 };
 
-#define OUTBOX_SEGMENTS		3
+/*
+ * Open the segment into which the running transaction writes, with ROW
+ * EXCLUSIVE; the caller keeps the lock when it closes the relation.  The
+ * transaction's first call chooses the current segment, all later ones give
+ * the same, so the events of one transaction never stand in two segments.
+ */
+extern Relation segment_open(void);
 
-/* The oid of an object of ours in schema outbox; raises an error if it is gone. */
-extern Oid	outbox_relation(const char *name);
-extern Oid	outbox_segment_relation(int segment);
-
-/* Open the current segment with ROW EXCLUSIVE; keep the lock when closing. */
-extern Relation segment_open_current(void);
-
-/* The (xid, seq) index of a segment. */
-extern Oid	outbox_segment_index(int segment);
+/* Callbacks at the end of (sub)transactions; from _PG_init. */
+extern void segment_install(void);
 
 #endif							/* OUTBOX_SEGMENT_H */

@@ -11,7 +11,7 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "outbox/batch.h"
-#include "outbox/segment.h"
+#include "outbox/relations.h"
 #include "outbox/tick.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"

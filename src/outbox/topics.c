@@ -23,7 +23,7 @@
 #include "errors.h"
 #include "mutants.h"
 #include "outbox/route_arguments.h"
-#include "outbox/segment.h"
+#include "outbox/relations.h"
 #include "outbox/topics.h"
 #include "settings.h"
 #include "utils/builtins.h"

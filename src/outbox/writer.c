@@ -16,9 +16,9 @@
  * seq is drawn when an event is put, not when it is inserted: the order of the
  * changes is that of the triggers, whichever batch an event waits in.
  *
- * Locking: the first event of a batch locks the current segment; the lock stays
- * to the end of the (sub)transaction, so the batch may be inserted into it also
- * when another segment has become current meanwhile.
+ * Locking: the transaction's first event chooses and locks the segment, all
+ * others follow it, also when another one has become current meanwhile
+ * (segment.c).
  *
  * Memory: batches live in TopTransactionContext and hold BATCH_EVENTS rows and
  * about BATCH_BYTES at most.
@@ -36,6 +36,7 @@
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "mutants.h"
+#include "outbox/relations.h"
 #include "outbox/segment.h"
 #include "outbox/writer.h"
 #include "settings.h"
@@ -52,7 +53,6 @@ typedef struct EventBatch
 	struct EventBatch *outer;
 	SubTransactionId level;
 	MemoryContext context;		/* all of the batch */
-	Oid			segment;		/* locked while n > 0 */
 	TupleDesc	desc;			/* of the slots */
 	TupleTableSlot *slots[BATCH_EVENTS];	/* made when first needed */
 	int			n;
@@ -139,8 +139,7 @@ insert_waiting(EventBatch *batch)
 	batch->bytes = 0;
 	PG_TRY();
 	{
-		/* locked by the first event */
-		rel = table_open(batch->segment, NoLock);
+		rel = segment_open();
 		insert_rows(rel, batch->slots, n);
 		table_close(rel, NoLock);
 		for (int i = 0; i < n; i++)
@@ -153,42 +152,33 @@ insert_waiting(EventBatch *batch)
 	PG_END_TRY();
 }
 
-/* A level's first event chooses the segment for the whole batch. */
-static Relation
-open_segment(EventBatch *batch)
+/* What the batch's slots look like. */
+static void
+describe(EventBatch *batch, Relation segment)
 {
-	Relation	rel;
+	MemoryContext old = MemoryContextSwitchTo(batch->context);
 
-	if (batch->n > 0)
-		return table_open(batch->segment, NoLock);
-	rel = segment_open_current();
-	if (batch->desc == NULL || batch->segment != RelationGetRelid(rel))
-	{
-		MemoryContext old = MemoryContextSwitchTo(batch->context);
-
-		if (RelationGetDescr(rel)->natts != EVENT_COLUMNS)
-			ereport(ERROR,
-					(errcode(ERRCODE_DATATYPE_MISMATCH),
-					 errmsg("table \"%s\" was changed", RelationGetRelationName(rel)),
-					 errhint("The segments of outbox.event belong to the extension.")));
-		/* not the relation's own: slots would hold a reference to it */
-		batch->desc = CreateTupleDescCopy(RelationGetDescr(rel));
-		memset(batch->slots, 0, sizeof(batch->slots));
-		MemoryContextSwitchTo(old);
-		batch->segment = RelationGetRelid(rel);
-	}
-	return rel;
+	if (RelationGetDescr(segment)->natts != EVENT_COLUMNS)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("table \"%s\" was changed", RelationGetRelationName(segment)),
+				 errhint("The segments of outbox.event belong to the extension.")));
+	/* not the relation's own: slots would hold a reference to it */
+	batch->desc = CreateTupleDescCopy(RelationGetDescr(segment));
+	MemoryContextSwitchTo(old);
 }
 
 void
 writer_put(Datum *values, bool *isnull, bool may_wait)
 {
 	EventBatch *batch = current_batch();
-	Relation	rel = open_segment(batch);
+	Relation	rel = segment_open();
 	TupleTableSlot *slot;
 	MemoryContext old;
 	HeapTuple	tuple;
 
+	if (batch->desc == NULL)
+		describe(batch, rel);
 	values[EVENT_SEQ] = Int64GetDatum(nextval_internal(outbox_relation("event_seq"),
 													   false));
 	old = MemoryContextSwitchTo(batch->context);

@@ -39,6 +39,7 @@ my %notice = (
 	late_rows => ['statements'],
 	keep_aborted => ['statements'],
 	no_second_look => ['rotation'],
+	follow_current => ['rotation'],
 	no_key_lock => ['lock_key'],
 	backfill_no_lock => ['backfill_writers'],
 	backfill_waits => ['backfill_writers']);
