@@ -178,7 +178,7 @@ COMMENT ON INDEX outbox.dead_letter_pkey IS 'The relay leaves out what is in it'
 
 CREATE VIEW outbox.dead_letters AS
 	SELECT id, type, key, reason, at, attempts FROM outbox.dead_letter;
-COMMENT ON VIEW outbox.dead_letters IS 'Events that Kafka refuses for good, with the reason';
+COMMENT ON VIEW outbox.dead_letters IS 'Events that cannot be published, with the reason';
 COMMENT ON COLUMN outbox.dead_letters.id IS 'The event''s id';
 COMMENT ON COLUMN outbox.dead_letters.type IS 'The event''s type';
 COMMENT ON COLUMN outbox.dead_letters.key IS 'The event''s key';

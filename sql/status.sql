@@ -172,7 +172,7 @@ COMMENT ON COLUMN outbox.stat_relay.oldest_unconfirmed IS 'Age of the oldest of 
 COMMENT ON COLUMN outbox.stat_relay.events_published IS 'Events in committed Kafka transactions';
 COMMENT ON COLUMN outbox.stat_relay.bytes_published IS 'Their bytes';
 COMMENT ON COLUMN outbox.stat_relay.transactions IS 'Committed Kafka transactions';
-COMMENT ON COLUMN outbox.stat_relay.dead_letters IS 'Events that Kafka refuses for good';
+COMMENT ON COLUMN outbox.stat_relay.dead_letters IS 'Events that cannot be published';
 COMMENT ON COLUMN outbox.stat_relay.last_transaction_ms IS 'Time of the newest Kafka transaction';
 COMMENT ON COLUMN outbox.stat_relay.settle_ms IS 'Pause between two Kafka transactions, in which the brokers settle the former one';
 COMMENT ON COLUMN outbox.stat_relay.errors IS 'Errors since then';
@@ -189,7 +189,7 @@ CREATE VIEW outbox.stat_dead_letters AS
 	SELECT d.type, d.topic, count(*) AS events, min(d.at) AS first_at, max(d.at) AS last_at
 	FROM outbox.dead_letter d
 	GROUP BY d.type, d.topic;
-COMMENT ON VIEW outbox.stat_dead_letters IS 'How many events Kafka refuses for good; the events themselves: outbox.dead_letters';
+COMMENT ON VIEW outbox.stat_dead_letters IS 'How many events cannot be published; the events themselves: outbox.dead_letters';
 COMMENT ON COLUMN outbox.stat_dead_letters.type IS 'Type of the events';
 COMMENT ON COLUMN outbox.stat_dead_letters.topic IS 'Topic that they were meant for';
 COMMENT ON COLUMN outbox.stat_dead_letters.events IS 'How many';
@@ -275,7 +275,7 @@ CREATE VIEW outbox.status AS
 		UNION ALL
 		SELECT 9, 'dead letters',
 			   CASE WHEN d.n = 0 THEN 'ok' ELSE 'warn' END,
-			   CASE WHEN d.n = 0 THEN 'No event was refused.' ELSE format('Kafka refuses %s event(s) for good.', d.n) END,
+			   CASE WHEN d.n = 0 THEN 'No event was refused.' ELSE format('%s event(s) cannot be published.', d.n) END,
 			   CASE WHEN d.n > 0 THEN 'SELECT * FROM outbox.dead_letters;' END
 		FROM (SELECT count(*) AS n FROM outbox.dead_letter) d
 		UNION ALL

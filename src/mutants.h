@@ -5,7 +5,7 @@
  *
  * A test that cannot fail shows nothing.  With -DMUTANTS the extension has a
  * setting, carshop_outbox.mutant, that breaks one promise at a time; the tests
- * 052 and 054 set each of the names below and see that others notice.  Without
+ * 035, 052 and 054 set each of the names below and see that others notice.  Without
  * it MUTANT() is false and nothing of this is compiled.
  *
  * All names, and what is broken:
@@ -14,6 +14,9 @@
  *	 stale_progress		the record that goes with the events is the former one
  *	 read_first			progress is read before init_transactions only
  *	 keep_handle		a handle that has met trouble is not replaced
+ *
+ *	 reading the outbox (035)
+ *	 any_tuple			what stands at a planned tuple id is taken for the event
  *
  *	 what is stored (054)
  *	 no_pins			values as the session's settings format them

@@ -53,31 +53,63 @@ bytes_stay(void)
 	return encoding == PG_UTF8 || encoding == PG_SQL_ASCII;
 }
 
+/*
+ * Convert bytes that are not UTF-8, without an error.  NULL: it cannot be done.
+ * The result is palloc'd, of *utf8_len bytes.
+ */
+static char *
+convert(const char *text, size_t len, size_t *utf8_len)
+{
+	int			encoding = GetDatabaseEncoding();
+	Oid			conversion = FindDefaultConversionProc(encoding, PG_UTF8);
+	char	   *converted;
+
+	/* MULE_INTERNAL has none: the relay could not read ASCII texts either */
+	if (!OidIsValid(conversion) || len > MaxAllocSize / MAX_CONVERSION_GROWTH - 1)
+		return NULL;
+	converted = palloc(len * MAX_CONVERSION_GROWTH + 1);
+	if (pg_do_encoding_conversion_buf(conversion, encoding, PG_UTF8,
+									  (unsigned char *) text, len,
+									  (unsigned char *) converted,
+									  len * MAX_CONVERSION_GROWTH + 1, true) != len)
+	{
+		pfree(converted);
+		return NULL;
+	}
+	*utf8_len = strlen(converted);
+	return converted;
+}
+
 /* Can the bytes, which are not UTF-8, be read in the database's encoding? */
 static bool
 can_convert(const char *text, size_t len)
 {
 	static bool has_conversion = false;
-	int			encoding = GetDatabaseEncoding();
-	Oid			conversion;
-	unsigned char *converted;
-	int			done;
+	size_t		utf8_len;
+	char	   *converted;
 
 	if (has_conversion && all_ascii(text, len))
 		return true;
-	/* MULE_INTERNAL has none: the relay could not read ASCII texts either */
-	conversion = FindDefaultConversionProc(encoding, PG_UTF8);
-	if (!OidIsValid(conversion))
-		return false;
-	has_conversion = true;
 	if (len > MaxAllocSize / MAX_CONVERSION_GROWTH - 1)
 		return true;			/* refused for its size */
-	converted = palloc(len * MAX_CONVERSION_GROWTH + 1);
-	done = pg_do_encoding_conversion_buf(conversion, encoding, PG_UTF8,
-										 (unsigned char *) text, len, converted,
-										 len * MAX_CONVERSION_GROWTH + 1, true);
+	converted = convert(text, len, &utf8_len);
+	if (converted == NULL)
+		return false;
+	has_conversion = true;
 	pfree(converted);
-	return done == len;
+	return true;
+}
+
+bool
+outbox_try_utf8(TextSlice text, TextSlice *utf8)
+{
+	*utf8 = text;
+	if (GetDatabaseEncoding() == PG_UTF8 || all_ascii(text.data, text.len))
+		return true;
+	if (bytes_stay())
+		return pg_encoding_verifymbstr(PG_UTF8, text.data, text.len) == text.len;
+	utf8->data = convert(text.data, text.len, &utf8->len);
+	return utf8->data != NULL;
 }
 
 bool

@@ -25,6 +25,12 @@
  */
 extern bool outbox_has_utf8_form(const char *text, size_t len);
 
+/*
+ * The text in UTF-8: as it is, or palloc'd.  False: it has no such form.  Bytes
+ * of a UTF-8 database are given as they are, unchecked.
+ */
+extern bool outbox_try_utf8(TextSlice text, TextSlice *utf8);
+
 /* Bytes of UTF-8 that one byte of a text becomes at most. */
 extern int	outbox_utf8_growth(void);
 

@@ -94,8 +94,8 @@ outbox_insert(OutboxEvent *event)
 				(errcode(ERRCODE_OB_EVENT_REFUSED),
 				 errmsg("an event needs a type"),
 				 errhint("The type is what readers choose by, for example 'OrderPlaced'.")));
-	if (event->occurred_at < INT64CONST(-63082281600000000) ||	/* year 1 */
-		event->occurred_at >= INT64CONST(252455616000000000))	/* year 10000 */
+	if (event->occurred_at < OUTBOX_FIRST_TIME ||
+		event->occurred_at >= OUTBOX_END_OF_TIME)
 		ereport(ERROR,
 				(errcode(ERRCODE_OB_EVENT_REFUSED),
 				 errmsg("occurred_at of event \"%.*s\" is outside the years 1 to 9999",

@@ -15,6 +15,9 @@
 #include "utils/jsonb.h"
 #include "utils/uuid.h"
 
+/* occurred_at: OUTBOX_FIRST_TIME <= occurred_at < OUTBOX_END_OF_TIME */
+#define OUTBOX_FIRST_TIME	INT64CONST(-63082281600000000)	/* year 1 */
+#define OUTBOX_END_OF_TIME	INT64CONST(252455616000000000)	/* year 10000 */
 
 /*
  * An event to be written.  Texts are in the database's encoding, need not end

@@ -151,7 +151,7 @@ published('beside an event that is refused');
 is(query_value($node, 'shop', 'SELECT string_agg(type, $$,$$) FROM outbox.dead_letters'), 'Narrow',
 	'the refused event is in outbox.dead_letters');
 is(scalar($kafka->read_topic('narrow')), 5, 'the other events of its transaction are in the topic');
-like($node->safe_psql('shop', q{SELECT level, message FROM outbox.status}), qr/warn\|Kafka refuses 1 event/,
+like($node->safe_psql('shop', q{SELECT level, message FROM outbox.status}), qr/warn\|1 event\(s\) cannot be published/,
 	'outbox.status tells of the dead letter');
 
 # --- refused events and nothing else: what is behind is confirmed all the same ---

@@ -1,0 +1,603 @@
+/*-------------------------------------------------------------------------
+ *
+ * plan.c
+ *	  The order in which the events of a batch are read, with a fixed budget.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "outbox/plan.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "invariant.h"
+
+#define MAX_PIECES		1024
+#define FIRST_ROOM		256
+
+typedef struct Entry
+{
+	int64_t		seq;
+	uint32_t	block;
+	uint16_t	offset;
+} Entry;
+
+/* A transaction of which entries are kept. */
+typedef struct Run
+{
+	uint64_t	xid;
+	int64_t		through;		/* last seq of the transaction */
+	int64_t		left;			/* events behind those that are kept */
+	uint32_t	start;			/* in entries */
+	uint32_t	count;
+	int			segment;
+} Run;
+
+/* Transactions that follow each other in a segment. */
+typedef struct Piece
+{
+	int			segment;
+	uint64_t	low;			/* low <= xid < high */
+	uint64_t	high;
+	int64_t		min_through;
+	int64_t		max_through;
+	int64_t		events;
+} Piece;
+
+typedef enum Pass
+{
+	PASS_FIRST,					/* all; makes the pieces */
+	PASS_PIECES,				/* those that can hold what comes next */
+	PASS_RESUME					/* the transaction in which place stands */
+} Pass;
+
+const size_t plan_event_bytes = sizeof(Entry) + sizeof(Run);
+
+struct Plan
+{
+	XidRange   *ranges;
+	size_t		n_ranges;
+	int			segments;
+
+	BatchPlace	place;
+	int64_t		place_left;		/* events behind it in its transaction; -1: not
+								 * known before the first pass */
+	int			place_segment;
+
+	int64_t		total;			/* events that the first pass saw from its place on */
+	int64_t		read;			/* of these */
+
+	/* what is kept */
+	size_t		max_events;
+	Entry	   *entries;
+	size_t		n_entries;
+	size_t		entry_room;
+	Run		   *runs;
+	size_t		n_runs;
+	size_t		run_room;
+	bool		more;			/* transactions with a higher through than bound */
+	int64_t		bound;			/* are not kept */
+	bool		filled;
+	bool		no_memory;
+
+	/* being read */
+	size_t		run;
+	size_t		entry;
+
+	/* the pass */
+	Pass		pass;
+	int			scan_segment;	/* PASS_FIRST */
+	size_t		scan_piece;		/* PASS_PIECES */
+	size_t		scan_range;		/* both */
+	bool		resumed;		/* PASS_RESUME: its one scan is handed out */
+	int			segment;		/* of the scan under way */
+
+	/* the transaction being added */
+	bool		open;
+	bool		unwanted;		/* comes behind bound */
+	Run			growing;
+	int64_t		rest;			/* its events behind place */
+
+	Piece	   *pieces;
+	size_t		n_pieces;
+	int64_t		piece_events;	/* a piece is full */
+	bool		new_piece;		/* the last one must not be extended */
+};
+
+Plan *
+plan_make(const XidRange *ranges, size_t n, int segments, size_t max_events,
+		  BatchPlace from)
+{
+	Plan	   *plan = calloc(1, sizeof(Plan));
+
+	if (plan == NULL)
+		return NULL;
+	plan->ranges = malloc(sizeof(XidRange) * (n + 1));
+	plan->pieces = malloc(sizeof(Piece) * MAX_PIECES);
+	if (plan->ranges == NULL || plan->pieces == NULL)
+	{
+		plan_free(plan);
+		return NULL;
+	}
+	if (n > 0)
+		memcpy(plan->ranges, ranges, sizeof(XidRange) * n);
+	plan->n_ranges = n;
+	plan->segments = segments;
+	plan->place = from;
+	plan->place_left = -1;
+	plan->max_events = max_events < 16 ? 16 : max_events;
+	plan->piece_events = (int64_t) plan->max_events / 16;
+	return plan;
+}
+
+void
+plan_free(Plan *plan)
+{
+	free(plan->ranges);
+	free(plan->pieces);
+	free(plan->entries);
+	free(plan->runs);
+	free(plan);
+}
+
+/* Room for one more; arrays grow up to max_events. */
+static bool
+make_room(Plan *plan, void **array, size_t *room, size_t used, size_t size)
+{
+	size_t		wanted = *room == 0 ? FIRST_ROOM : *room * 2;
+	void	   *grown;
+
+	if (used < *room)
+		return true;
+	if (wanted > plan->max_events)
+		wanted = plan->max_events;
+	Invariant(used < wanted);
+	grown = realloc(*array, wanted * size);
+	if (grown == NULL)
+	{
+		plan->no_memory = true;
+		return false;
+	}
+	*array = grown;
+	*room = wanted;
+	return true;
+}
+
+/* ------------------------------------------------------------------------
+ * Pieces
+ * ------------------------------------------------------------------------
+ */
+
+/* Join neighbours of one segment in pairs, small ones first. */
+static void
+merge_pieces(Plan *plan)
+{
+	do
+	{
+		size_t		n = 0;
+
+		plan->piece_events *= 2;
+		for (size_t i = 0; i < plan->n_pieces; i++)
+		{
+			Piece		piece = plan->pieces[i];
+			const Piece *next = &plan->pieces[i + 1];
+
+			if (i + 1 < plan->n_pieces && next->segment == piece.segment &&
+				piece.events + next->events <= plan->piece_events)
+			{
+				piece.high = next->high;
+				piece.events += next->events;
+				if (next->min_through < piece.min_through)
+					piece.min_through = next->min_through;
+				if (next->max_through > piece.max_through)
+					piece.max_through = next->max_through;
+				i++;
+			}
+			plan->pieces[n++] = piece;
+		}
+		plan->n_pieces = n;
+	} while (plan->n_pieces > MAX_PIECES * 3 / 4);
+}
+
+/* Note a transaction that the first pass has seen. */
+static void
+note_in_piece(Plan *plan, const Run *run, int64_t events)
+{
+	bool		large = events >= plan->piece_events;
+	Piece	   *piece = plan->n_pieces > 0 ? &plan->pieces[plan->n_pieces - 1] : NULL;
+
+	/* a large one stands alone: nobody reads it for another's sake */
+	if (piece == NULL || piece->segment != run->segment || plan->new_piece || large ||
+		piece->events >= plan->piece_events)
+	{
+		if (plan->n_pieces == MAX_PIECES)
+			merge_pieces(plan);
+		piece = &plan->pieces[plan->n_pieces++];
+		piece->segment = run->segment;
+		piece->low = run->xid;
+		piece->min_through = piece->max_through = run->through;
+		piece->events = 0;
+	}
+	Invariant(run->xid >= piece->low);
+	piece->high = run->xid + 1;
+	piece->events += events;
+	if (run->through < piece->min_through)
+		piece->min_through = run->through;
+	if (run->through > piece->max_through)
+		piece->max_through = run->through;
+	plan->new_piece = large;
+}
+
+static int
+by_min_through(const void *a, const void *b)
+{
+	const Piece *left = a;
+	const Piece *right = b;
+
+	return (left->min_through > right->min_through) -
+		(left->min_through < right->min_through);
+}
+
+/* ------------------------------------------------------------------------
+ * What is kept
+ * ------------------------------------------------------------------------
+ */
+static int
+by_through(const void *a, const void *b)
+{
+	const Run  *left = a;
+	const Run  *right = b;
+
+	return (left->through > right->through) - (left->through < right->through);
+}
+
+static int
+by_start(const void *a, const void *b)
+{
+	const Run  *left = a;
+	const Run  *right = b;
+
+	return (left->start > right->start) - (left->start < right->start);
+}
+
+static void
+move_down(Plan *plan, Run *run, size_t *used)
+{
+	memmove(plan->entries + *used, plan->entries + run->start,
+			sizeof(Entry) * run->count);
+	run->start = (uint32_t) *used;
+	*used += run->count;
+}
+
+/*
+ * No room: keep the one that is being added, which has half of it at most, and
+ * the transactions with the lowest last seq, in three quarters together.  If
+ * the first one alone is too large its first part is kept.
+ */
+static void
+prune(Plan *plan)
+{
+	size_t		wanted = plan->max_events * 3 / 4 - plan->growing.count;
+	size_t		used = 0;
+	size_t		n = 0;
+
+	Invariant(plan->n_runs > 0);
+	qsort(plan->runs, plan->n_runs, sizeof(Run), by_through);
+	while (n < plan->n_runs && used + plan->runs[n].count <= wanted)
+	{
+		used += plan->runs[n++].count;
+		if (plan->runs[n - 1].left > 0)
+			break;				/* nothing is read behind a part */
+	}
+	if (n == 0)
+	{
+		plan->runs[0].left += plan->runs[0].count - wanted;
+		plan->runs[0].count = (uint32_t) wanted;
+		n = 1;
+	}
+	plan->n_runs = n;
+	Invariant(!plan->more || plan->runs[n - 1].through <= plan->bound);
+	plan->bound = plan->runs[n - 1].through;
+	plan->more = true;
+
+	used = 0;
+	qsort(plan->runs, n, sizeof(Run), by_start);
+	for (size_t i = 0; i < n; i++)
+		move_down(plan, &plan->runs[i], &used);
+	move_down(plan, &plan->growing, &used);
+	plan->n_entries = used;
+}
+
+/* The transaction that is being added cannot be among those that are kept. */
+static void
+drop_growing(Plan *plan)
+{
+	plan->n_entries = plan->growing.start;
+	plan->growing.count = 0;
+	plan->unwanted = true;
+}
+
+/* All of a transaction is seen. */
+static void
+close_run(Plan *plan)
+{
+	Run		   *run = &plan->growing;
+
+	if (!plan->open)
+		return;
+	plan->open = false;
+	if (plan->pass == PASS_RESUME)
+	{
+		/* known from the first pass; this one may have ended early */
+		run->through = plan->place.through;
+		plan->rest = plan->place_left;
+	}
+	if (plan->pass == PASS_FIRST)
+	{
+		note_in_piece(plan, run, plan->rest);
+		if (run->through >= plan->place.through)
+			plan->total += plan->rest;
+	}
+	if (plan->more && run->through > plan->bound)
+		drop_growing(plan);
+	if (run->through < plan->place.through)
+		drop_growing(plan);		/* read before */
+	if (run->count == 0)
+		return;
+	run->left = plan->rest > run->count ? plan->rest - run->count : 0;
+	if (make_room(plan, (void **) &plan->runs, &plan->run_room, plan->n_runs, sizeof(Run)))
+		plan->runs[plan->n_runs++] = *run;
+}
+
+bool
+plan_add(Plan *plan, uint64_t xid, int64_t seq, uint32_t block, uint16_t offset)
+{
+	Entry	   *entry;
+
+	if (plan->no_memory)
+		return false;
+	if (!plan->open || plan->growing.xid != xid || plan->growing.segment != plan->segment)
+	{
+		close_run(plan);
+		memset(&plan->growing, 0, sizeof(plan->growing));
+		plan->growing.xid = xid;
+		plan->growing.segment = plan->segment;
+		plan->growing.start = (uint32_t) plan->n_entries;
+		plan->rest = 0;
+		plan->unwanted = false;
+		plan->open = true;
+	}
+	Invariant(seq > plan->growing.through);
+	plan->growing.through = seq;
+	if (xid == plan->place.xid && seq <= plan->place.seq)
+		return true;
+	plan->rest++;
+	if (plan->unwanted)
+		return true;
+	if (plan->growing.count >= plan->max_events / 2)
+		return plan->pass != PASS_RESUME;	/* else its rest is known */
+	if (plan->n_entries == plan->max_events)
+		prune(plan);
+	if (plan->more && seq > plan->bound)
+	{
+		drop_growing(plan);
+		return true;
+	}
+	if (!make_room(plan, (void **) &plan->entries, &plan->entry_room,
+				   plan->n_entries, sizeof(Entry)))
+		return false;
+	entry = &plan->entries[plan->n_entries++];
+	entry->seq = seq;
+	entry->block = block;
+	entry->offset = offset;
+	plan->growing.count++;
+	return true;
+}
+
+/* ------------------------------------------------------------------------
+ * Passes
+ * ------------------------------------------------------------------------
+ */
+void
+plan_begin(Plan *plan)
+{
+	plan->pass = plan->place_left < 0 ? PASS_FIRST :
+		plan->place_left > 0 ? PASS_RESUME : PASS_PIECES;
+	if (plan->pass == PASS_FIRST)
+	{
+		/* one that was not finished, by an error in a scan, leaves nothing */
+		plan->n_pieces = 0;
+		plan->new_piece = false;
+		plan->total = 0;
+	}
+	plan->n_entries = 0;
+	plan->n_runs = 0;
+	plan->more = false;
+	plan->bound = 0;
+	plan->filled = false;
+	plan->run = 0;
+	plan->entry = 0;
+	plan->scan_segment = 0;
+	plan->scan_piece = 0;
+	plan->scan_range = 0;
+	plan->resumed = false;
+	plan->open = false;
+}
+
+static void
+finish_pass(Plan *plan)
+{
+	close_run(plan);
+	if (plan->pass == PASS_FIRST)
+	{
+		qsort(plan->pieces, plan->n_pieces, sizeof(Piece), by_min_through);
+		plan->place_left = 0;
+	}
+	else if (plan->pass == PASS_RESUME)
+	{
+		plan->more = true;		/* what comes behind it */
+	}
+	if (plan->n_runs > 1)
+		qsort(plan->runs, plan->n_runs, sizeof(Run), by_through);
+	for (size_t i = 0; i + 1 < plan->n_runs; i++)
+	{
+		if (plan->runs[i].left > 0)
+		{
+			plan->n_runs = i + 1;
+			plan->more = true;
+		}
+	}
+	plan->filled = true;
+}
+
+static bool
+scan_all(Plan *plan, PlanScan *scan)
+{
+	if (plan->scan_range == plan->n_ranges)
+	{
+		plan->scan_range = 0;
+		plan->scan_segment++;
+	}
+	if (plan->scan_segment >= plan->segments || plan->n_ranges == 0)
+		return false;
+	scan->segment = plan->scan_segment;
+	scan->low = plan->ranges[plan->scan_range].low;
+	scan->high = plan->ranges[plan->scan_range].high;
+	plan->scan_range++;
+	return true;
+}
+
+/* The part of a piece in the next range: pieces reach over what is between. */
+static bool
+scan_pieces(Plan *plan, PlanScan *scan)
+{
+	for (; plan->scan_piece < plan->n_pieces; plan->scan_piece++, plan->scan_range = 0)
+	{
+		const Piece *piece = &plan->pieces[plan->scan_piece];
+
+		if (piece->max_through < plan->place.through ||
+			(piece->max_through == plan->place.through &&
+			 plan->place.seq == plan->place.through) ||
+			(plan->more && piece->min_through > plan->bound))
+			continue;
+		while (plan->scan_range < plan->n_ranges)
+		{
+			const XidRange *range = &plan->ranges[plan->scan_range++];
+
+			if (range->high <= piece->low || range->low >= piece->high)
+				continue;
+			scan->segment = piece->segment;
+			scan->low = range->low > piece->low ? range->low : piece->low;
+			scan->high = range->high < piece->high ? range->high : piece->high;
+			return true;
+		}
+	}
+	return false;
+}
+
+bool
+plan_scan(Plan *plan, PlanScan *scan)
+{
+	bool		found = false;
+
+	if (plan->no_memory)
+		return false;
+	memset(scan, 0, sizeof(*scan));
+	switch (plan->pass)
+	{
+		case PASS_FIRST:
+			found = scan_all(plan, scan);
+			break;
+		case PASS_PIECES:
+			found = scan_pieces(plan, scan);
+			break;
+		case PASS_RESUME:
+			found = !plan->resumed;
+			plan->resumed = true;
+			scan->segment = plan->place_segment;
+			scan->low = plan->place.xid;
+			scan->high = plan->place.xid + 1;
+			scan->after = plan->place.seq;
+			break;
+	}
+	plan->segment = scan->segment;
+	if (!found)
+		finish_pass(plan);
+	return found;
+}
+
+/* ------------------------------------------------------------------------
+ * Reading
+ * ------------------------------------------------------------------------
+ */
+PlanStatus
+plan_next(Plan *plan, PlannedEvent *event)
+{
+	const Run  *run;
+	const Entry *entry;
+
+	if (plan->no_memory)
+		return PLAN_NO_MEMORY;
+	if (!plan->filled)
+		return PLAN_FILL;
+	if (plan->run < plan->n_runs && plan->entry == plan->runs[plan->run].count &&
+		plan->runs[plan->run].left == 0)
+	{
+		plan->run++;
+		plan->entry = 0;
+	}
+	if (plan->run == plan->n_runs)
+	{
+		/* of the transaction in which it stands nothing was found */
+		if (plan->place_left > 0)
+			return PLAN_LOST;
+		if (plan->more)
+			return PLAN_FILL;
+		return plan->read == plan->total ? PLAN_END : PLAN_LOST;
+	}
+	run = &plan->runs[plan->run];
+	if (plan->entry == run->count)
+		return PLAN_FILL;		/* the rest of it */
+	entry = &plan->entries[run->start + plan->entry];
+	event->xid = run->xid;
+	event->through = run->through;
+	event->segment = run->segment;
+	event->seq = entry->seq;
+	event->block = entry->block;
+	event->offset = entry->offset;
+	return PLAN_EVENT;
+}
+
+int64_t
+plan_left(const Plan *plan)
+{
+	const Run  *run = &plan->runs[plan->run];
+
+	Invariant(plan->filled && plan->run < plan->n_runs);
+	return run->count - plan->entry + run->left;
+}
+
+void
+plan_advance(Plan *plan)
+{
+	const Run  *run = &plan->runs[plan->run];
+
+	Invariant(plan->filled && plan->entry < run->count);
+	Invariant(run->through > plan->place.through ||
+			  (run->xid == plan->place.xid &&
+			   plan->entries[run->start + plan->entry].seq > plan->place.seq));
+	plan->place.through = run->through;
+	plan->place.seq = plan->entries[run->start + plan->entry].seq;
+	plan->place.xid = run->xid;
+	plan->place_left = plan_left(plan) - 1;
+	plan->place_segment = run->segment;
+	plan->entry++;
+	plan->read++;
+	Invariant(plan->place_left > 0 || plan->place.seq == plan->place.through);
+}
+
+void
+plan_forget(Plan *plan)
+{
+	plan->filled = false;
+}
