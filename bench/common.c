@@ -3,6 +3,8 @@
  * common.c
  *	  What the benchmark programs share.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #define _GNU_SOURCE

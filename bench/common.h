@@ -4,6 +4,8 @@
  *	  What the benchmark programs share: clock, samples, a read_committed
  *	  reader of one topic.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef BENCH_COMMON_H

@@ -4,6 +4,8 @@
  *	  Reads a topic from its beginning with read_committed until it has seen so
  *	  many events of one type, and says when.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Usage: count -b BROKERS -n EVENTS [-t TOPIC] [-e EVENT_TYPE] [-T SECONDS]
  *
  * Prints "ready" when it reads, and at the end

@@ -3,6 +3,8 @@
  * latency.c
  *	  How long after its COMMIT is an event in Kafka, and in a report table?
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Transactions are started at fixed times, whatever became of the ones before
  * (open loop): a stall of the server delays those that are due meanwhile, and
  * they count.  Each makes one event whose type and key say which transaction

@@ -4,6 +4,8 @@
  *	  The limit of the library and the broker: a transactional producer without
  *	  PostgreSQL, with the client settings that the relay uses.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Usage: raw -b BROKERS -t TOPIC -n EVENTS
  *			publishes so many events like the car shop's in transactions of
  *			50,000: "result drain EVENTS_PER_SECOND", until the last commit

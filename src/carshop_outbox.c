@@ -3,6 +3,8 @@
  * carshop_outbox.c
  *	  Entry point of the library: checks and calls, no logic.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

@@ -3,6 +3,8 @@
  * compat.h
  *	  The only place that knows versions of PostgreSQL and librdkafka.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Each shim has the shape of the newest version's interface and names the
  * release that changed it.
  *

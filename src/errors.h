@@ -3,6 +3,8 @@
  * errors.h
  *	  Every SQLSTATE of our own: class OB.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * For what no standard SQLSTATE fits.  People match them in EXCEPTION blocks
  * and monitoring counts them: a code never changes what it means.
  * Include postgres.h first.

@@ -3,6 +3,8 @@
  * invariant.h
  *	  What must hold whatever comes in, stated in plain C sources.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Checked in the unit tests and in builds for a PostgreSQL that was configured
  * with --enable-cassert; nothing otherwise: a production server does not end
  * for it.  Sources with postgres.h use PostgreSQL's own Assert().

@@ -3,6 +3,8 @@
  * mutants.h
  *	  Promises that a build for tests breaks on purpose.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * A test that cannot fail shows nothing.  With -DMUTANTS the extension has a
  * setting, carshop_outbox.mutant, that breaks one promise at a time; the tests
  * 035, 052 and 054 set each of the names below and see that others notice.  Without

@@ -3,6 +3,8 @@
  * settings.c
  *	  Every setting of the extension.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * "File" settings are PGC_SIGHUP.  "File, ALTER DATABASE" settings are
  * PGC_SUSET: the file acts on reload, ALTER DATABASE when a worker connects
  * again.  Hardly anything is decided here: a value is checked where its meaning

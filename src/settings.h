@@ -3,6 +3,8 @@
  * settings.h
  *	  Every setting of the extension (prefix carshop_outbox).
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Read-only for everybody but settings.c.  What each means, its default and
  * who may set it stands in settings.c, beside its definition.
  *

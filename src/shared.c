@@ -3,6 +3,8 @@
  * shared.c
  *	  Shared memory behind functions, and the wake-up of workers.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Locking
  * - DatabaseSlot.database, relay and reporter (the owners) change under
  *   shared->lock (LWLock) only.  A process that is connected to a database may

@@ -3,6 +3,8 @@
  * shared.h
  *	  Shared memory behind functions, and the wake-up of workers.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * One slot per database, found by oid: taken for a database whose workers are
  * to be started, whose events are written or waited for, given back when the
  * database is dropped and somebody else needs it.  There are

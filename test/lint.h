@@ -3,7 +3,7 @@
  * lint.h
  *	  What cppcheck must know of headers that it does not read (test/lint).
  *
- * Copyright (c) 2026, the authors of carshop_outbox
+ * Copyright (c) 2026, carshop_outbox contributors
  *
  *-------------------------------------------------------------------------
  */

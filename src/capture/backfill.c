@@ -3,6 +3,8 @@
  * backfill.c
  *	  CALL outbox.backfill: a route's events for the rows that are already there.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Right beside concurrent writers
  * - First the primary keys of the rows that are there are noted, with one
  *   snapshot, in outbox.backfill_row.  Rows that come later have their own

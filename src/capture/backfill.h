@@ -3,6 +3,8 @@
  * backfill.h
  *	  What the parts of outbox.backfill share (backfill.c).
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef CAPTURE_BACKFILL_H

@@ -3,6 +3,8 @@
  * backfill_list.c
  *	  The list of rows that a backfill has to do, and its progress.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * The one place of capture/ where rights change: a table's own code runs as the
  * table's owner, and our tables are written as theirs, by constant statements.
  *

@@ -3,6 +3,8 @@
  * backfill_sql.c
  *	  A route and its table in the SQL of outbox.backfill.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Names and operators are qualified, values are parameters; what comes as SQL is
  * the route's condition, as PostgreSQL prints it, and the caller's.  Whoever
  * executes the result does it as the table's owner (backfill_list.c).

@@ -3,6 +3,8 @@
  * capture.c
  *	  The trigger that turns a changed row into an event.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * It opens no socket, waits for no worker, takes no lock that a worker holds
  * for longer than a memory access, and runs nothing with other rights than the
  * writer's own.

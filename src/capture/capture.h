@@ -3,6 +3,8 @@
  * capture.h
  *	  Events made of rows.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef CAPTURE_CAPTURE_H

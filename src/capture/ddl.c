@@ -3,6 +3,8 @@
  * ddl.c
  *	  Routes against DDL: what would break a route is refused.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Two event triggers call outbox.check_ddl: at the end of ALTER TABLE and
  * CREATE TRIGGER, and when columns have been dropped (also by DROP TYPE ...
  * CASCADE and the like).  The routes of the tables concerned are compiled again,

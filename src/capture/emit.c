@@ -3,6 +3,8 @@
  * emit.c
  *	  outbox.emit: an event that no row stands for.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

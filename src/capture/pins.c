@@ -3,6 +3,8 @@
  * pins.c
  *	  Settings pinned while a row is turned into text.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * The same idea as postgres_fdw's set_transmission_modes, but only for the
  * settings that the row's types depend on, and only when they differ: a
  * change of a setting costs more than the text of a row.

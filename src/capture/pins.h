@@ -4,6 +4,8 @@
  *	  An event's bytes depend on the row and the route only, never on the
  *	  session: the settings that output functions look at, pinned.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef CAPTURE_PINS_H

@@ -3,6 +3,8 @@
  * route.c
  *	  Checking and compiling the arguments of a capture trigger.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * The same code runs when outbox.capture makes a route and when the trigger
  * fires, so that a hand-written CREATE TRIGGER meets the same rules.
  *

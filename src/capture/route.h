@@ -4,6 +4,8 @@
  *	  A route: the arguments of one capture trigger, checked and compiled
  *	  against its table.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef CAPTURE_ROUTE_H

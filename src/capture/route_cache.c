@@ -3,6 +3,8 @@
  * route_cache.c
  *	  Compiled routes, kept for the life of the session.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Compiling a route (its templates, its columns' types and output functions)
  * costs more than an event, so a transaction of one row must not do it anew.
  * An entry is dropped when the relation cache says that its table, or the root

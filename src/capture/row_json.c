@@ -3,6 +3,8 @@
  * row_json.c
  *	  The JSON image of a row.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * The result is that of core's row_to_json, byte for byte (test/sql/fidelity.sql
  * compares them over all types).  row_to_json looks up each column's type and
  * output function for each row; for the common types this code knows both, and

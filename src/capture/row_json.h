@@ -4,6 +4,8 @@
  *	  The JSON image of a row: what core's row_to_json makes of it under our
  *	  settings, with everything that can be known once per table known once.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef CAPTURE_ROW_JSON_H

@@ -3,6 +3,8 @@
  * admin.c
  *	  Creating topics and asking a broker over a producer's handle.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Requests are sent by the library's main thread and answered by an event on
  * the producer's queue, so nothing here waits longer than its slice, and what
  * was asked stays asked however far the cluster is.  One request at a time:

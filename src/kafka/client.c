@@ -3,6 +3,8 @@
  * client.c
  *	  A librdkafka handle with its event queue: opening, events, closing.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Everything the library has to say comes as an event through a queue, whose
  * file descriptor the worker waits for; log lines through another one, which
  * is looked at whenever the first is empty.  There is no callback, so nothing of

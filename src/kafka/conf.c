@@ -4,6 +4,8 @@
  *	  Building a configuration: our defaults, then what the operator says,
  *	  then what cannot be overridden.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * librdkafka's error text repeats some values, so it is never shown here.
  *
  * Thread: the worker's.  Memory: the library's.

@@ -3,6 +3,8 @@
  * internal.h
  *	  What the files of src/kafka share; nobody else includes it.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Threads: everything runs in the worker's thread, except the helper of
  * kafka_client_close, which only destroys a handle that was given up, and
  * those of lookup.c, which only ask.

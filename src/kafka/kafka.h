@@ -3,6 +3,8 @@
  * kafka.h
  *	  All that the rest of the extension knows about Kafka.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Plain C11: no postgres.h above or below this header, so the layer runs in
  * unit tests and, one day, in a relay outside the server.  src/kafka is the
  * only folder that includes librdkafka.
@@ -287,9 +289,6 @@ extern KafkaOutcome kafka_producer_flush(KafkaProducer *producer,
  * up and what is not an event the tag 0.  0 after every other outcome.
  */
 extern uint64_t kafka_producer_refused_tag(KafkaProducer *producer);
-
-/* Records enqueued since begin (without transactions: since the last flush). */
-extern size_t kafka_producer_enqueued(KafkaProducer *producer);
 
 /* ------------------------------------------------------------------------
  * Administration over a producer's handle, by event queue: start, then poll

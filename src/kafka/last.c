@@ -3,6 +3,8 @@
  * last.c
  *	  Reading the newest record of a one-partition topic by its key.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Starts a few records before the end and takes larger and larger steps back
  * until the key is found or the start was reached, because a progress topic
  * that the broker has not compacted for a while can be long.

@@ -3,6 +3,8 @@
  * lookup.c
  *	  Asking brokers for topics without making the worker wait.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * A metadata request of the application is the one call of the library that
  * can neither be resumed nor be answered by an event: it blocks, and each call
  * starts afresh, so one that always waits for less than a round trip never

@@ -4,6 +4,8 @@
  *	  What librdkafka's error codes and failure lines mean for us, and the
  *	  small helpers that everything here uses.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Threads: any; there is no state.  Memory: malloc.
  *
  *-------------------------------------------------------------------------

@@ -3,6 +3,8 @@
  * partition.c
  *	  The partition for a key, as the Java client chooses it.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Threads: any; there is no state.
  *
  *-------------------------------------------------------------------------

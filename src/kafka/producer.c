@@ -3,6 +3,8 @@
  * producer.c
  *	  The transactional and the idempotent producer.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Delivery reports come as events and only for failures: with a callback the
  * library's flush, also the one inside commit, polls in steps of 10 ms.  So
  * success is the absence of a failure once nothing is outstanding any more,
@@ -39,7 +41,6 @@ struct KafkaProducer
 	bool		in_transaction;
 	int64_t		began_ms;
 	bool		committing;		/* the library's commit was called */
-	size_t		enqueued;		/* since begin, or since the last flush */
 	bool		incomplete;		/* a record was refused and not enqueued */
 	KafkaOutcome failure;		/* the worst delivery failure, KAFKA_OK: none */
 	KafkaError	failure_error;
@@ -310,7 +311,6 @@ still_pending(KafkaProducer *producer, rd_kafka_error_t *failed,
 static void
 reset_batch(KafkaProducer *producer)
 {
-	producer->enqueued = 0;
 	producer->incomplete = false;
 	producer->failure = KAFKA_OK;
 	producer->refused_tag = 0;
@@ -448,7 +448,6 @@ kafka_producer_send(KafkaProducer *producer, const KafkaRecord *record,
 		free(fields);
 	if (failed == NULL)
 	{
-		producer->enqueued++;
 		return KAFKA_OK;
 	}
 	code = kafka_error_take(producer->client->rk, failed, &reason);
@@ -460,12 +459,6 @@ kafka_producer_send(KafkaProducer *producer, const KafkaRecord *record,
 	}
 	return not_enqueued(producer, record, judge(producer, code, &reason),
 						&reason, error);
-}
-
-size_t
-kafka_producer_enqueued(KafkaProducer *producer)
-{
-	return producer->enqueued;
 }
 
 uint64_t
@@ -578,6 +571,5 @@ kafka_producer_flush(KafkaProducer *producer, int slice_ms, KafkaError *error)
 		kafka_error_set(error, code, "%s", rd_kafka_err2str(code));
 		return KAFKA_UNCERTAIN;
 	}
-	producer->enqueued = 0;
 	return KAFKA_OK;
 }

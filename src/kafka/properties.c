@@ -3,6 +3,8 @@
  * properties.c
  *	  What the operator may say about the connection to Kafka.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * An allow-list, not a deny-list: librdkafka has properties that load a
  * library (plugin.library.paths) or run a shell command
  * (sasl.kerberos.kinit.cmd), and new ones come with every release.  What

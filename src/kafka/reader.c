@@ -3,6 +3,8 @@
  * reader.c
  *	  Reading partitions that were assigned by hand, committed data only.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * The library's group machinery is not used: no subscribe, hence no rebalance
  * and no poll deadline.  It insists on a group.id all the same, and asks for
  * the group's coordinator in the background; nothing here waits for that.

@@ -3,6 +3,8 @@
  * remedy.c
  *	  What a person can do about an error, by its code.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * The message of an error says what happened, in the library's or the
  * broker's words; the remedy says who has to change what.
  *

@@ -3,6 +3,8 @@
  * request.c
  *	  Requests that the library sends by itself and answers by an event.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Each has a number, unique in its client, so that a late answer to something
  * that nobody waits for any more is told from the one awaited.  Of the
  * requests of admin.c there is one at a time; topic.c has its own beside it.

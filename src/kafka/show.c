@@ -3,6 +3,8 @@
  * show.c
  *	  Showing a reader's offsets under a consumer group, for lag tools.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Offsets written into a group that a service uses would make that service
  * skip events.  So three questions, one after the other: has the group live
  * members, do the offsets that are there carry our metadata, and only then

@@ -3,6 +3,8 @@
  * topic.c
  *	  What brokers say of topics, and the topics of a producer.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * The metadata is asked for by lookup.c.  A producer also wants to know how
  * large a batch the topic takes: DescribeConfigs is asked beside the metadata
  * and answered by an event.  Once it was answered, in whatever way, it is not

@@ -3,6 +3,8 @@
  * event_id.c
  *	  The id of an event: the key under which it is counted once.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * SHA-1 is here because UUIDv5 is defined by it, not for secrecy.  PostgreSQL
  * has one too, but behind its memory contexts and OpenSSL's start-up cost; a
  * message without an id needs it once, in a file that tests can link alone.

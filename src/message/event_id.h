@@ -3,6 +3,8 @@
  * event_id.h
  *	  The id of an event: the key under which it is counted once.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Plain C11.  The rule, first that applies:
  *	 1. the header ce_id, the header id, the member EventId, where it is a UUID;
  *	 2. another ce_id: UUIDv5 of (ce_source, ce_id);

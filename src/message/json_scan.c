@@ -3,6 +3,8 @@
  * json_scan.c
  *	  A strict scanner that finds the members of a JSON object in place.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * RFC 8259 to the letter, valid UTF-8 only.  No allocation, no recursion:
  * the nesting of an untrusted message costs one byte per level.
  *

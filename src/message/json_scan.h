@@ -3,6 +3,8 @@
  * json_scan.h
  *	  A strict scanner that finds the members of a JSON object in place.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Plain C11.  It exists beside json-c for two reasons: PostgreSQL must get
  * the original text of a member (json-c keeps 64 bits of an integer and
  * rewrites what it prints), and json-c's strict mode still takes single

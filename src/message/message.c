@@ -3,6 +3,8 @@
  * message.c
  *	  Decoding one Kafka message into the fields of a domain event.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Three shapes are understood: the object that the car shop's services
  * exchange (three members, and three more that the relay adds), CloudEvents
  * structured mode, and CloudEvents binary mode (bare data, attributes in

@@ -3,6 +3,8 @@
  * message.h
  *	  Decoding one Kafka message into the fields of a domain event.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Plain C11: knows neither PostgreSQL nor librdkafka, so that it runs in unit
  * tests and under a fuzzer, and allocates nothing but the decoder.
  *

@@ -3,6 +3,8 @@
  * message_parts.c
  *	  Parts of a message: members, headers, and why they are refused.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * json-c decodes the strings that hold escapes; others are taken as they are.
  *
  * Memory: one scratch buffer per decoder, made large enough for a message

@@ -3,6 +3,8 @@
  * message_parts.h
  *	  Parts of a message: members, headers, and why they are refused.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * For message.c alone.  Functions that answer false have rejected the message.
  *
  *-------------------------------------------------------------------------

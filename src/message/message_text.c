@@ -3,6 +3,8 @@
  * message_text.c
  *	  Times and UUIDs as other programs write them.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Plain C11, no locale, no time zone database.
  *
  *-------------------------------------------------------------------------

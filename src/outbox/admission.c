@@ -3,6 +3,8 @@
  * admission.c
  *	  What may enter the outbox: headers, texts, sizes.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Everything that could not be published is refused here, in the writer's own
  * transaction and with the remedy, instead of getting stuck in the relay.
  *

@@ -3,6 +3,8 @@
  * admission.h
  *	  What may enter the outbox: headers, texts, sizes.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef OUTBOX_ADMISSION_H

@@ -3,6 +3,8 @@
  * batch.c
  *	  Reading the events between two ticks, in the order of plan.h.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Events are found through the index on (xid, seq) of each segment, by the
  * index access method and not by a planned query: a plan flips as the table
  * grows (seen: 0.02 ms became 300 ms).

@@ -3,6 +3,8 @@
  * batch.h
  *	  Reading the events between two ticks, in the order of plan.h.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef OUTBOX_BATCH_H

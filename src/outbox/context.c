@@ -4,6 +4,8 @@
  *	  What an event carries of the transaction that makes it: trace context
  *	  and headers.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * The trace context comes from the event itself, else from the setting
  * carshop_outbox.traceparent, else from a comment at the beginning or the end
  * of the client's statement, as SQLCommenter's libraries write it

@@ -3,6 +3,8 @@
  * context.h
  *	  What an event carries of the transaction that makes it.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef OUTBOX_CONTEXT_H

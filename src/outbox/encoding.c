@@ -3,6 +3,8 @@
  * encoding.c
  *	  Texts of the database as UTF-8, which is what events are in Kafka.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

@@ -3,6 +3,8 @@
  * encoding.h
  *	  Texts of the database as UTF-8, which is what events are in Kafka.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * A text is checked here when it is written and converted here when it is
  * measured, so that the relay never meets one that it cannot read.  In a
  * SQL_ASCII database any byte may stand in a text; and also in others a text

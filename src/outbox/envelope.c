@@ -3,6 +3,8 @@
  * envelope.c
  *	  From an event to what goes onto the wire.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * json-c is not used here: the payload is JSON already and is passed through
  * once, so its numbers and duplicate members stay as they are, and building
  * an object tree per event would cost more than all the rest.

@@ -4,6 +4,8 @@
  *	  From an event to what goes onto the wire (README, "What goes onto
  *	  the wire").
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Plain C11, no postgres.h.  Texts are UTF-8 and need not end in NUL; a NULL
  * pointer means the value is absent.  The result lives in a buffer that the
  * caller keeps and reuses.  All sizes are in bytes.

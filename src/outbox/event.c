@@ -3,6 +3,8 @@
  * event.c
  *	  Writing an event into the outbox.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Order of work, and why
  * - The top transaction id comes first: a tick's snapshot must be able to
  *   name the writer.

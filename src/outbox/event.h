@@ -3,6 +3,8 @@
  * event.h
  *	  Writing an event into the outbox: the one insert routine.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef OUTBOX_EVENT_H

@@ -3,6 +3,8 @@
  * json_escapes.h
  *	  Escapes that are valid JSON and yet stand for no text.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Plain C11, no postgres.h.
  *
  *-------------------------------------------------------------------------

@@ -3,6 +3,8 @@
  * lineage.c
  *	  Who publishes: the lineage's row, and where this server is at home.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * A lineage moves with its data: a copied data directory, a restored backup or
  * a cloned volume has the same lineage and must not publish beside the
  * original.  The home tells them apart.

@@ -3,6 +3,8 @@
  * lineage.h
  *	  Who publishes: the lineage's row, and where this server is at home.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef OUTBOX_LINEAGE_H

@@ -3,6 +3,8 @@
  * plan.c
  *	  The order in which the events of a batch are read, with a fixed budget.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #include "outbox/plan.h"
@@ -11,8 +13,8 @@
 #include <string.h>
 
 #include "invariant.h"
+#include "outbox/pieces.h"
 
-#define MAX_PIECES		1024
 #define FIRST_ROOM		256
 
 typedef struct Entry
@@ -32,17 +34,6 @@ typedef struct Run
 	uint32_t	count;
 	int			segment;
 } Run;
-
-/* Transactions that follow each other in a segment. */
-typedef struct Piece
-{
-	int			segment;
-	uint64_t	low;			/* low <= xid < high */
-	uint64_t	high;
-	int64_t		min_through;
-	int64_t		max_through;
-	int64_t		events;
-} Piece;
 
 typedef enum Pass
 {
@@ -98,10 +89,7 @@ struct Plan
 	Run			growing;
 	int64_t		rest;			/* its events behind place */
 
-	Piece	   *pieces;
-	size_t		n_pieces;
-	int64_t		piece_events;	/* a piece is full */
-	bool		new_piece;		/* the last one must not be extended */
+	Pieces		pieces;
 };
 
 Plan *
@@ -113,8 +101,8 @@ plan_make(const XidRange *ranges, size_t n, int segments, size_t max_events,
 	if (plan == NULL)
 		return NULL;
 	plan->ranges = malloc(sizeof(XidRange) * (n + 1));
-	plan->pieces = malloc(sizeof(Piece) * MAX_PIECES);
-	if (plan->ranges == NULL || plan->pieces == NULL)
+	plan->max_events = max_events < 16 ? 16 : max_events;
+	if (plan->ranges == NULL || !pieces_init(&plan->pieces, plan->max_events / 16))
 	{
 		plan_free(plan);
 		return NULL;
@@ -125,8 +113,6 @@ plan_make(const XidRange *ranges, size_t n, int segments, size_t max_events,
 	plan->segments = segments;
 	plan->place = from;
 	plan->place_left = -1;
-	plan->max_events = max_events < 16 ? 16 : max_events;
-	plan->piece_events = (int64_t) plan->max_events / 16;
 	return plan;
 }
 
@@ -134,7 +120,7 @@ void
 plan_free(Plan *plan)
 {
 	free(plan->ranges);
-	free(plan->pieces);
+	pieces_free(&plan->pieces);
 	free(plan->entries);
 	free(plan->runs);
 	free(plan);
@@ -161,81 +147,6 @@ make_room(Plan *plan, void **array, size_t *room, size_t used, size_t size)
 	*array = grown;
 	*room = wanted;
 	return true;
-}
-
-/* ------------------------------------------------------------------------
- * Pieces
- * ------------------------------------------------------------------------
- */
-
-/* Join neighbours of one segment in pairs, small ones first. */
-static void
-merge_pieces(Plan *plan)
-{
-	do
-	{
-		size_t		n = 0;
-
-		plan->piece_events *= 2;
-		for (size_t i = 0; i < plan->n_pieces; i++)
-		{
-			Piece		piece = plan->pieces[i];
-			const Piece *next = &plan->pieces[i + 1];
-
-			if (i + 1 < plan->n_pieces && next->segment == piece.segment &&
-				piece.events + next->events <= plan->piece_events)
-			{
-				piece.high = next->high;
-				piece.events += next->events;
-				if (next->min_through < piece.min_through)
-					piece.min_through = next->min_through;
-				if (next->max_through > piece.max_through)
-					piece.max_through = next->max_through;
-				i++;
-			}
-			plan->pieces[n++] = piece;
-		}
-		plan->n_pieces = n;
-	} while (plan->n_pieces > MAX_PIECES * 3 / 4);
-}
-
-/* Note a transaction that the first pass has seen. */
-static void
-note_in_piece(Plan *plan, const Run *run, int64_t events)
-{
-	bool		large = events >= plan->piece_events;
-	Piece	   *piece = plan->n_pieces > 0 ? &plan->pieces[plan->n_pieces - 1] : NULL;
-
-	/* a large one stands alone: nobody reads it for another's sake */
-	if (piece == NULL || piece->segment != run->segment || plan->new_piece || large ||
-		piece->events >= plan->piece_events)
-	{
-		if (plan->n_pieces == MAX_PIECES)
-			merge_pieces(plan);
-		piece = &plan->pieces[plan->n_pieces++];
-		piece->segment = run->segment;
-		piece->low = run->xid;
-		piece->min_through = piece->max_through = run->through;
-		piece->events = 0;
-	}
-	Invariant(run->xid >= piece->low);
-	piece->high = run->xid + 1;
-	piece->events += events;
-	if (run->through < piece->min_through)
-		piece->min_through = run->through;
-	if (run->through > piece->max_through)
-		piece->max_through = run->through;
-	plan->new_piece = large;
-}
-
-static int
-by_min_through(const void *a, const void *b)
-{
-	const Piece *left = a;
-	const Piece *right = b;
-
-	return (left->min_through > right->min_through) -
-		(left->min_through < right->min_through);
 }
 
 /* ------------------------------------------------------------------------
@@ -334,7 +245,7 @@ close_run(Plan *plan)
 	}
 	if (plan->pass == PASS_FIRST)
 	{
-		note_in_piece(plan, run, plan->rest);
+		pieces_note(&plan->pieces, run->segment, run->xid, run->through, plan->rest);
 		if (run->through >= plan->place.through)
 			plan->total += plan->rest;
 	}
@@ -406,8 +317,7 @@ plan_begin(Plan *plan)
 	if (plan->pass == PASS_FIRST)
 	{
 		/* one that was not finished, by an error in a scan, leaves nothing */
-		plan->n_pieces = 0;
-		plan->new_piece = false;
+		pieces_clear(&plan->pieces);
 		plan->total = 0;
 	}
 	plan->n_entries = 0;
@@ -430,7 +340,7 @@ finish_pass(Plan *plan)
 	close_run(plan);
 	if (plan->pass == PASS_FIRST)
 	{
-		qsort(plan->pieces, plan->n_pieces, sizeof(Piece), by_min_through);
+		pieces_sort(&plan->pieces);
 		plan->place_left = 0;
 	}
 	else if (plan->pass == PASS_RESUME)
@@ -471,9 +381,9 @@ scan_all(Plan *plan, PlanScan *scan)
 static bool
 scan_pieces(Plan *plan, PlanScan *scan)
 {
-	for (; plan->scan_piece < plan->n_pieces; plan->scan_piece++, plan->scan_range = 0)
+	for (; plan->scan_piece < plan->pieces.n; plan->scan_piece++, plan->scan_range = 0)
 	{
-		const Piece *piece = &plan->pieces[plan->scan_piece];
+		const Piece *piece = &plan->pieces.piece[plan->scan_piece];
 
 		if (piece->max_through < plan->place.through ||
 			(piece->max_through == plan->place.through &&

@@ -3,6 +3,8 @@
  * plan.h
  *	  The order in which the events of a batch are read, with a fixed budget.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Order.  Within a batch whole transactions follow each other, ordered by
  * their last seq, and inside a transaction events are ordered by seq.  For
  * changes under a common lock this is the order of commit: the second writer

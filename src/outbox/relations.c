@@ -3,6 +3,8 @@
  * relations.c
  *	  Finding the relations of schema outbox.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * The oids are looked up by name once per backend and again after any
  * invalidation of pg_class or pg_namespace, and only taken when the relation
  * is a member of the extension: a relation that was put under the same name

@@ -3,6 +3,8 @@
  * relations.h
  *	  Finding the relations of schema outbox.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef OUTBOX_RELATIONS_H

@@ -3,6 +3,8 @@
  * replication.c
  *	  The extension's tables and logical replication.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * outbox.ignore_replication is attached to each of our tables as a REPLICA
  * trigger, which fires only where session_replication_role is replica: in the
  * workers of a subscription (worker.c and tablesync.c of PostgreSQL).  A

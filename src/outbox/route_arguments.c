@@ -3,6 +3,8 @@
  * route_arguments.c
  *	  The name=value arguments of a capture trigger, as stored in pg_trigger.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

@@ -4,6 +4,8 @@
  *	  Segments of the event store: which one is current, and which one a
  *	  transaction writes into.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * The truth is outbox.lineage.current_segment.  Shared memory repeats what was
  * committed last, so that a writer need not read the table: one word that names
  * outbox.lineage's oid as well, so it says nothing about an extension that was

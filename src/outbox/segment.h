@@ -4,6 +4,8 @@
  *	  Segments of the event store: which one is current, and which one a
  *	  transaction writes into.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef OUTBOX_SEGMENT_H

@@ -3,6 +3,8 @@
  * snapshot.c
  *	  Snapshots of top-level transaction ids, and the difference of two.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * The idea is PgQ's: a batch is what became visible between two snapshots.
  * Nothing waits for a long transaction, nothing is skipped, and the contents
  * of a batch never change (reference: pgq, batch_event_sql).

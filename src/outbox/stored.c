@@ -3,6 +3,8 @@
  * stored.c
  *	  Reading an event from its row.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

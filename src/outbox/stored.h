@@ -3,6 +3,8 @@
  * stored.h
  *	  Reading an event from its row.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef OUTBOX_STORED_H

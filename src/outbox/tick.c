@@ -3,6 +3,8 @@
  * tick.c
  *	  Ticks: snapshots that cut the outbox into batches.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

@@ -3,6 +3,8 @@
  * tick.h
  *	  Ticks: snapshots that cut the outbox into batches.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * All functions here run inside a transaction of the relay's (worker_begin).
  *
  *-------------------------------------------------------------------------

@@ -3,6 +3,8 @@
  * topics.c
  *	  Which topics an event may go to.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * The topics that routes name are kept for the session: reading pg_trigger for
  * every event would cost more than the event.  There is no cache of pg_trigger
  * to listen to, but whoever makes, changes or drops a trigger invalidates the

@@ -3,6 +3,8 @@
  * topics.h
  *	  Which topics an event may go to.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * All of these need a transaction: they look at catalogs and at outbox.lineage.
  *
  *-------------------------------------------------------------------------

@@ -3,6 +3,8 @@
  * wakeup.c
  *	  Waking the relay when a transaction with events commits.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * A transaction callback sets the relay's latch after the commit has become
  * visible (ProcArrayEndTransaction precedes CallXactCallbacks, xact.c), so the
  * relay that it wakes sees the events.  No NOTIFY: that takes a cluster-wide

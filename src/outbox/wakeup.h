@@ -3,6 +3,8 @@
  * wakeup.h
  *	  Waking the relay when a transaction with events commits.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef OUTBOX_WAKEUP_H

@@ -3,6 +3,8 @@
  * writer.c
  *	  Putting events into the current segment, many at a time.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * When what waits is inserted
  * - at the end of the statement that fired the triggers (AFTER triggers run in
  *   ExecutorFinish; COPY is a utility statement), so that the transaction's

@@ -3,6 +3,8 @@
  * writer.h
  *	  Putting events into the current segment, many at a time.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * A page of events inserted at once costs one buffer lookup, one lock and one
  * WAL record instead of one per event (heap_multi_insert, as COPY does), and
  * the segment and its index are opened once.  So what the capture trigger

@@ -3,6 +3,8 @@
  * health.c
  *	  What is wrong with publishing, since when, and what of it was said.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #include "relay/health.h"

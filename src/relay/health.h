@@ -3,6 +3,8 @@
  * health.h
  *	  What is wrong with publishing, since when, and what of it was said.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Plain C11, part of the relay's state machine.  A spell of trouble begins
  * with its first failure and ends when publishing is known to work, not when a
  * step of a new attempt has succeeded: otherwise log and status would swing

@@ -3,6 +3,8 @@
  * judge.c
  *	  The relay's state machine: what follows from the result of an action.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #include "relay/machine_internal.h"

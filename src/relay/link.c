@@ -3,6 +3,8 @@
  * link.c
  *	  The relay's link to Kafka: handles, topics, and what is asked of it.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

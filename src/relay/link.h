@@ -4,6 +4,8 @@
  *	  The relay's link to Kafka: its handles, the topics that it knows, and
  *	  the actions of the state machine that ask Kafka and nobody else.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Each action fills a result and may answer PENDING: it is then called again,
  * after the worker has looked at its interrupts.  No transaction is open while
  * Kafka is asked.  What a result's texts point to lives until the next action.

@@ -3,6 +3,8 @@
  * machine.c
  *	  The relay's protocol as a pure state machine: what to do next.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * What is made of the results stands in judge.c.
  *
  *-------------------------------------------------------------------------

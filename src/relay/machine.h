@@ -3,10 +3,12 @@
  * machine.h
  *	  The relay's protocol as a pure state machine.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Plain C11: no PostgreSQL, no librdkafka, no clock.  The driver asks for the
  * next action, performs it, and gives the result back; time and flags come in
  * as arguments.  So the protocol runs in unit tests, one input after another,
- * exactly as in the server (test/unit/test_machine.c).
+ * exactly as in the server (test/unit/test_machine.c, test_histories.c).
  *
  * The machine owns what it decides on: the position, what is confirmed, the
  * claim, the lineage it works for, and the health that log and status tell.

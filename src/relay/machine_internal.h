@@ -4,6 +4,8 @@
  *	  What machine.c (what next), judge.c (what came of it) and setback.c
  *	  (what if nothing did) share.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef RELAY_MACHINE_INTERNAL_H

@@ -3,6 +3,8 @@
  * pace.c
  *	  How large a Kafka transaction may be, and how long to wait after one.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #include "relay/pace.h"

@@ -3,6 +3,8 @@
  * pace.h
  *	  How large a Kafka transaction may be, and how long to wait after one.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Plain C11, part of the relay's state machine.
  *
  *-------------------------------------------------------------------------

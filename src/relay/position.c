@@ -3,6 +3,8 @@
  * position.c
  *	  What PostgreSQL knows of the relay's position.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

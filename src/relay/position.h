@@ -4,6 +4,8 @@
  *	  What PostgreSQL knows of the relay's position: the lineage's row, ticks,
  *	  dead letters; and the actions of the state machine that ask it.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Each function runs transactions of its own.  An SQL error ends the worker.
  *
  *-------------------------------------------------------------------------

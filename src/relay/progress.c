@@ -3,6 +3,8 @@
  * progress.c
  *	  Encoding and decoding of the progress record.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #include "relay/progress.h"

@@ -4,6 +4,8 @@
  *	  The progress record: how far the relay has come, kept in Kafka inside
  *	  the same transaction as the events.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Plain C11 (json-c).  Anybody with rights on the topic may write anything
  * there, so decoding trusts nothing.
  *

@@ -3,6 +3,8 @@
  * publish.c
  *	  Reading batches from the outbox and sending them to Kafka.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * One Kafka transaction carries events of one or several ticks and one
  * progress record.  It is cut between transactions of the database, so that
  * none is torn; only one that alone exceeds a limit is cut inside.  Bytes are

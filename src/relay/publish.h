@@ -4,6 +4,8 @@
  *	  Reading batches from the outbox and sending them to Kafka: one Kafka
  *	  transaction.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef RELAY_PUBLISH_H

@@ -3,6 +3,8 @@
  * relay.c
  *	  The relay worker: asks the state machine what to do, does it, tells.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * What happens between COMMIT and Kafka reads downwards:
  *
  *	  relay.c		the loop: asks the machine, performs, reports

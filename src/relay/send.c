@@ -3,6 +3,8 @@
  * send.c
  *	  From an event to a record of the Kafka client.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * A transaction's first record to a partition makes the client register that
  * partition with the coordinator at once, and records for a second partition
  * that come a moment later wait for a request of their own, a round trip and a

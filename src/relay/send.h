@@ -3,6 +3,8 @@
  * send.h
  *	  From an event to a record of the Kafka client.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef RELAY_SEND_H

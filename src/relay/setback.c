@@ -3,6 +3,8 @@
  * setback.c
  *	  The relay's state machine: what follows when something did not succeed.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Back to CLOSED after a pause, or to a stop that only a person ends.
  *
  *-------------------------------------------------------------------------

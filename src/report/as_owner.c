@@ -4,6 +4,8 @@
  *	  SQL functions acting on the extension's own tables, for callers who have
  *	  no rights on them.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Their own file keeps the one place with raised rights easy to review.  The
  * statements executed there are constants of this library; no trigger, rule or
  * constraint on the tables belongs to anybody but their owner.

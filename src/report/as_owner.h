@@ -4,6 +4,8 @@
  *	  SQL functions acting on the extension's own tables, for callers who have
  *	  no rights on them.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef AS_OWNER_H

@@ -3,6 +3,8 @@
  * batch.c
  *	  The messages of one transaction, decoded, before PostgreSQL sees them.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Memory: one context per batch holds copies of the messages and what was
  * decoded from them; it is reset as a whole.  A message is copied once and the
  * decoded texts point into the copy, except those that held escapes.

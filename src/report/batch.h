@@ -3,6 +3,8 @@
  * batch.h
  *	  The messages of one transaction, decoded, before PostgreSQL sees them.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Filled outside of any transaction from what Kafka hands over, so that no
  * snapshot is held while messages are taken from the network.
  *

@@ -3,6 +3,8 @@
  * dead_letter.c
  *	  report.dead_letter: what could not be read, and what a report refused.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

@@ -3,6 +3,8 @@
  * definitions.c
  *	  report.define, drop, enable, disable: reports as people define them.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * The statement is checked, and executed once over no events, with the rights
  * and under the restrictions that it will run with.  Only then, and only for
  * our own tables, do these functions act as the owner of the extension's

@@ -4,6 +4,8 @@
  *	  report.reported_events: storing a batch once per event id, and reading
  *	  ranges of it for reports that catch up.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * The table is written with the table access method and its indexes directly,
  * many rows at a time, as COPY does: an INSERT … ON CONFLICT through the
  * executor costs about twice as much.  There is one writer, the reporter, so a

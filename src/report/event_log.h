@@ -4,6 +4,8 @@
  *	  report.reported_events: storing a batch once per event id, and reading
  *	  ranges of it for reports that catch up.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * All functions run inside a transaction of the reporter, with SPI connected.
  *
  *-------------------------------------------------------------------------

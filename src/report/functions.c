@@ -5,6 +5,8 @@
  *	  starting and stopping, seeking, dead letters, waiting, and what the views
  *	  are made of.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Who may call them is decided by EXECUTE alone; what they change are the
  * extension's own tables (as_owner.h).
  *

@@ -4,6 +4,8 @@
  *	  report.progress and report.instance: where reading stands, and whether
  *	  this database reads at all.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

@@ -3,6 +3,8 @@
  * report_run.c
  *	  Executing a report's statement with the rights of its owner.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * The statement, and whatever it calls (triggers, constraints, defaults and
  * output functions of its target), is code that a role chose.  It runs as that
  * role, as REFRESH MATERIALIZED VIEW runs its query: under restricted

@@ -3,6 +3,8 @@
  * report_run.h
  *	  Executing a report's statement with the rights of its owner.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef REPORT_RUN_H

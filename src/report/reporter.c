@@ -3,6 +3,8 @@
  * reporter.c
  *	  The background worker that reads Kafka into the report tables.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * One turn of its loop:
  *	 1. look at what people have changed (started, stopped, defined, seek);
  *	 2. see to the Kafka handle, the topics and the assignment;

@@ -4,6 +4,8 @@
  *	  Reports: a table each, and one statement that folds FROM new_events
  *	  into it.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Every report has applied_seq, changed in the transaction that changes its
  * target.  A live batch goes to the reports that stand at the log's end; all
  * others (new, enabled again, failed a moment ago) apply ranges of the event

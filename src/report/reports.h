@@ -4,6 +4,8 @@
  *	  Reports: a table each, and one statement that folds FROM new_events
  *	  into it.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * All functions run inside a transaction of the reporter, with SPI connected,
  * unless said otherwise.
  *

@@ -3,6 +3,8 @@
  * retry.c
  *	  Dead letters that report.retry() asked to try again.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * A message is decoded again and, if it can be read now, goes to the end of
  * the event log, from where the reports take it.  An event that a report
  * refused is given to that report alone.

@@ -3,6 +3,8 @@
  * retry.h
  *	  Dead letters that report.retry() asked to try again.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef RETRY_H

@@ -3,6 +3,8 @@
  * show.c
  *	  Offsets shown under a Kafka group, for the usual lag tools.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * At most once a second the stored positions are noted with the place of
  * their commit in the WAL; when that is flushed, they are written to the
  * group, with our identity as metadata.  A group that belongs to another

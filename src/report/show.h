@@ -3,6 +3,8 @@
  * show.h
  *	  Offsets shown under a Kafka group, for the usual lag tools.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * They are never read back: what counts stands in report.progress.  They
  * follow what is flushed, so a group never claims more than a crash leaves.
  *

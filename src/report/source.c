@@ -3,6 +3,8 @@
  * source.c
  *	  What the reporter reads from: topics, their partitions, the Kafka handle.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Nothing is ever skipped silently (I13 in doc/ARCHITECTURE.md).  A partition whose offset is
  * out of range stops.  Before reading goes on after a start, the newest
  * message read before is read once more and compared with its digest: a topic

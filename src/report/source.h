@@ -3,6 +3,8 @@
  * source.h
  *	  What the reporter reads from: topics, their partitions, the Kafka handle.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Outside of transactions, except where said.  One source per process.
  *
  *-------------------------------------------------------------------------

@@ -3,6 +3,8 @@
  * source_read.c
  *	  Assigning partitions, taking messages from them, remembering how far.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * The assignment is replaced as a whole, at the positions known here: what the
  * library had fetched of the old one is dropped by it and fetched again.
  *

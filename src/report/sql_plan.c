@@ -3,6 +3,8 @@
  * sql_plan.c
  *	  A statement of our own, prepared at its first use and kept.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

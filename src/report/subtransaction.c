@@ -3,6 +3,8 @@
  * subtransaction.c
  *	  Try something; if it fails, undo it and hand the error over.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * The pattern of plpy_spi.c.  A cancel request is an error like any other
  * here; the end of the process (SIGTERM) is FATAL and passes through.
  *

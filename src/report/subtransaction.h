@@ -3,6 +3,8 @@
  * subtransaction.h
  *	  Try something; if it fails, undo it and hand the error over.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef SUBTRANSACTION_H

@@ -3,6 +3,8 @@
  * relay_status.c
  *	  What the relay says about itself, and SQL's ways to reach it.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * The views outbox.stat_relay and outbox.status are SQL over these functions.
  *
  *-------------------------------------------------------------------------

@@ -3,6 +3,8 @@
  * backoff.c
  *	  How long to wait before something that has failed is tried again.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #include "worker/backoff.h"

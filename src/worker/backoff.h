@@ -3,6 +3,8 @@
  * backoff.h
  *	  How long to wait before something that has failed is tried again.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Plain C11: the relay's state machine uses it as well.  No randomness here:
  * who wants jitter adds it to the answer.
  *

@@ -3,6 +3,8 @@
  * kafka_settings.c
  *	  What the workers tell the Kafka client, and what it says to them.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * A reload replaces a Kafka handle only when something that the handle is made
  * of has changed: connecting and fencing anew takes a while, during which
  * nothing is published or read.

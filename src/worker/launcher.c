@@ -3,6 +3,8 @@
  * launcher.c
  *	  Starts a relay per shop database and a reporter per report database.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * The launcher is registered with the postmaster, starts when recovery is over
  * (so not on a standby, and at once after a promotion) and is connected to the
  * shared catalogs only.  Workers are dynamic and never restarted by the

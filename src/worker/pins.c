@@ -3,6 +3,8 @@
  * pins.c
  *	  Settings that a worker keeps, whatever ALTER DATABASE says.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * A database's owner can set everything that is PGC_USERSET for each session
  * of the database, and the workers' are among them.  Pinned is what could break
  * a promise, stop a worker or make it say much; what only makes its statements

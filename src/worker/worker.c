@@ -3,6 +3,8 @@
  * worker.c
  *	  What the relay and the reporter share: start-up, waiting, transactions.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

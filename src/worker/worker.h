@@ -4,6 +4,8 @@
  *	  What the launcher, the relay and the reporter share: registration,
  *	  start-up, the one wait point, transactions, back-off, log discipline.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Rules (reference: PostgreSQL's worker_spi, logical/worker.c)
  * - A worker sleeps only in worker_wait().
  * - No transaction is open while it waits.

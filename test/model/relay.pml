@@ -18,7 +18,7 @@
  *	zombies		relays that do not know yet that another one has taken over
  *
  * What is not: copies of a database (homes), several lineages, dead letters,
- * topics that are unknown.  test/unit/test_machine.c and test/t/022 have those.
+ * topics that are unknown.  test/unit/test_histories.c and test/t/022 have those.
  *
  * Sets of events are bit masks.  All events have one key, in the order of their
  * numbers.  A place in the sequence of ticks is the set of the events up to it,

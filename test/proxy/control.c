@@ -3,6 +3,8 @@
  * control.c
  *	  The proxy's control socket: one command per line (see kafka_proxy.c).
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #define _GNU_SOURCE

@@ -3,6 +3,8 @@
  * frames.h
  *	  Buffers of bytes under way, and the frames at their heads.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef FRAMES_H

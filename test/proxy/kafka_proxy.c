@@ -3,6 +3,8 @@
  * kafka_proxy.c
  *	  A TCP proxy that understands Kafka's framing, for fault tests.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * It listens on loopback and forwards to one broker whose advertised listener
  * is the proxy's own address, so that every connection of a client passes
  * through it.  Packet tools can delay or cut a connection; only something that

@@ -3,6 +3,8 @@
  * proxy.h
  *	  The proxy's connections, as its loop and its control see them.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef PROXY_H

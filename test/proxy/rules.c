@@ -3,6 +3,8 @@
  * rules.c
  *	  What the proxy does to which request.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #define _GNU_SOURCE

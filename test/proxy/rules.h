@@ -3,6 +3,8 @@
  * rules.h
  *	  What the proxy does to which request.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef RULES_H

@@ -44,13 +44,13 @@ foreach my $mutant ('stale_progress', 'read_first', 'keep_handle')
 }
 
 # The state machine's random histories notice it without a server.
-my $machine = Mutants::unit('test_machine');
+my $machine = Mutants::unit('test_histories');
 my ($stdout, $stderr);
 {
 	local $ENV{MUTANT} = 'read_first';
 	local $ENV{HISTORIES} = 500;
 	IPC::Run::run([$machine], '>', \$stdout, '2>', \$stderr);
 }
-like($stdout, qr/^not ok \d+ - every event once and in order/m, 'read_first is noticed by test_machine');
+like($stdout, qr/^not ok \d+ - every event once and in order/m, 'read_first is noticed by test_histories');
 
 done_testing();

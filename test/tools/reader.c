@@ -4,6 +4,8 @@
  *	  Reads a topic as a consumer of ours would, and says what it saw and when
  *	  it had seen everything there was to see.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * kcat prints messages, but a test of atomicity must also know the moments at
  * which a reader stood at the last stable offset: what it has seen by then is
  * exactly what committed transactions had made visible, so no transaction may

@@ -5,6 +5,8 @@
  *	  of known content, so that the proxy, the reader and the checker can be
  *	  tried without the extension.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * Usage: txnproducer -b BROKERS -t TOPIC [-x ID] [-n TRANSACTIONS] [-m MESSAGES]
  *					  [-f FIRST] [-a] [-q MS] [-w MS] [-T MS] [-c PARTITIONS]
  *	 -x		transactional.id (default carshop-test-producer)

@@ -3,6 +3,8 @@
  * smoke.h
  *	  What the programs that try src/kafka against a real broker share.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * They take the bootstrap servers as their argument, make topics with names of
  * their own (process id and time), never touch others, and print TAP.  Each
  * step of theirs calls in slices until the answer is there, and gives up after

@@ -4,6 +4,8 @@
  *	  What src/kafka says when something is refused, late or not there,
  *	  against a real broker: smoke_faults bootstrap-servers
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * See smoke.h.  The broker must look for transactions that are too old more
  * often than every few seconds (transaction.abort.timed.out.transaction.
  * cleanup.interval.ms).

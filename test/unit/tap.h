@@ -3,6 +3,8 @@
  * tap.h
  *	  Assertions of the unit tests, printed as TAP (test/prove reads it).
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * A unit test is one program, test/unit/test_NAME.c: some functions full of
  * ok(), is_int() and is_text(), and a main() that ends with
  * "return done_testing();".  It is linked with every source of src/ that does

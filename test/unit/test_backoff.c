@@ -3,6 +3,8 @@
  * test_backoff.c
  *	  Delays grow from the first to the longest and never beyond.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #include "worker/backoff.h"

@@ -3,6 +3,8 @@
  * test_envelope.c
  *	  The bytes of a message, as README ("What goes onto the wire") has them.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #include "outbox/envelope.h"

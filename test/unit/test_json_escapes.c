@@ -3,6 +3,8 @@
  * test_json_escapes.c
  *	  Escapes that are valid JSON and yet stand for no text.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #include "outbox/json_escapes.h"

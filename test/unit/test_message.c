@@ -3,6 +3,8 @@
  * test_message.c
  *	  What the reporter takes for an event, and what it refuses and why.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #include "message/event_id.h"

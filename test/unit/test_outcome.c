@@ -3,6 +3,8 @@
  * test_outcome.c
  *	  What librdkafka's codes and failure lines mean for us.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #include "kafka/internal.h"

@@ -3,6 +3,8 @@
  * test_partition.c
  *	  The partition for a key is the one that the Java client chooses.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  * The hashes are those of Kafka's own test (UtilsTest.testMurmur2).
  *
  *-------------------------------------------------------------------------

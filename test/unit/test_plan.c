@@ -4,6 +4,8 @@
  *	  Plans of batches: the order of whole transactions, from every place, with
  *	  room for few events; each event looked at a bounded number of times.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #include "outbox/plan.h"
@@ -313,6 +315,7 @@ measure(Store *store, size_t max_events, size_t *bytes)
 	PlannedEvent event;
 	PlanStatus	status;
 	size_t		read = 0;
+	size_t		right = 0;
 
 	*bytes = 0;
 	while ((status = plan_next(plan, &event)) == PLAN_EVENT || status == PLAN_FILL)
@@ -324,11 +327,14 @@ measure(Store *store, size_t max_events, size_t *bytes)
 				*bytes = __sanitizer_get_current_allocated_bytes() - before;
 			continue;
 		}
+		if (read < store->n && event.seq == store->events[read].seq)
+			right++;
 		plan_advance(plan);
 		read++;
 	}
 	plan_free(plan);
 	is_int(status, PLAN_END, "to the end");
+	is_int((int64_t) right, (int64_t) store->n, "in order");
 	is_int((int64_t) read, (int64_t) store->n, "all are read");
 	return (double) store->looks / (double) store->n;
 }

@@ -3,6 +3,8 @@
  * test_progress.c
  *	  The progress record survives a round trip; anything else is refused.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #include "relay/progress.h"

@@ -3,6 +3,8 @@
  * test_properties.c
  *	  Parsing the operator's properties; no message repeats a value.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #include <errno.h>

@@ -3,6 +3,8 @@
  * test_snapshot.c
  *	  Differences of snapshots: no transaction lost, none twice.
  *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
  *-------------------------------------------------------------------------
  */
 #include "outbox/snapshot.h"

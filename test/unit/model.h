@@ -1,0 +1,425 @@
+/*-------------------------------------------------------------------------
+ *
+ * model.h
+ *	  A small model of PostgreSQL and Kafka around one relay.
+ *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
+ * It commits Kafka transactions, loses answers, lets an EndTxn arrive late,
+ * fences, and asks brokers that lag behind, all of it from a seed.  perform()
+ * does what the relay's state machine has decided.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef MODEL_H
+#define MODEL_H
+
+#include "relay/machine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define EVENTS		40
+#define TICKS		200
+#define LINEAGES	4
+#define LOG			(EVENTS * 8)
+#define TICKETS		64
+
+/* --- the model --- */
+
+/* A progress topic and transactional.id. */
+typedef struct Topic
+{
+	bool		exists;
+	int			epoch;
+	Progress	record[LINEAGES];	/* newest of each; lineage "": none */
+	int			written[LINEAGES];	/* when: tells which one is newer */
+	bool		open;			/* a transaction of the current epoch */
+	int			open_lineage;
+	int			open_from;
+	int			open_to;
+	bool		open_record_only;
+	Progress	open_record;
+	bool		late;			/* an EndTxn is under way */
+	int			late_epoch;
+} Topic;
+
+typedef struct Model
+{
+	unsigned	seed;
+	/* PostgreSQL: events 1..events exist, tick t covers those up to end[t] */
+	int			events;
+	int			ticks;
+	int			end[TICKS + 1];
+	int			table_confirmed;
+	int			lineage;		/* the row ... */
+	bool		born;
+	bool		claimed;
+	int			start_tick;
+	int			row_confirmed;
+	char		row_home[8];
+	char		home[8];		/* where the server is */
+	int			begins[LINEAGES];	/* events settled before the lineage */
+	/* Kafka */
+	bool		shared_topic;	/* named for the database, not the lineage */
+	Topic		topics[LINEAGES];
+	int			writes;
+	int			log[LINEAGES][LOG];
+	int			log_len[LINEAGES];
+	bool		reachable;
+	int			stale;			/* answers in a row that deny the topic */
+	/* the relay's handle */
+	int			my_lineage;		/* opened with */
+	char		my_text[8];
+	char		row_text[8];
+	int			my_epoch;		/* 0: not initialised */
+	int			poison;			/* event that Kafka refuses, 0: none */
+	int			unreadable;		/* event that the relay cannot read */
+	bool		dead[EVENTS + 1];
+	/* outbox.wait_published */
+	uint64_t	asked;
+	int			asked_events[TICKETS];
+	uint64_t	answered;
+	bool		lied;
+} Model;
+
+static int
+chance(Model *model, int of)
+{
+	return rand_r(&model->seed) % of == 0;
+}
+
+static Topic *
+topic_of(Model *model, int lineage)
+{
+	return &model->topics[model->shared_topic ? 0 : lineage];
+}
+
+/* The batch of a refused event never was in the log: nothing to commit. */
+static bool
+poisoned(const Model *model, const Topic *topic)
+{
+	return !topic->open_record_only && model->poison >= topic->open_from &&
+		model->poison <= topic->open_to && !model->dead[model->poison];
+}
+
+static void
+apply(Model *model, Topic *topic)
+{
+	int			l = topic->open_lineage;
+
+	for (int event = topic->open_from;
+		 !topic->open_record_only && event <= topic->open_to; event++)
+		if (!model->dead[event] && model->log_len[l] < LOG)
+			model->log[l][model->log_len[l]++] = event;
+	topic->record[l] = topic->open_record;
+	topic->written[l] = ++model->writes;
+	topic->open = false;
+}
+
+/* A late EndTxn arrives at some time, or is found fenced. */
+static void
+network(Model *model)
+{
+	for (int i = 0; i < LINEAGES; i++)
+	{
+		Topic	   *topic = &model->topics[i];
+
+		if (topic->late && chance(model, 3))
+		{
+			topic->late = false;
+			if (topic->open && topic->late_epoch == topic->epoch)
+				apply(model, topic);
+		}
+	}
+}
+
+static int
+place_of(const Model *model, const Progress *place)
+{
+	return place->complete ? model->end[place->tick] : (int) place->seq;
+}
+
+static int
+tick_of(const Model *model, int event)
+{
+	int			tick = 1;
+
+	while (model->end[tick] < event)
+		tick++;
+	return tick;
+}
+
+static void
+row(Model *model, RelayResult *result)
+{
+	snprintf(model->row_text, sizeof(model->row_text), "l%d", model->lineage);
+	result->lineage = model->row_text;
+	result->claimed = model->claimed;
+	result->newest_tick = model->ticks;
+	result->start_tick = model->start_tick;
+	result->confirmed = model->table_confirmed;
+	if (model->row_confirmed > result->confirmed)
+		result->confirmed = model->row_confirmed;
+	if (model->start_tick > result->confirmed)
+		result->confirmed = model->start_tick;
+}
+
+static void
+publish(Model *model, const RelayAction *action, RelayResult *result)
+{
+	Topic	   *topic = topic_of(model, model->my_lineage);
+	int			from = place_of(model, action->record) + 1;
+	int			to = from - 1;
+	int			sent = 0;
+
+	result->reached = *action->record;
+	while (!action->record_only && to < model->end[model->ticks] &&
+		   sent < action->max_events)
+	{
+		if (to + 1 == model->unreadable && !model->dead[to + 1])
+		{
+			result->unreadable = true;
+			result->unreadable_seq = to + 1;
+			result->unreadable_tick = tick_of(model, to + 1);
+			result->message = "no text";
+			break;
+		}
+		to++;
+		if (!model->dead[to])
+		{
+			sent++;
+			result->last_seq = to;
+		}
+	}
+	strcpy(result->reached.lineage, model->my_text);
+	strcpy(result->reached.home, model->home);
+	if (to >= from)
+	{
+		result->reached.tick = tick_of(model, to);
+		result->reached.complete = to == model->end[result->reached.tick];
+		result->reached.seq = result->reached.complete ? 0 : to;
+	}
+	snprintf(result->reached.nonce, sizeof(result->reached.nonce), "n%d",
+			 (int) result->reached.tick);
+	result->events = sent;
+	if (sent == 0 && !action->record_only)
+		return;
+	if (model->my_epoch != topic->epoch)
+	{
+		result->outcome = KAFKA_FENCED;
+		result->message = "fenced";
+		return;
+	}
+	topic->open = true;
+	topic->open_lineage = model->my_lineage;
+	topic->open_from = from;
+	topic->open_to = to;
+	topic->open_record_only = action->record_only;
+	topic->open_record = result->reached;
+}
+
+static void
+commit(Model *model, RelayResult *result)
+{
+	Topic	   *topic = topic_of(model, model->my_lineage);
+
+	if (model->my_epoch != topic->epoch || !topic->open)
+	{
+		result->outcome = KAFKA_FENCED;
+		result->message = "fenced";
+	}
+	else if (poisoned(model, topic))
+	{
+		result->outcome = KAFKA_REFUSED;
+		result->message = "message too large";
+	}
+	else if (chance(model, 8))
+	{
+		/* the answer is lost: applied, never to be, or still under way */
+		int			fate = rand_r(&model->seed) % 3;
+
+		if (fate == 0)
+			apply(model, topic);
+		else if (fate == 1)
+		{
+			topic->late = true;
+			topic->late_epoch = topic->epoch;
+		}
+		result->outcome = KAFKA_UNCERTAIN;
+		result->message = "connection lost";
+	}
+	else
+		apply(model, topic);
+}
+
+static void
+read_progress(Model *model, RelayResult *result)
+{
+	Topic	   *topic = topic_of(model, model->my_lineage);
+	int			newest = -1;
+
+	result->topic_exists = topic->exists;
+	result->found = topic->record[model->my_lineage].lineage[0] != '\0';
+	result->readable = true;
+	result->progress = topic->record[model->my_lineage];
+	for (int l = 0; l < LINEAGES; l++)
+		if (l != model->my_lineage && topic->record[l].lineage[0] != '\0' &&
+			topic->written[l] > topic->written[model->my_lineage] &&
+			(newest < 0 || topic->written[l] > topic->written[newest]))
+			newest = l;
+	if (newest >= 0)
+	{
+		result->other_found = true;
+		result->other = topic->record[newest];
+	}
+}
+
+static void
+compare(Model *model, const RelayAction *action, RelayResult *result)
+{
+	const char *home = action->record ? action->record->home : model->row_home;
+
+	row(model, result);
+	result->home_same = home[0] == '\0' || strcmp(home, model->home) == 0;
+	if (action->record)
+	{
+		result->lineage_matches = strcmp(action->record->lineage, model->row_text) == 0;
+		result->tick_known = action->record->tick <= model->ticks;
+	}
+	if (action->other)
+		result->other_home_same = strcmp(action->other->home, model->home) == 0;
+}
+
+/* One answer may come from a broker that lags behind, not for ever. */
+static bool
+denied(Model *model)
+{
+	if (model->stale < 3 && chance(model, 12))
+	{
+		model->stale++;
+		return true;
+	}
+	model->stale = 0;
+	return false;
+}
+
+static bool
+asks_kafka(RelayActionKind kind)
+{
+	switch (kind)
+	{
+		case ACT_CHECK:
+		case ACT_CREATE_PROGRESS_TOPIC:
+		case ACT_READ_PROGRESS:
+		case ACT_INIT:
+		case ACT_PREPARE_TOPIC:
+		case ACT_PUBLISH:
+		case ACT_COMMIT:
+			return true;
+		default:
+			return false;
+	}
+}
+
+static bool
+machine_is_of(const Model *model)
+{
+	char		text[8];
+
+	snprintf(text, sizeof(text), "l%d", model->lineage);
+	return strcmp(model->my_text, text) == 0;
+}
+
+static void
+perform(Model *model, const RelayAction *action, RelayResult *result)
+{
+	Topic	   *topic = topic_of(model, model->my_lineage);
+
+	if (!model->reachable && asks_kafka(action->kind))
+	{
+		result->outcome = KAFKA_UNREACHABLE;
+		result->message = "no broker";
+		return;
+	}
+	switch (action->kind)
+	{
+		case ACT_OPEN:
+			model->my_lineage = model->lineage;
+			snprintf(model->my_text, sizeof(model->my_text), "l%d", model->lineage);
+			row(model, result);
+			break;
+		case ACT_CLOSE:
+			model->my_epoch = 0;
+			break;
+		case ACT_CHECK:
+			result->topic_exists = topic->exists && !denied(model);
+			result->born = model->lineage == model->my_lineage && model->born;
+			result->same_cluster = true;
+			break;
+		case ACT_CREATE_PROGRESS_TOPIC:
+			topic->exists = true;
+			break;
+		case ACT_RECORD_BIRTH:
+			if (model->lineage == model->my_lineage)
+			{
+				model->born = true;
+				strcpy(model->row_home, model->home);
+			}
+			row(model, result);
+			break;
+		case ACT_READ_PROGRESS:
+			if (!denied(model))
+				read_progress(model, result);
+			break;
+		case ACT_COMPARE:
+			compare(model, action, result);
+			break;
+		case ACT_INIT:
+			/* fences, and aborts what is open */
+			model->my_epoch = ++topic->epoch;
+			topic->open = false;
+			break;
+		case ACT_MAKE_TICK:
+			result->ticket = model->asked;
+			if (model->events > model->end[model->ticks])
+			{
+				model->end[++model->ticks] = model->events;
+				/* what a former lineage has confirmed is not this one's */
+				if (machine_is_of(model) && action->confirmed > model->table_confirmed)
+					model->table_confirmed = (int) action->confirmed;
+			}
+			row(model, result);
+			break;
+		case ACT_PUBLISH:
+			publish(model, action, result);
+			break;
+		case ACT_COMMIT:
+			commit(model, result);
+			break;
+		case ACT_RECORD_HOME:
+			if (model->lineage == model->my_lineage)
+			{
+				model->claimed = false;
+				strcpy(model->row_home, model->home);
+			}
+			row(model, result);
+			break;
+		case ACT_RECORD_CONFIRMED:
+			if (model->lineage == model->my_lineage)
+				model->row_confirmed = (int) action->confirmed;
+			row(model, result);
+			break;
+		case ACT_DEAD_LETTER:
+			model->dead[action->refusal->seq] = true;
+			break;
+		case ACT_LOOK:
+			row(model, result);
+			break;
+		case ACT_PREPARE_TOPIC:
+		case ACT_WAIT:
+			break;
+	}
+}
+
+#endif							/* MODEL_H */

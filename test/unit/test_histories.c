@@ -1,0 +1,309 @@
+/*-------------------------------------------------------------------------
+ *
+ * test_histories.c
+ *	  The relay's state machine in random histories of a small model.
+ *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
+ * The model (model.h) has faults of its own; here the server moves, people
+ * claim its lineage or begin another one, and the relay is killed between any
+ * two actions; all of it from a seed.  At the end every event stands in its
+ * lineage's log once, in order.  Compiled with -DMUTANTS and run with
+ * MUTANT=read_first the machine reads progress before it fences, and this test
+ * must fail (as READ_FIRST in test/model/relay.pml).
+ *
+ * HISTORIES=1000000 runs that many (4000); SEED begins elsewhere.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "relay/machine_internal.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+#include "model.h"
+#include "mutants.h"
+#include "tap.h"
+
+#ifdef MUTANTS
+char	   *setting_mutant;
+#endif
+
+static RelayLimits
+limits(void)
+{
+	RelayLimits made = {
+		.max_events = 7, .max_bytes = 1000000, .transaction_timeout_ms = 60000,
+		.poll_interval_ms = 50, .transactions = true, .require_verification = true
+	};
+
+	return made;
+}
+
+/* outbox.start_lineage('unconfirmed') */
+static void
+start_lineage(Model *model, const RelayMachine *machine)
+{
+	int			confirmed = model->table_confirmed;
+
+	if (model->row_confirmed > confirmed)
+		confirmed = model->row_confirmed;
+	if (model->start_tick > confirmed)
+		confirmed = model->start_tick;
+	snprintf(model->row_text, sizeof(model->row_text), "l%d", model->lineage);
+	if (strcmp(machine->lineage, model->row_text) == 0 && machine->confirmed > confirmed)
+		confirmed = (int) machine->confirmed;
+	model->lineage++;
+	model->born = model->claimed = false;
+	model->row_home[0] = '\0';
+	model->start_tick = model->row_confirmed = confirmed;
+	model->begins[model->lineage] = model->end[confirmed];
+}
+
+/* True when what a ticket promised stands in some lineage's log. */
+static bool
+all_published(const Model *model, int events)
+{
+	int			l = model->my_lineage;
+	int			next = model->begins[l];
+
+	for (int i = 0; i < model->log_len[l]; i++)
+		if (model->log[l][i] > next)
+			next = model->log[l][i];
+	for (int event = next + 1; event <= events; event++)
+		if (!model->dead[event])
+			return false;
+	return true;
+}
+
+static void
+tickets(Model *model, const RelayMachine *machine)
+{
+	if (model->asked + 1 < TICKETS && chance(model, 20))
+		model->asked_events[++model->asked] = model->events;
+	if (machine->answered > model->answered)
+	{
+		model->answered = machine->answered;
+		model->lied |= !all_published(model, model->asked_events[model->answered]);
+	}
+}
+
+/* What people do: move the server, claim, begin a new lineage. */
+static bool
+people(Model *model, RelayMachine *machine, bool quiet)
+{
+	if (machine->state == RELAY_STOPPED &&
+		strstr(machine->health.message, "written by another server") && !model->claimed)
+	{
+		model->claimed = true;
+		return true;
+	}
+	if (!quiet && model->lineage < LINEAGES - 1 && chance(model, 400))
+	{
+		start_lineage(model, machine);
+		return true;
+	}
+	return false;
+}
+
+/* Every event of the last lineage once, and no gap between lineages. */
+static bool
+complete(const Model *model, unsigned seed)
+{
+	for (int l = 0; l <= model->lineage; l++)
+	{
+		int			next = model->begins[l] + 1;
+		int			last = l == model->lineage ? EVENTS : model->begins[l + 1];
+
+		for (int i = 0; i < model->log_len[l]; i++, next++)
+		{
+			while (model->dead[next] && model->log[l][i] != next)
+				next++;
+			if (model->log[l][i] != next)
+			{
+				diag("seed %u: lineage %d has event %d instead of %d", seed, l,
+					 model->log[l][i], next);
+				return false;
+			}
+		}
+		while (next <= EVENTS && model->dead[next])
+			next++;
+		if (next <= last)
+		{
+			diag("seed %u: lineage %d ends before event %d of %d", seed, l, next, last);
+			return false;
+		}
+	}
+	return true;
+}
+
+static void
+crash(Model *model, RelayMachine *machine, const RelayLimits *l)
+{
+	relay_machine_init(machine, l);
+	model->my_epoch = 0;
+	model->my_text[0] = '\0';
+	/* an EndTxn may be under way when a process dies */
+	for (int i = 0; i < LINEAGES; i++)
+	{
+		Topic	   *topic = &model->topics[i];
+
+		if (topic->open && !poisoned(model, topic) && chance(model, 2))
+		{
+			topic->late = true;
+			topic->late_epoch = topic->epoch;
+		}
+	}
+	if (chance(model, 12))
+		snprintf(model->home, sizeof(model->home), "h%d", rand_r(&model->seed) % 100);
+}
+
+/* Run one random history; true when it went well. */
+static bool
+history(unsigned seed, int *crashes)
+{
+	Model		model = {.seed = seed, .reachable = true, .home = "h"};
+	RelayMachine machine;
+	RelayLimits l = limits();
+	int64_t		now = 1000000;
+	int			strangers = 0;
+	int64_t		confirmed = 0;
+	int			confirmed_lineage = 0;
+
+	if (seed % 4 == 0)
+		model.poison = 1 + (int) (seed / 4 % EVENTS);
+	if (seed % 5 == 0)
+		model.unreadable = 1 + (int) (seed / 5 % EVENTS);
+	model.shared_topic = seed % 3 == 0;
+	*crashes = 0;
+	relay_machine_init(&machine, &l);
+	for (int step = 0; step < 20000; step++)
+	{
+		RelayInput	input = {0};
+		RelayResult result = {0};
+		RelayAction action;
+		bool		quiet = step > 1500;	/* then no faults: it must drain */
+
+		now += 1000 * (1 + rand_r(&model.seed) % 5);
+		network(&model);
+		if (model.events < EVENTS && chance(&model, 3))
+		{
+			model.events++;
+			input.wake = true;
+		}
+		input.now = now;
+		input.wake |= quiet || chance(&model, 5);
+		input.wake |= people(&model, &machine, quiet);
+		input.tainted = machine.open && !quiet && chance(&model, 30);
+		input.restart = !quiet && chance(&model, 300);
+		input.retry = chance(&model, 100);
+		if (!quiet && chance(&model, 100))
+			model.reachable = !model.reachable;
+		if (quiet)
+			model.reachable = true;
+		if (!quiet && strangers < FENCED_MOST && chance(&model, 300))
+		{
+			/* somebody else inits with our id */
+			Topic	   *topic = topic_of(&model, model.my_lineage);
+
+			strangers++;
+			topic->epoch++;
+			topic->open = false;
+		}
+		tickets(&model, &machine);
+
+		relay_machine_next(&machine, &input, &action);
+		if (action.kind == ACT_WAIT)
+		{
+			if (quiet && model.events == EVENTS && relay_machine_idle(&machine) &&
+				!model.claimed)
+				break;
+			if (action.wait_until > now)
+				now = action.wait_until;
+			else if (quiet)
+				now += 50000;
+		}
+		else
+		{
+			bool		dies = !quiet && chance(&model, 40);
+
+			/* a crash before, or after the action and before its result */
+			if (!dies || chance(&model, 2))
+				perform(&model, &action, &result);
+			if (dies)
+			{
+				(*crashes)++;
+				crash(&model, &machine, &l);
+				confirmed = 0;
+				continue;
+			}
+			relay_machine_done(&machine, &action, &result, now);
+		}
+		if (machine.state == RELAY_STOPPED &&
+			!strstr(machine.health.message, "written by another server") &&
+			!strstr(machine.health.message, "used by another lineage"))
+		{
+			diag("seed %u: stopped: %s", seed, machine.health.message);
+			return false;
+		}
+		if (machine.state == RELAY_STOPPED && model.shared_topic &&
+			strstr(machine.health.message, "used by another lineage") && !model.claimed)
+			model.claimed = true;	/* moved, and began a new lineage: its own */
+
+		/* what is confirmed stays confirmed, as long as the lineage is the same */
+		if (model.my_lineage != confirmed_lineage)
+			confirmed = 0;
+		confirmed_lineage = model.my_lineage;
+		if (machine.confirmed < confirmed && machine.lineage[0] != '\0' &&
+			strcmp(machine.lineage, model.my_text) == 0)
+		{
+			diag("seed %u: confirmed fell from %d to %d", seed, (int) confirmed,
+				 (int) machine.confirmed);
+			return false;
+		}
+		confirmed = machine.confirmed;
+	}
+	if (model.lied)
+		diag("seed %u: wait_published answered too early", seed);
+	if (!relay_machine_idle(&machine))
+		diag("seed %u: not drained, state %s, %s", seed, relay_state_name(&machine),
+			 machine.health.message);
+	return complete(&model, seed) && !model.lied && relay_machine_idle(&machine) &&
+		model.answered == model.asked;
+}
+
+static void
+test_histories(void)
+{
+	const char *wanted = getenv("HISTORIES");
+	const char *first = getenv("SEED");
+	int			n = wanted ? atoi(wanted) : 4000;
+	unsigned	seed = first ? (unsigned) atoi(first) : 1;
+	int			good = 0;
+	long		crashes = 0;
+	clock_t		began = clock();
+	double		seconds;
+
+	for (int i = 0; i < n; i++)
+	{
+		int			c;
+
+		good += history(seed + (unsigned) i, &c);
+		crashes += c;
+	}
+	seconds = (double) (clock() - began) / CLOCKS_PER_SEC;
+	is_int(good, n, "every event once and in order, whatever happens");
+	ok(crashes > n, "the histories had crashes (%ld)", crashes);
+	diag("%d histories in %.1f s of processor time, %.0f a second", n, seconds,
+		 n / (seconds > 0 ? seconds : 1));
+}
+
+int
+main(void)
+{
+#ifdef MUTANTS
+	setting_mutant = getenv("MUTANT") ? getenv("MUTANT") : "";
+#endif
+	test_histories();
+	return done_testing();
+}
