@@ -20,7 +20,7 @@
 #define METADATA_MS		10000
 
 void
-fail(const char *format,...)
+fail(const char *format, ...)
 {
 	va_list		args;
 
@@ -44,7 +44,7 @@ now_us(void)
 void
 sleep_until(int64_t when)
 {
-	struct timespec ts = {.tv_sec = when / 1000000,.tv_nsec = when % 1000000 * 1000};
+	struct timespec ts = {.tv_sec = when / 1000000, .tv_nsec = when % 1000000 * 1000};
 
 	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL) == EINTR)
 		;
@@ -133,7 +133,7 @@ reader_open(const char *brokers, const char *topic, bool from_beginning)
 
 	conf_set(conf, "bootstrap.servers", brokers);
 	conf_set(conf, "client.id", "carshop-bench-reader");
-	conf_set(conf, "group.id", "carshop-bench-reader");	/* never joined */
+	conf_set(conf, "group.id", "carshop-bench-reader"); /* never joined */
 	conf_set(conf, "isolation.level", "read_committed");
 	conf_set(conf, "auto.offset.reset", "error");
 	conf_set(conf, "enable.auto.commit", "false");

@@ -19,7 +19,7 @@
 #include <librdkafka/rdkafka.h>
 
 extern void fail(const char *format, ...)
-	__attribute__((format(printf, 1, 2), noreturn));
+			__attribute__((format(printf, 1, 2), noreturn));
 
 /* ---- time ---- */
 

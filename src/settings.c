@@ -152,7 +152,8 @@ settings_define(void)
 
 	/*
 	 * Sizes shared memory.  A library that was not preloaded has none and may
-	 * not define PGC_POSTMASTER settings; the file's value means nothing then.
+	 * not define PGC_POSTMASTER settings; the file's value means nothing
+	 * then.
 	 */
 	DefineCustomIntVariable("carshop_outbox.max_databases",
 							"Most databases that use the extension at the same time.",

@@ -27,7 +27,8 @@
 #include "datatype/timestamp.h"
 #include "port/atomics.h"
 
-#define SHARED_MAX_PARTITIONS	64	/* rows of report.stat_reporter per database */
+#define SHARED_MAX_PARTITIONS	64	/* rows of report.stat_reporter per
+									 * database */
 #define SHARED_TEXT				256
 
 /* A message about trouble, with its remedy; "" when there is none. */
@@ -46,9 +47,10 @@ typedef struct RelayReport
 	TimestampTz since;
 	bool		stopped;		/* diverged: waits for a person */
 	SharedTrouble trouble;		/* why it does not publish now; "" if it does */
-	char		broker_warning[SHARED_TEXT];	/* published to all the same: the
-												 * broker does not say that it
-												 * verifies, or may not be asked */
+	char		broker_warning[SHARED_TEXT];	/* published to all the same:
+												 * the broker does not say
+												 * that it verifies, or may
+												 * not be asked */
 	int64		tick;			/* newest tick made */
 	int64		confirmed_tick;
 	int64		events_published;

@@ -131,7 +131,7 @@ events_of_rows(Backfill *b, Datum places, Datum keys, bool wait, uint64 *n)
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "SELECT new, \"outbox key\".\"outbox place\"");
 	backfill_append_from(&sql, b, rel,
-				"ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS \"outbox key\" (\"outbox place\", \"outbox key\"), ");
+						 "ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS \"outbox key\" (\"outbox place\", \"outbox key\"), ");
 	backfill_append_match(&sql, rel, pkey);
 	if (!MUTANT("backfill_no_lock"))
 		appendStringInfo(&sql, " FOR SHARE OF new%s",
@@ -180,10 +180,10 @@ do_batch(Backfill *b)
 	if (!backfill_lock(b))
 		return false;
 	(void) backfill_ours("SELECT pg_catalog.array_agg(r.n), pg_catalog.array_agg(r.key), pg_catalog.max(r.n)"
-				" FROM (SELECT n, key FROM outbox.backfill_row"
-				" WHERE backfill OPERATOR(pg_catalog.=) $1 AND n OPERATOR(pg_catalog.>) $2"
-				" ORDER BY n LIMIT $3) r",
-				3, types, values, NULL);
+						 " FROM (SELECT n, key FROM outbox.backfill_row"
+						 " WHERE backfill OPERATOR(pg_catalog.=) $1 AND n OPERATOR(pg_catalog.>) $2"
+						 " ORDER BY n LIMIT $3) r",
+						 3, types, values, NULL);
 	places = backfill_answer(1, &isnull);
 	if (isnull)
 		return false;
@@ -212,8 +212,8 @@ do_rest(Backfill *b)
 	if (!backfill_lock(b))
 		return false;
 	if (backfill_ours("SELECT ARRAY[n], ARRAY[key] FROM outbox.backfill_row"
-			 " WHERE backfill OPERATOR(pg_catalog.=) $1 ORDER BY n LIMIT 1",
-			 1, types, values, NULL) == 0)
+					  " WHERE backfill OPERATOR(pg_catalog.=) $1 ORDER BY n LIMIT 1",
+					  1, types, values, NULL) == 0)
 		return false;
 	places = backfill_answer(1, &isnull);
 	keys = backfill_answer(2, &isnull);
@@ -323,7 +323,7 @@ Datum
 outbox_backfill(PG_FUNCTION_ARGS)
 {
 	bool		atomic = fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) ||
-		castNode(CallContext, fcinfo->context)->atomic;
+	castNode(CallContext, fcinfo->context)->atomic;
 	Backfill	b = {0};
 	Relation	rel;
 	bool		keyless;

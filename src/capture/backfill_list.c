@@ -148,9 +148,9 @@ make_list(Backfill *b)
 		values[2] = Int64GetDatum(b->total);
 		MemoryContextSwitchTo(old);
 		(void) backfill_ours("INSERT INTO outbox.backfill_row (backfill, n, key)"
-					" SELECT $1, $3 OPERATOR(pg_catalog.+) u.n, u.key"
-					" FROM pg_catalog.unnest($2) WITH ORDINALITY AS u (key, n)",
-					3, types, values, NULL);
+							 " SELECT $1, $3 OPERATOR(pg_catalog.+) u.n, u.key"
+							 " FROM pg_catalog.unnest($2) WITH ORDINALITY AS u (key, n)",
+							 3, types, values, NULL);
 		b->total += n;
 		SPI_freetuptable(table);
 		MemoryContextReset(context);
@@ -172,7 +172,7 @@ backfill_remove(const Backfill *b)
 	Datum		values[] = {Int64GetDatum(b->id)};
 
 	(void) backfill_ours("DELETE FROM outbox.backfill_progress WHERE id OPERATOR(pg_catalog.=) $1",
-				1, types, values, NULL);
+						 1, types, values, NULL);
 }
 
 static void
@@ -183,13 +183,13 @@ begin(Backfill *b)
 
 	/* lists of backfills that were given up */
 	(void) backfill_ours("DELETE FROM outbox.backfill_row r WHERE NOT EXISTS"
-				" (SELECT FROM outbox.backfill_progress p WHERE p.id OPERATOR(pg_catalog.=) r.backfill)",
-				0, NULL, NULL, NULL);
+						 " (SELECT FROM outbox.backfill_progress p WHERE p.id OPERATOR(pg_catalog.=) r.backfill)",
+						 0, NULL, NULL, NULL);
 	make_list(b);
 	values[0] = Int64GetDatum(b->id);
 	values[1] = Int64GetDatum(b->total);
 	(void) backfill_ours("UPDATE outbox.backfill_progress SET total = $2 WHERE id OPERATOR(pg_catalog.=) $1",
-				2, types, values, NULL);
+						 2, types, values, NULL);
 }
 
 /*
@@ -210,17 +210,17 @@ backfill_begin(Backfill *b)
 	if (b->condition != NULL)
 		values[2] = CStringGetTextDatum(b->condition);
 	if (backfill_ours("INSERT INTO outbox.backfill_progress AS p (source, event_type, condition)"
-			 " VALUES ($1, $2, $3) ON CONFLICT (source, event_type)"
-			 " DO NOTHING RETURNING p.id",
-			 3, types, values, nulls) == 1)
+					  " VALUES ($1, $2, $3) ON CONFLICT (source, event_type)"
+					  " DO NOTHING RETURNING p.id",
+					  3, types, values, nulls) == 1)
 	{
 		b->id = DatumGetInt64(backfill_answer(1, &isnull));
 		begin(b);
 		return;
 	}
 	if (backfill_ours("SELECT p.id, p.done, p.total, p.condition FROM outbox.backfill_progress p"
-			 " WHERE p.source OPERATOR(pg_catalog.=) $1 AND p.event_type OPERATOR(pg_catalog.=) $2",
-			 2, types, values, NULL) != 1)
+					  " WHERE p.source OPERATOR(pg_catalog.=) $1 AND p.event_type OPERATOR(pg_catalog.=) $2",
+					  2, types, values, NULL) != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 				 errmsg("another session has just finished the backfill of this route")));
@@ -249,8 +249,8 @@ backfill_lock(Backfill *b)
 	bool		isnull;
 
 	if (backfill_ours("SELECT p.done FROM outbox.backfill_progress p"
-			 " WHERE p.id OPERATOR(pg_catalog.=) $1 FOR UPDATE",
-			 1, types, values, NULL) == 0)
+					  " WHERE p.id OPERATOR(pg_catalog.=) $1 FOR UPDATE",
+					  1, types, values, NULL) == 0)
 		return false;
 	b->done = DatumGetInt64(backfill_answer(1, &isnull));
 	return true;
@@ -264,11 +264,11 @@ backfill_cross_off(Backfill *b, Datum places, int64 n)
 	Datum		values[] = {Int64GetDatum(b->id), places, Int64GetDatum(n)};
 
 	(void) backfill_ours("DELETE FROM outbox.backfill_row WHERE backfill OPERATOR(pg_catalog.=) $1"
-				" AND n OPERATOR(pg_catalog.=) ANY ($2)",
-				2, types, values, NULL);
+						 " AND n OPERATOR(pg_catalog.=) ANY ($2)",
+						 2, types, values, NULL);
 	(void) backfill_ours("UPDATE outbox.backfill_progress SET done = done OPERATOR(pg_catalog.+) $3,"
-				" changed_at = pg_catalog.clock_timestamp()"
-				" WHERE id OPERATOR(pg_catalog.=) $1",
-				3, types, values, NULL);
+						 " changed_at = pg_catalog.clock_timestamp()"
+						 " WHERE id OPERATOR(pg_catalog.=) $1",
+						 3, types, values, NULL);
 	b->done += n;
 }

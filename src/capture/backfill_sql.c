@@ -66,7 +66,7 @@ static char *
 trigger_condition(const Trigger *trigger)
 {
 	static const char sql[] =
-		"SELECT pg_catalog.substring(pg_catalog.pg_get_triggerdef($1), ' WHEN \\((.*)\\) EXECUTE FUNCTION ')";
+	"SELECT pg_catalog.substring(pg_catalog.pg_get_triggerdef($1), ' WHEN \\((.*)\\) EXECUTE FUNCTION ')";
 	Oid			types[] = {OIDOID};
 	Datum		values[] = {ObjectIdGetDatum(trigger->tgoid)};
 
@@ -106,7 +106,7 @@ backfill_append_key(StringInfo sql, Relation rel, Relation pkey)
 	for (int i = 0; i < IndexRelationGetNumberOfKeyAttributes(pkey); i++)
 	{
 		Form_pg_attribute att =
-			TupleDescAttr(RelationGetDescr(rel), pkey->rd_index->indkey.values[i] - 1);
+		TupleDescAttr(RelationGetDescr(rel), pkey->rd_index->indkey.values[i] - 1);
 
 		appendStringInfo(sql, "%snew.%s::pg_catalog.text", i > 0 ? ", " : "",
 						 quote_identifier(NameStr(att->attname)));
@@ -124,7 +124,7 @@ backfill_append_match(StringInfo sql, Relation rel, Relation pkey)
 	for (int i = 0; i < IndexRelationGetNumberOfKeyAttributes(pkey); i++)
 	{
 		Form_pg_attribute att =
-			TupleDescAttr(RelationGetDescr(rel), pkey->rd_index->indkey.values[i] - 1);
+		TupleDescAttr(RelationGetDescr(rel), pkey->rd_index->indkey.values[i] - 1);
 		Oid			operator = get_opfamily_member(pkey->rd_opfamily[i],
 												   pkey->rd_opcintype[i],
 												   pkey->rd_opcintype[i],

@@ -46,8 +46,8 @@ typedef struct Row
 /* The change; NULL: there is no such row. */
 typedef struct Change
 {
-	const Row  *new_row; /* NULL for a delete */
-	const Row  *old_row; /* NULL for an insert */
+	const Row  *new_row;		/* NULL for a delete */
+	const Row  *old_row;		/* NULL for an insert */
 } Change;
 
 /*
@@ -75,14 +75,14 @@ read_row(const Route *route, HeapTuple tuple, Relation rel)
 	shaped->values = palloc0(sizeof(Datum) * (route->to_shape->maplen + 1));
 	shaped->isnull = palloc(sizeof(bool) * (route->to_shape->maplen + 1));
 	for (int i = 0; i < route->to_shape->maplen; i++)
-								  {
+	{
 		AttrNumber	attno = route->to_shape->attnums[i];
 
 		shaped->isnull[i] =
 			attno == InvalidAttrNumber || row->isnull[attno - 1];
 		if (!shaped->isnull[i])
 			shaped->values[i] = row->values[attno - 1];
-}
+	}
 	return shaped;
 }
 
@@ -105,7 +105,7 @@ render(Route *route, const Template *template, const Change *change)
 			continue;
 		}
 		row = part->old || change->new_row == NULL ? change->old_row :
-													 change->new_row;
+			change->new_row;
 		if (!row->isnull[part->attno - 1])
 			appendStringInfoString(&text,
 								   OutputFunctionCall(&route->outputs[part->attno - 1],
@@ -146,12 +146,12 @@ payload(Route *route, const Change *change)
 		append_row(&json, route, change->new_row);
 		appendStringInfoChar(&json, '}');
 	}
-			else
+	else
 		append_row(&json, route,
 				   change->new_row ? change->new_row : change->old_row);
 	slice.data = json.data;
 	slice.len = json.len;
-		return slice;
+	return slice;
 }
 
 /* What explain_refusal looks at. */

@@ -61,8 +61,8 @@ static char *
 release_arguments(Relation rel, const Trigger *trigger)
 {
 	char	   *table =
-		quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
-								   RelationGetRelationName(rel));
+	quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
+							   RelationGetRelationName(rel));
 	const char *event_type = NULL;
 
 	for (int i = 0; event_type == NULL && i < trigger->tgnargs; i++)
@@ -195,12 +195,12 @@ Datum
 outbox_check_ddl(PG_FUNCTION_ARGS)
 {
 	static const char altered[] =
-		"SELECT DISTINCT classid, objid FROM pg_catalog.pg_event_trigger_ddl_commands()"
-		" WHERE classid OPERATOR(pg_catalog.=) ANY (ARRAY['pg_catalog.pg_class'::pg_catalog.regclass,"
-		" 'pg_catalog.pg_trigger'::pg_catalog.regclass]::pg_catalog.oid[])";
+	"SELECT DISTINCT classid, objid FROM pg_catalog.pg_event_trigger_ddl_commands()"
+	" WHERE classid OPERATOR(pg_catalog.=) ANY (ARRAY['pg_catalog.pg_class'::pg_catalog.regclass,"
+	" 'pg_catalog.pg_trigger'::pg_catalog.regclass]::pg_catalog.oid[])";
 	static const char dropped[] =
-		"SELECT DISTINCT classid, objid FROM pg_catalog.pg_event_trigger_dropped_objects()"
-		" WHERE object_type OPERATOR(pg_catalog.=) 'table column'";
+	"SELECT DISTINCT classid, objid FROM pg_catalog.pg_event_trigger_dropped_objects()"
+	" WHERE object_type OPERATOR(pg_catalog.=) 'table column'";
 	EventTriggerData *data = (EventTriggerData *) fcinfo->context;
 	Oid			function;
 	SPITupleTable *objects;

@@ -488,7 +488,7 @@ outbox_check_route(PG_FUNCTION_ARGS)
 	char	   *word = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	ArrayType  *array = PG_GETARG_ARRAYTYPE_P(2);
 	RouteOperation operation = strcmp(word, "insert") == 0 ? ROUTE_INSERT :
-		strcmp(word, "update") == 0 ? ROUTE_UPDATE : ROUTE_DELETE;
+	strcmp(word, "update") == 0 ? ROUTE_UPDATE : ROUTE_DELETE;
 	Relation	rel;
 	Datum	   *values;
 	char	  **arguments;

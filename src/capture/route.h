@@ -71,7 +71,7 @@ typedef struct Route
 	 * partition may have another order).
 	 */
 	TupleDesc	shape;
-	AttrMap	   *to_shape;		/* from the table's own columns; NULL: alike */
+	AttrMap    *to_shape;		/* from the table's own columns; NULL: alike */
 	JsonColumn *columns;		/* of the payload */
 	int			n_columns;
 	bool		own_json;		/* one may hold JSON text of the writer's */

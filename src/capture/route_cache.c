@@ -84,8 +84,8 @@ static void
 make_cache(void)
 {
 	HASHCTL		info = {.keysize = sizeof(RouteKey),
-					.entrysize = sizeof(CachedRoute),
-					.hcxt = CacheMemoryContext};
+		.entrysize = sizeof(CachedRoute),
+	.hcxt = CacheMemoryContext};
 
 	routes = hash_create("carshop_outbox routes", 32, &info,
 						 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);

@@ -157,14 +157,14 @@ json_column_init(JsonColumn *column, Form_pg_attribute attribute, bool first)
 	if (column->form == JSON_FORM_OTHER)
 	{
 		/* to_json(anyelement) asks the call's expression for the type */
-		Node *argument =
-			(Node *) makeNullConst(attribute->atttypid, attribute->atttypmod,
-								   attribute->attcollation);
+		Node	   *argument =
+		(Node *) makeNullConst(attribute->atttypid, attribute->atttypmod,
+							   attribute->attcollation);
 
 		fmgr_info_cxt(F_TO_JSON, &column->to_json, CurrentMemoryContext);
 		fmgr_info_set_expr((Node *) makeFuncExpr(
-							   F_TO_JSON, JSONOID, list_make1(argument),
-							   InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL),
+												 F_TO_JSON, JSONOID, list_make1(argument),
+												 InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL),
 						   &column->to_json);
 	}
 }
@@ -225,16 +225,16 @@ append_value(StringInfo out, JsonColumn *column, Datum value)
 			append_number(out, text, isfinite(DatumGetFloat8(value)));
 			break;
 		case JSON_FORM_NUMERIC:
-		{
-			char *number =
+			{
+				char	   *number =
 				DatumGetCString(DirectFunctionCall1(numeric_out, value));
 
-			append_number(out, number,
-						  number[0] == '-' ?
+				append_number(out, number,
+							  number[0] == '-' ?
 							  number[1] != 'I' :
 							  number[0] != 'N' && number[0] != 'I');
-			break;
-		}
+				break;
+			}
 		case JSON_FORM_TEXT:
 			append_text(out, value, true);
 			break;
@@ -242,23 +242,23 @@ append_value(StringInfo out, JsonColumn *column, Datum value)
 			append_uuid(out, DatumGetUUIDP(value));
 			break;
 		case JSON_FORM_DATETIME:
-		{
-			const int	utc = 0;
+			{
+				const int	utc = 0;
 
-			JsonEncodeDateTime(text, value, column->type, &utc);
-			append_number(out, text, false);
-			break;
-		}
+				JsonEncodeDateTime(text, value, column->type, &utc);
+				append_number(out, text, false);
+				break;
+			}
 		case JSON_FORM_JSON:
 			append_text(out, value, false);
 			break;
 		case JSON_FORM_JSONB:
-		{
-			Jsonb	   *json = DatumGetJsonbP(value);
+			{
+				Jsonb	   *json = DatumGetJsonbP(value);
 
-			(void) JsonbToCString(out, &json->root, VARSIZE(json));
-			break;
-		}
+				(void) JsonbToCString(out, &json->root, VARSIZE(json));
+				break;
+			}
 		case JSON_FORM_OTHER:
 			append_text(out, FunctionCall1(&column->to_json, value), false);
 			break;

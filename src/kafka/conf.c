@@ -192,7 +192,7 @@ set_limits(rd_kafka_conf_t *conf, const KafkaProducerOptions *options,
 {
 	int64_t		kbytes = (int64_t) (options->queue_bytes / 1024);
 	int64_t		batch = options->batch_bytes > 0 ?
-		(int64_t) options->batch_bytes : DEFAULT_BATCH_BYTES;
+	(int64_t) options->batch_bytes : DEFAULT_BATCH_BYTES;
 
 	return kafka_conf_set_int(conf, "queue.buffering.max.kbytes",
 							  kbytes > 0 ? kbytes : 1, error) &&

@@ -37,6 +37,7 @@
 extern void *kafka_malloc(size_t size);
 extern char *kafka_strdup(const char *string);
 extern int64_t kafka_now_ms(void);
+
 /* The monotonic time in so many milliseconds, for a condition of kafka_cond_init. */
 extern struct timespec kafka_deadline(int wait_ms);
 extern void kafka_cond_init(pthread_cond_t *cond);
@@ -141,6 +142,7 @@ extern KafkaClient *kafka_client_open(rd_kafka_conf_t *conf,
 									  const KafkaProperties *props,
 									  KafkaLogFunc log, void *log_arg,
 									  KafkaError *error);
+
 /* What a handle may be in the middle of when it is closed. */
 typedef enum KafkaOpenWork
 {

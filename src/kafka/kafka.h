@@ -58,9 +58,9 @@ typedef struct KafkaError
 {
 	int			code;			/* librdkafka's error code, 0 if none applies */
 	bool		timed_out;		/* with KAFKA_UNCERTAIN: the transaction was
-								 * open for at least transaction_timeout_ms, so
-								 * the broker has most likely aborted it for
-								 * that.  It then looks like a fenced one,
+								 * open for at least transaction_timeout_ms,
+								 * so the broker has most likely aborted it
+								 * for that.  It then looks like a fenced one,
 								 * which is why such a failure is never
 								 * answered with KAFKA_FENCED.  A smaller
 								 * transaction helps if Kafka was slow; after
@@ -155,7 +155,7 @@ typedef struct KafkaProducerOptions
 	int			transaction_timeout_ms;
 	size_t		max_message_bytes;	/* largest event that capture lets through */
 	size_t		queue_bytes;	/* cap on messages held by the library */
-	int			queue_messages;	/* must exceed the largest transaction */
+	int			queue_messages; /* must exceed the largest transaction */
 	KafkaLogFunc log;			/* may be NULL */
 	void	   *log_arg;
 	size_t		batch_bytes;	/* keep below the smallest max.message.bytes
@@ -360,8 +360,8 @@ typedef enum KafkaItemKind
 	KAFKA_ITEM_MESSAGE,
 	KAFKA_ITEM_END,				/* caught up with the last stable offset;
 								 * offset = the next to read */
-	KAFKA_ITEM_LOST,			/* the offset is out of range: a range was lost
-								 * or the topic was made anew */
+	KAFKA_ITEM_LOST,			/* the offset is out of range: a range was
+								 * lost or the topic was made anew */
 	KAFKA_ITEM_ERROR			/* error->message; outcome says of what kind.
 								 * UNREACHABLE: every broker was away at that
 								 * moment; the library goes on by itself, and
@@ -386,7 +386,8 @@ typedef struct KafkaItem
 	const void *value;			/* NULL: a tombstone */
 	size_t		value_len;
 	KafkaOutcome outcome;		/* for KAFKA_ITEM_ERROR */
-	KafkaError	error;			/* for KAFKA_ITEM_ERROR and _LOST; unset otherwise */
+	KafkaError	error;			/* for KAFKA_ITEM_ERROR and _LOST; unset
+								 * otherwise */
 	void	   *handle;			/* the library's own */
 	const void *message;		/* the library's own */
 } KafkaItem;

@@ -184,7 +184,11 @@ first_patience(const KafkaLastRead *read)
 
 	if (patience < FIRST_PATIENCE_MS)
 		return FIRST_PATIENCE_MS;
-	/* Kafka was away while it was looked up: that says nothing of its distance. */
+
+	/*
+	 * Kafka was away while it was looked up: that says nothing of its
+	 * distance.
+	 */
 	if (patience > MOST_FIRST_PATIENCE_MS)
 		return MOST_FIRST_PATIENCE_MS;
 	return (int) patience;

@@ -94,7 +94,7 @@ kafka_thread_start(pthread_t *thread, void *(*run) (void *), void *arg)
 }
 
 void
-kafka_error_set(KafkaError *error, int code, const char *format,...)
+kafka_error_set(KafkaError *error, int code, const char *format, ...)
 {
 	va_list		args;
 

@@ -162,7 +162,7 @@ kafka_remedy(const KafkaError *error)
 		return "Kafka took longer than carshop_outbox.transaction_timeout: check the brokers' load and the network, raise that setting (up to Kafka's transaction.max.timeout.ms), or lower carshop_outbox.max_transaction_events.";
 	for (i = 0; kinds[i] != NULL; i++)
 	{
-		const char *remedy = kinds[i]((rd_kafka_resp_err_t) error->code);
+		const char *remedy = kinds[i] ((rd_kafka_resp_err_t) error->code);
 
 		if (remedy != NULL)
 			return remedy;

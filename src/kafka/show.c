@@ -210,7 +210,7 @@ take_offsets(KafkaShow *show, KafkaClient *client, rd_kafka_event_t *event)
 	int			i;
 
 	groups = rd_kafka_ListConsumerGroupOffsets_result_groups(
-			rd_kafka_event_ListConsumerGroupOffsets_result(event), &n);
+															 rd_kafka_event_ListConsumerGroupOffsets_result(event), &n);
 	list = group_partitions(show, groups, n);
 	if (list == NULL)
 		return;
@@ -245,7 +245,7 @@ take_written(KafkaShow *show, rd_kafka_event_t *event)
 	int			i;
 
 	groups = rd_kafka_AlterConsumerGroupOffsets_result_groups(
-			rd_kafka_event_AlterConsumerGroupOffsets_result(event), &n);
+															  rd_kafka_event_AlterConsumerGroupOffsets_result(event), &n);
 	list = group_partitions(show, groups, n);
 	if (list == NULL)
 		return;

@@ -28,8 +28,8 @@ typedef struct JsonSpan
 	size_t		len;
 	char		type;			/* one of { [ " 0 t f n */
 	bool		escapes;		/* holds a backslash somewhere */
-	bool		unstorable;		/* \u0000 or half a surrogate pair: valid
-								 * JSON that PostgreSQL cannot store */
+	bool		unstorable;		/* \u0000 or half a surrogate pair: valid JSON
+								 * that PostgreSQL cannot store */
 } JsonSpan;
 
 typedef struct JsonScanner

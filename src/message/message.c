@@ -364,4 +364,3 @@ message_decode(MessageDecoder *decoder, const MessageInput *input,
 	}
 	return true;
 }
-

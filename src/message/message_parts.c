@@ -44,6 +44,7 @@ message_decoder_new(void)
 		free(decoder);
 		return NULL;
 	}
+
 	/*
 	 * Only strings that the scanner has accepted come here.  STRICT adds
 	 * nothing to that, and json-c 0.18 refuses letters outside of ASCII with

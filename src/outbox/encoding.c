@@ -172,7 +172,10 @@ outbox_event_source(const char *lineage)
 	}
 	else
 	{
-		/* a catalog look-up may raise an error: before there is anything to free */
+		/*
+		 * a catalog look-up may raise an error: before there is anything to
+		 * free
+		 */
 		char	   *name = get_database_name(MyDatabaseId);
 
 		append_uri(&buffer, name, false);

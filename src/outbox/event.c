@@ -54,7 +54,7 @@ make_uuid_v7(pg_uuid_t *id, TimestampTz now)
 	static unsigned char pool[512];
 	static size_t left = 0;
 	int64		micros = now +
-		(int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+	(int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
 	uint64		ms = micros / 1000;
 	uint32		fraction = (uint32) ((micros % 1000) * 4096 / 1000);
 

@@ -60,7 +60,7 @@ json_escape_problem(const char *json, size_t len)
 		if (unit >= 0xd800 && unit <= 0xdbff)
 		{
 			int			low = end - at >= 6 && at[0] == '\\' && at[1] == 'u' ?
-				code_unit(at + 2, end) : -1;
+			code_unit(at + 2, end) : -1;
 
 			if (low < 0xdc00 || low > 0xdfff)
 				return "half of a surrogate pair";

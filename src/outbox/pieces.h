@@ -24,7 +24,8 @@
 typedef struct Piece
 {
 	int			segment;
-	uint64_t	low;			/* low <= xid < high; also ids of others between */
+	uint64_t	low;			/* low <= xid < high; also ids of others
+								 * between */
 	uint64_t	high;
 	int64_t		min_through;
 	int64_t		max_through;

@@ -51,11 +51,12 @@ struct Plan
 	int			segments;
 
 	BatchPlace	place;
-	int64_t		place_left;		/* events behind it in its transaction; -1: not
-								 * known before the first pass */
+	int64_t		place_left;		/* events behind it in its transaction; -1:
+								 * not known before the first pass */
 	int			place_segment;
 
-	int64_t		total;			/* events that the first pass saw from its place on */
+	int64_t		total;			/* events that the first pass saw from its
+								 * place on */
 	int64_t		read;			/* of these */
 
 	/* what is kept */
@@ -66,7 +67,8 @@ struct Plan
 	Run		   *runs;
 	size_t		n_runs;
 	size_t		run_room;
-	bool		more;			/* transactions with a higher through than bound */
+	bool		more;			/* transactions with a higher through than
+								 * bound */
 	int64_t		bound;			/* are not kept */
 	bool		filled;
 	bool		no_memory;

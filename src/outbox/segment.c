@@ -185,8 +185,8 @@ outbox_switch_segment(PG_FUNCTION_ARGS)
 	LockRelationOid(outbox_relation("lineage"), ShareRowExclusiveLock);
 
 	/*
-	 * Fill shared memory in before the change: from now on our own look at the
-	 * table sees what may be rolled back.
+	 * Fill shared memory in before the change: from now on our own look at
+	 * the table sees what may be rolled back.
 	 */
 	(void) current_segment();
 	next = (read_current_segment() + 1) % OUTBOX_SEGMENTS;

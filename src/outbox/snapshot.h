@@ -6,7 +6,7 @@
  * Copyright (c) 2026, carshop_outbox contributors
  *
  * Plain C11, no postgres.h: tested without a server.  The text form is the
- * one of PostgreSQL's pg_snapshot type, xmin:xmax:xip,xip,...  A transaction
+ * one of PostgreSQL's pg_snapshot type, xmin:xmax:xip,xip, ...  A transaction
  * is finished in a snapshot when its id is below xmax and not in xip.
  *
  *-------------------------------------------------------------------------

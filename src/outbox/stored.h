@@ -34,7 +34,8 @@ typedef struct StoredEvent
 	const char *traceparent;	/* NULL: none */
 	int			n_headers;
 	const EventHeader *headers;
-	const char *problem;		/* why the rest could not be read; NULL: it could */
+	const char *problem;		/* why the rest could not be read; NULL: it
+								 * could */
 } StoredEvent;
 
 /*

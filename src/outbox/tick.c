@@ -132,8 +132,8 @@ tick_make(const Tick *prev, int64 confirmed_tick, Tick *tick)
 	HeapTuple	row;
 
 	/*
-	 * The active snapshot was taken before this transaction gets an id, so the
-	 * tick does not list itself as in progress.
+	 * The active snapshot was taken before this transaction gets an id, so
+	 * the tick does not list itself as in progress.
 	 */
 	snapshot = DirectFunctionCall1(pg_current_snapshot, (Datum) 0);
 	text = OidOutputFunctionCall(F_PG_SNAPSHOT_OUT, snapshot);

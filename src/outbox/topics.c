@@ -129,7 +129,7 @@ outbox_check_topic_name(const char *topic)
 {
 	size_t		len = strlen(topic);
 	bool		legal = len >= 1 && len <= TOPIC_BYTES &&
-		strcmp(topic, ".") != 0 && strcmp(topic, "..") != 0;
+	strcmp(topic, ".") != 0 && strcmp(topic, "..") != 0;
 
 	for (const char *at = topic; legal && *at; at++)
 		legal = isalnum((unsigned char) *at) ?
@@ -202,16 +202,20 @@ table_changed(Datum arg, Oid table)
 static void
 read_route_topics(void)
 {
-	/* after an error the former list stays, which is out of date and known to be */
+	/*
+	 * after an error the former list stays, which is out of date and known to
+	 * be
+	 */
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "carshop_outbox topics",
 												  ALLOCSET_SMALL_SIZES);
 	HASHCTL		info = {.keysize = sizeof(RouteTopic),
-					.entrysize = sizeof(RouteTopic),
-					.hcxt = context};
+		.entrysize = sizeof(RouteTopic),
+	.hcxt = context};
 	HTAB	   *topics = hash_create("carshop_outbox topics of routes", 32, &info,
 									 HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
-	uint64		before = changes;	/* what changes meanwhile may not be in the list */
+	uint64		before = changes;	/* what changes meanwhile may not be in
+									 * the list */
 	Oid			function = outbox_capture_function(false);
 	Relation	rel = table_open(TriggerRelationId, AccessShareLock);
 	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);

@@ -75,9 +75,9 @@ process_utility(PlannedStmt *pstmt, const char *queryString,
 {
 	Node	   *parsetree = pstmt->utilityStmt;
 	bool		commit_prepared = IsA(parsetree, TransactionStmt) &&
-		((TransactionStmt *) parsetree)->kind == TRANS_STMT_COMMIT_PREPARED;
+	((TransactionStmt *) parsetree)->kind == TRANS_STMT_COMMIT_PREPARED;
 	bool		extension = IsA(parsetree, CreateExtensionStmt) ||
-		IsA(parsetree, AlterExtensionStmt);
+	IsA(parsetree, AlterExtensionStmt);
 
 	if (prev_process_utility)
 		prev_process_utility(pstmt, queryString, readOnlyTree, context,
@@ -89,7 +89,7 @@ process_utility(PlannedStmt *pstmt, const char *queryString,
 		wanted = true;
 	if (extension)
 		extension_changed = true;
-	writer_statement_ended(); /* COPY fires triggers, too */
+	writer_statement_ended();	/* COPY fires triggers, too */
 }
 
 void

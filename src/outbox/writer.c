@@ -260,8 +260,8 @@ void
 writer_install(void)
 {
 	/*
-	 * Loaded on demand, the library comes into the middle of a statement whose
-	 * end the hook does not see.
+	 * Loaded on demand, the library comes into the middle of a statement
+	 * whose end the hook does not see.
 	 */
 	hooks_see_all = process_shared_preload_libraries_in_progress;
 	RegisterXactCallback(at_transaction_end, NULL);

@@ -33,4 +33,4 @@ extern void writer_install(void);
 /* A statement has ended: insert what waits.  For utility statements (COPY). */
 extern void writer_statement_ended(void);
 
-#endif /* OUTBOX_WRITER_H */
+#endif							/* OUTBOX_WRITER_H */

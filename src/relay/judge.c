@@ -20,11 +20,11 @@
 	"Give this database a progress topic of its own with carshop_outbox.progress_topic, then: SELECT outbox.start_lineage();"
 
 static const char other_cluster[] =
-	"this is another Kafka cluster than the one that holds the lineage's progress";
+"this is another Kafka cluster than the one that holds the lineage's progress";
 static const char topic_missing[] =
-	"the progress topic is missing in Kafka, although events have been published";
+"the progress topic is missing in Kafka, although events have been published";
 static const char progress_behind[] =
-	"Kafka's progress is behind what was confirmed: the cluster has lost committed data";
+"Kafka's progress is behind what was confirmed: the cluster has lost committed data";
 
 /* ------------------------------------------------------------------------
  * The lineage's row
@@ -90,12 +90,12 @@ checked(RelayMachine *machine, const RelayResult *result, int64_t now)
 	}
 	else if (!result->same_cluster)
 		machine_doubt(machine, other_cluster,
-			  "Point carshop_outbox.brokers to the former cluster; if it is gone for good: SELECT outbox.start_lineage();",
-			  now);
+					  "Point carshop_outbox.brokers to the former cluster; if it is gone for good: SELECT outbox.start_lineage();",
+					  now);
 	else if (!result->topic_exists && result->born)
 		machine_doubt(machine, topic_missing,
-			  "Restore the topic; if it is lost for good: SELECT outbox.start_lineage();",
-			  now);
+					  "Restore the topic; if it is lost for good: SELECT outbox.start_lineage();",
+					  now);
 	else
 	{
 		/* what had been denied is there */
@@ -125,8 +125,8 @@ progress_read(RelayMachine *machine, const RelayResult *result, int64_t now)
 	if (result->found && !result->readable)
 	{
 		machine_stop(machine, "the newest record of the progress topic is not ours",
-			 "Keep others from writing to the progress topic; then: SELECT outbox.start_lineage();",
-			 now);
+					 "Keep others from writing to the progress topic; then: SELECT outbox.start_lineage();",
+					 now);
 		return;
 	}
 	memset(&machine->pending, 0, sizeof(machine->pending));
@@ -154,17 +154,17 @@ acceptable(RelayMachine *machine, const RelayResult *result, int64_t now)
 	if (machine->other_found &&
 		(machine->found || !(result->other_home_same || machine->claimed)))
 		machine_stop(machine, "the progress topic is used by another lineage, on another server or in another database",
-			 REMEDY_TOPIC_OWN, now);
+					 REMEDY_TOPIC_OWN, now);
 	else if (machine->found && !result->lineage_matches)
 		machine_stop(machine, "the progress topic holds the progress of another lineage",
-			 REMEDY_TOPIC_OWN, now);
+					 REMEDY_TOPIC_OWN, now);
 	else if (!home && !machine->claimed)
 		machine_stop(machine, "the lineage's progress was written by another server: this is a copy, or it was moved",
-			 "Moved or upgraded, and the original is gone: SELECT outbox.claim(); A copy or a restored backup: SELECT outbox.start_lineage();",
-			 now);
+					 "Moved or upgraded, and the original is gone: SELECT outbox.claim(); A copy or a restored backup: SELECT outbox.start_lineage();",
+					 now);
 	else if (machine->found && !result->tick_known)
 		machine_stop(machine, "Kafka holds progress that this database does not know: it was restored from a backup, or a failover lost transactions",
-			 "SELECT outbox.start_lineage();", now);
+					 "SELECT outbox.start_lineage();", now);
 	else
 		return true;
 	return false;
@@ -196,7 +196,7 @@ compared(RelayMachine *machine, const RelayResult *result, int64_t now)
 	if (found_confirmed < result->confirmed)
 	{
 		machine_doubt(machine, progress_behind,
-			  "Find out what was lost; then: SELECT outbox.start_lineage();", now);
+					  "Find out what was lost; then: SELECT outbox.start_lineage();", now);
 		return;
 	}
 	machine->doubt = NULL;

@@ -35,8 +35,8 @@ typedef struct RelayTopic
 typedef struct RelayLink
 {
 	KafkaProperties *properties;
-	KafkaProducer *producer;	/* transactional: fences, also when it does not
-								 * publish */
+	KafkaProducer *producer;	/* transactional: fences, also when it does
+								 * not publish */
 	KafkaProducer *plain;		/* delivery = at_least_once: publishes */
 	KafkaLastRead *last_read;
 	char		progress_topic[256];	/* also the transactional.id */
@@ -46,7 +46,8 @@ typedef struct RelayLink
 
 	RelayTopic *topics;			/* kept when the handle is replaced */
 	int			n_topics;
-	bool		default_reserved;	/* carshop_outbox.topic is a progress topic */
+	bool		default_reserved;	/* carshop_outbox.topic is a progress
+									 * topic */
 	char		wanted[250];	/* for relay_link_prepare_topic */
 	KafkaError	error;			/* of the last action */
 } RelayLink;

@@ -139,8 +139,8 @@ static void
 rest(RelayMachine *machine, RelayAction *action, int64_t now)
 {
 	int64_t		at = machine->settled_at +
-		(MS(machine->limits.poll_interval_ms) > RECORD_AFTER ?
-		 MS(machine->limits.poll_interval_ms) : RECORD_AFTER);
+	(MS(machine->limits.poll_interval_ms) > RECORD_AFTER ?
+	 MS(machine->limits.poll_interval_ms) : RECORD_AFTER);
 
 	health_fine(&machine->health);
 	if (machine->confirmed <= machine->recorded)
@@ -159,7 +159,7 @@ next_ready(RelayMachine *machine, const RelayInput *input, RelayAction *action)
 {
 	bool		work = has_work(machine) && !machine->paused;
 	bool		record_only = machine->settle_home ||
-		(machine->settle_place && !machine->paused && !work);
+	(machine->settle_place && !machine->paused && !work);
 	bool		begin = machine->wake || work || record_only;
 
 	if (input->tainted && begin && (!machine->paused || machine->settle_home))

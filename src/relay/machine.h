@@ -82,7 +82,8 @@ typedef enum RelayActionKind
 	ACT_PREPARE_TOPIC,
 	ACT_PUBLISH,				/* begin, read, send */
 	ACT_COMMIT,
-	ACT_RECORD_HOME,			/* this home owns the lineage; the claim is used */
+	ACT_RECORD_HOME,			/* this home owns the lineage; the claim is
+								 * used */
 	ACT_RECORD_CONFIRMED,
 	ACT_DEAD_LETTER,
 	ACT_LOOK					/* stopped: what does the lineage's row say? */
@@ -103,8 +104,8 @@ typedef struct RelayAction
 	bool		stable;			/* READ_PROGRESS: no transaction may be open */
 
 	/*
-	 * COMPARE: the record found in Kafka, NULL: none.  PUBLISH: the place from
-	 * which to go on.  COMMIT: where the open transaction ends.
+	 * COMPARE: the record found in Kafka, NULL: none.  PUBLISH: the place
+	 * from which to go on.  COMMIT: where the open transaction ends.
 	 */
 	const Progress *record;
 	const Progress *other;		/* COMPARE: a newer one of another lineage */
@@ -122,7 +123,8 @@ typedef struct RelayResult
 	int			kind;			/* for outcomes other than OK: see health.h */
 	const char *message;		/* may be NULL or "" */
 	const char *remedy;			/* the same */
-	bool		timed_out;		/* the broker ended the transaction for its age */
+	bool		timed_out;		/* the broker ended the transaction for its
+								 * age */
 
 	/* OPEN, COMPARE, MAKE_TICK, RECORD_BIRTH, RECORD_HOME, LOOK: the row */
 	const char *lineage;
@@ -138,7 +140,8 @@ typedef struct RelayResult
 	bool		topic_exists;	/* as one broker says */
 
 	/* CHECK */
-	bool		same_cluster;	/* cluster id equals the recorded one, or none is */
+	bool		same_cluster;	/* cluster id equals the recorded one, or none
+								 * is */
 	bool		born;			/* a cluster is recorded */
 	bool		does_not_verify;
 	bool		reopen;			/* the handle does not fit the topics' limits */

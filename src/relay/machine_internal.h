@@ -18,10 +18,11 @@
 #define MS(n)			((int64_t) (n) * 1000)
 
 #define TROUBLE_AFTER	MS(2000)	/* a silence that long is told */
-#define RECORD_AFTER	MS(1000)	/* idle that long: write down what is confirmed */
+#define RECORD_AFTER	MS(1000)	/* idle that long: write down what is
+									 * confirmed */
 
-#define FENCED_MOST		5	/* times in ten minutes: then it stops */
-#define LOOK_PAUSE		MS(100)		/* between two looks while stopped */
+#define FENCED_MOST		5		/* times in ten minutes: then it stops */
+#define LOOK_PAUSE		MS(100) /* between two looks while stopped */
 
 /* Kinds of trouble of our own; librdkafka's codes are small numbers. */
 enum

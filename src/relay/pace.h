@@ -26,11 +26,11 @@ typedef struct Pace
 	 * Pause between the end of a transaction and the first message of the
 	 * next: EndTxn answers before the broker has written the commit markers,
 	 * and a transaction that begins meanwhile costs librdkafka 20 ms
-	 * (doc/LIBRDKAFKA.md, "Transactions").  How long they take depends
-	 * on the cluster, so the pause is adapted: one that was too early
-	 * lengthens it, each other one shortens it a little, the more the longer
-	 * it is.  So at 2 ms one in a hundred may be too early, at 10 ms one in
-	 * six: a longer pause costs every transaction.
+	 * (doc/LIBRDKAFKA.md, "Transactions").  How long they take depends on the
+	 * cluster, so the pause is adapted: one that was too early lengthens it,
+	 * each other one shortens it a little, the more the longer it is.  So at
+	 * 2 ms one in a hundred may be too early, at 10 ms one in six: a longer
+	 * pause costs every transaction.
 	 */
 	double		settle_us;
 } Pace;

@@ -220,8 +220,8 @@ position_make_tick(RelayPosition *position, const RelayAction *action,
 	result->ticket = shared_published_request();
 
 	/*
-	 * Before the tick's snapshot: what is not prepared any more at this moment
-	 * is visible in it, or was undone.
+	 * Before the tick's snapshot: what is not prepared any more at this
+	 * moment is visible in it, or was undone.
 	 */
 	if (position->may_poll)
 	{

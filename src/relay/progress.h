@@ -37,7 +37,7 @@ typedef struct Progress
 	int64_t		through;
 	uint64_t	xid;
 
-	/* topic=count,... as used in this transaction; for the reader's eyes */
+	/* topic=count, ... as used in this transaction; for the reader's eyes */
 	char		partitions[PROGRESS_PARTITION_COUNTS];
 } Progress;
 

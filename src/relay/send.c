@@ -44,7 +44,7 @@ static HeldRecord *
 copy_record(const KafkaRecord *record)
 {
 	size_t		size = offsetof(HeldRecord, headers) +
-		sizeof(KafkaHeader) * record->n_headers;
+	sizeof(KafkaHeader) * record->n_headers;
 	size_t		bytes = strlen(record->topic) + 1 + record->key_len + record->value_len;
 	HeldRecord *held;
 	char	   *at;

@@ -19,7 +19,8 @@
 #define BACKOFF_FIRST	100		/* ms */
 #define BACKOFF_MOST	5000
 #define ANSWER_DEADLINE	MS(60000)	/* of an action that is still pending */
-#define COMMIT_GRACE	5000	/* ms that a commit may take beyond Kafka's limit */
+#define COMMIT_GRACE	5000	/* ms that a commit may take beyond Kafka's
+								 * limit */
 
 /* Fenced so often within that time: somebody else works for the lineage. */
 #define FENCED_PAUSE	MS(2000)
@@ -79,8 +80,8 @@ fenced(RelayMachine *machine, const RelayResult *result, int64_t now)
 	if (++machine->fenced > FENCED_MOST)
 	{
 		machine_stop(machine, "another producer keeps taking over this lineage's transactional.id",
-			 "Find the other server (a copy of this database?); on the copy: SELECT outbox.start_lineage();",
-			 now);
+					 "Find the other server (a copy of this database?); on the copy: SELECT outbox.start_lineage();",
+					 now);
 		return;
 	}
 	machine->errors++;
@@ -193,10 +194,10 @@ refused(RelayMachine *machine, const RelayResult *result, int64_t now)
 
 void
 machine_pending(RelayMachine *machine, RelayActionKind kind, const RelayResult *result,
-		int64_t now)
+				int64_t now)
 {
 	int64_t		allowed = kind == ACT_COMMIT ?
-		MS(machine->limits.transaction_timeout_ms + COMMIT_GRACE) : ANSWER_DEADLINE;
+	MS(machine->limits.transaction_timeout_ms + COMMIT_GRACE) : ANSWER_DEADLINE;
 	RelayResult late = {0};
 
 	if (machine->deadline == 0)
@@ -238,7 +239,7 @@ too_old(const RelayMachine *machine, RelayActionKind kind,
 
 void
 machine_not_done(RelayMachine *machine, RelayActionKind kind, const RelayResult *result,
-		 int64_t now)
+				 int64_t now)
 {
 	bool		transaction = kind == ACT_COMMIT || kind == ACT_PUBLISH;
 
@@ -261,4 +262,3 @@ machine_not_done(RelayMachine *machine, RelayActionKind kind, const RelayResult 
 	else
 		machine_fail(machine, result, now);
 }
-

@@ -212,8 +212,8 @@ all_is_applied(TimestampTz asked)
 	ReporterReport *report = palloc(sizeof(ReporterReport));
 	int			pid;
 	bool		done = shared_get_reporter(MyDatabaseId, &pid, report) &&
-		pid != 0 && strcmp(report->state, "current") == 0 &&
-		report->since >= asked;
+	pid != 0 && strcmp(report->state, "current") == 0 &&
+	report->since >= asked;
 
 	pfree(report);
 	return done && sql_plan_execute(&applied, NULL, NULL) > 0;

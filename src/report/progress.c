@@ -56,7 +56,7 @@ progress_reading(void)
 	return DatumGetBool(sql_value(0, 1, NULL)) ? 1 : 0;
 }
 
-Position *
+Position   *
 progress_load(int *n)
 {
 	Position   *positions;

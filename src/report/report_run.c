@@ -50,10 +50,10 @@ report_register_events(Tuplestorestate *store, int64 n)
 	int			rc;
 
 	/*
-	 * Its descriptor is looked up whenever the statement is analyzed or planned
-	 * again, without taking a lock (ENRMetadataGetTupDesc): a transition
-	 * table's relation is locked by the command that fires the trigger, this
-	 * one by us, to the end of the transaction.
+	 * Its descriptor is looked up whenever the statement is analyzed or
+	 * planned again, without taking a lock (ENRMetadataGetTupDesc): a
+	 * transition table's relation is locked by the command that fires the
+	 * trigger, this one by us, to the end of the transaction.
 	 */
 	LockRelationOid(log, AccessShareLock);
 	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(log)))

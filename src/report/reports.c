@@ -415,7 +415,7 @@ static void
 catch_up_one(Report *report, int64 head, int64 limit)
 {
 	int64		n_wanted = (report->range > 0) ?
-		Min(report->range, limit) : limit;
+	Min(report->range, limit) : limit;
 	Tuplestorestate *store = tuplestore_begin_heap(false, false,
 												   setting_worker_memory / 4);
 	const char *trouble;

@@ -53,7 +53,7 @@ source_create(MemoryContext parent)
 
 void
 source_trouble(Source *source, SourceState state, const char *message,
-			const char *remedy)
+			   const char *remedy)
 {
 	bool		known;
 
@@ -123,7 +123,7 @@ source_open(Source *source, const char *group_id)
 	if (source->reader == NULL)
 	{
 		source_trouble(source, SOURCE_STOPPED, error.message,
-					"Correct carshop_outbox.brokers or the file that carshop_outbox.kafka_config_file names, then SELECT pg_reload_conf();");
+					   "Correct carshop_outbox.brokers or the file that carshop_outbox.kafka_config_file names, then SELECT pg_reload_conf();");
 		return false;
 	}
 	source->cluster_id[0] = '\0';
@@ -218,7 +218,7 @@ source_load(Source *source)
 	for (int i = 0; i < n_rows; i++)
 	{
 		SourcePartition *known = source_find(source, rows[i].topic,
-												rows[i].partition);
+											 rows[i].partition);
 
 		if (!is_wanted(topics, rows[i].topic))
 			continue;
@@ -267,10 +267,10 @@ check_cluster(Source *source)
 			strcmp(position->cluster_id, source->cluster_id) == 0)
 			continue;
 		source_trouble(source, SOURCE_STOPPED,
-					psprintf("the brokers belong to Kafka cluster \"%s\", the stored offsets to cluster \"%s\"",
-							 source->cluster_id, position->cluster_id),
-					psprintf("correct carshop_outbox.brokers, or say where to go on in the new cluster: SELECT report.seek(topic, partition, -2) FROM report.progress WHERE cluster_id = %s;",
-							 quote_literal_cstr(position->cluster_id)));
+					   psprintf("the brokers belong to Kafka cluster \"%s\", the stored offsets to cluster \"%s\"",
+								source->cluster_id, position->cluster_id),
+					   psprintf("correct carshop_outbox.brokers, or say where to go on in the new cluster: SELECT report.seek(topic, partition, -2) FROM report.progress WHERE cluster_id = %s;",
+								quote_literal_cstr(position->cluster_id)));
 		return false;
 	}
 	return true;

@@ -53,7 +53,8 @@ typedef struct Source
 	int			attempts;		/* of asking, in vain */
 	int			missing;		/* answers that a topic is gone, in a row */
 	bool		unreachable;	/* no broker answered lately */
-	List	   *found;			/* Positions without a row yet; see source_look() */
+	List	   *found;			/* Positions without a row yet; see
+								 * source_look() */
 	bool		assign_needed;
 	TimestampTz assigned_at;
 	TimestampTz check_at;		/* source_check_ends() was called */

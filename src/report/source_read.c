@@ -156,6 +156,7 @@ take_message(Source *source, SourcePartition *partition, EventBatch *batch)
 {
 	KafkaItem  *item = &source->item;
 	Position   *position = &partition->position;
+
 	/* One too many is enough: the message is refused then. */
 	MessageHeader headers[MESSAGE_MAX_HEADERS + 1];
 	MessageInput input;

@@ -61,7 +61,7 @@ worker_kafka_log(void *arg, int syslog_level, const char *text)
 /* --- the fingerprint --- */
 
 static void
-add_bytes(pg_cryptohash_ctx *hash, const char *bytes, size_t len)
+add_bytes(pg_cryptohash_ctx * hash, const char *bytes, size_t len)
 {
 	if (pg_cryptohash_update(hash, (const uint8 *) bytes, len) < 0)
 		elog(ERROR, "could not compute a SHA256 digest");
@@ -69,13 +69,13 @@ add_bytes(pg_cryptohash_ctx *hash, const char *bytes, size_t len)
 
 /* With its zero byte, so that "a", "b" is not "ab", "". */
 static void
-add_text(pg_cryptohash_ctx *hash, const char *text)
+add_text(pg_cryptohash_ctx * hash, const char *text)
 {
 	add_bytes(hash, text, strlen(text) + 1);
 }
 
 static void
-add_number(pg_cryptohash_ctx *hash, int64 number)
+add_number(pg_cryptohash_ctx * hash, int64 number)
 {
 	add_bytes(hash, (const char *) &number, sizeof(number));
 }
@@ -85,7 +85,7 @@ add_number(pg_cryptohash_ctx *hash, int64 number)
  * that was renewed in its place makes a new handle, too.  Content is cut up.
  */
 static void
-add_named_files(pg_cryptohash_ctx *hash, char *content)
+add_named_files(pg_cryptohash_ctx * hash, char *content)
 {
 	char	   *line;
 	char	   *rest = content;
@@ -118,7 +118,7 @@ add_named_files(pg_cryptohash_ctx *hash, char *content)
 
 /* The file as kafka_properties_read_file() sees it, and what it names. */
 static void
-add_config_file(pg_cryptohash_ctx *hash, const char *path)
+add_config_file(pg_cryptohash_ctx * hash, const char *path)
 {
 	int			fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
 	struct stat status;
@@ -152,7 +152,7 @@ add_config_file(pg_cryptohash_ctx *hash, const char *path)
 }
 
 static void
-add_settings(pg_cryptohash_ctx *hash)
+add_settings(pg_cryptohash_ctx * hash)
 {
 	add_text(hash, setting_brokers);
 	add_text(hash, setting_kafka_config_file);

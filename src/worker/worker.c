@@ -50,7 +50,8 @@
 static WorkerKind my_kind;
 static bool (*close_function) (void) = NULL;
 static bool handles_left = false;
-static char *stored_settings = NULL;	/* ALTER DATABASE, ALTER ROLE, as at the start */
+static char *stored_settings = NULL;	/* ALTER DATABASE, ALTER ROLE, as at
+										 * the start */
 static char last_logged[512] = "";
 static uint32 reloads = 0;
 
@@ -135,8 +136,9 @@ worker_start(WorkerKind kind, Datum arg)
 	pqsignal(SIGTERM, die);
 
 	/*
-	 * A cancel would end the wait for a synchronous standby: the commit counts
-	 * as done then, and the events would be published before they are safe.
+	 * A cancel would end the wait for a synchronous standby: the commit
+	 * counts as done then, and the events would be published before they are
+	 * safe.
 	 */
 	pqsignal(SIGINT, SIG_IGN);
 	BackgroundWorkerUnblockSignals();

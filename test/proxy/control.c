@@ -28,7 +28,7 @@ static int	control_listener;
 static Control controls[MAX_CONTROLS];
 
 static void
-answer(int fd, const char *format,...)
+answer(int fd, const char *format, ...)
 {
 	char		text[512];
 	va_list		args;
@@ -205,9 +205,15 @@ control_open(int listener)
 void
 control_prepare(struct pollfd *fds)
 {
-	fds[0] = (struct pollfd) {.fd = control_listener, .events = POLLIN};
+	fds[0] = (struct pollfd)
+	{
+		.fd = control_listener, .events = POLLIN
+	};
 	for (int i = 0; i < MAX_CONTROLS; i++)
-		fds[1 + i] = (struct pollfd) {.fd = controls[i].fd, .events = POLLIN};
+		fds[1 + i] = (struct pollfd)
+	{
+		.fd = controls[i].fd, .events = POLLIN
+	};
 }
 
 void

@@ -102,7 +102,7 @@ now_ms(void)
 }
 
 void
-say(const char *format,...)
+say(const char *format, ...)
 {
 	struct timespec ts;
 	struct tm	tm;
@@ -488,7 +488,10 @@ run(int listener)
 
 	while (!stop_requested)
 	{
-		fds[0] = (struct pollfd) {.fd = paused ? -1 : listener, .events = POLLIN};
+		fds[0] = (struct pollfd)
+		{
+			.fd = paused ? -1 : listener, .events = POLLIN
+		};
 		control_prepare(fds + 1);
 		for (int i = 0; i < MAX_CONNECTIONS; i++)
 		{
@@ -496,7 +499,10 @@ run(int listener)
 			struct pollfd *client = &fds[first + 2 * i];
 			struct pollfd *broker = client + 1;
 
-			*client = *broker = (struct pollfd) {.fd = -1};
+			*client = *broker = (struct pollfd)
+			{
+				.fd = -1
+			};
 			if (conn->number == 0 || paused)
 				continue;
 			client->fd = conn->client;

@@ -50,6 +50,7 @@ typedef struct Connection
 	bool		detached;
 	char		client_id[64];
 	int64_t		opened;			/* ms of the monotonic clock */
+
 	/*
 	 * The frame at the head is held back until then; 0: it is not, INT64_MAX:
 	 * until it is released.
@@ -68,10 +69,10 @@ extern bool paused;
 
 /* Every frame is under way for so long, in each direction; 0: for no time. */
 extern int	distance_ms;
-extern char distant_client[64];	/* only clients whose id contains it */
+extern char distant_client[64]; /* only clients whose id contains it */
 
 /* One line to standard output, with the time. */
-extern void say(const char *format,...);
+extern void say(const char *format, ...);
 extern void close_connection(Connection *conn);
 
 /* control.c: the first 1 + MAX_CONTROLS descriptors of the loop are its own */

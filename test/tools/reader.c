@@ -190,7 +190,8 @@ main(int argc, char **argv)
 
 	set(conf, "bootstrap.servers", brokers);
 	set(conf, "client.id", "carshop-test-reader");
-	set(conf, "group.id", "carshop-test-reader");	/* never joined or committed */
+	set(conf, "group.id", "carshop-test-reader");	/* never joined or
+													 * committed */
 	set(conf, "isolation.level", isolation);
 	set(conf, "enable.partition.eof", "true");
 	set(conf, "auto.offset.reset", "error");

@@ -31,7 +31,7 @@ static char progress_topic[64];
 static char transactional_id[64];
 static char group_id[64];
 static const char *bootstrap;
-static KafkaError commit_error;	/* of the last commit() */
+static KafkaError commit_error; /* of the last commit() */
 
 __attribute__((unused))
 static KafkaProperties *

@@ -159,7 +159,9 @@ check_no_topic(void)
 static void
 check_look_ups_in_turns(void)
 {
-	enum {TOPICS = 20};
+	enum
+	{
+	TOPICS = 20};
 	KafkaProducer *producer = open_producer(NULL);
 	KafkaError	error = {0};
 	int			answered[TOPICS] = {0};

@@ -29,7 +29,7 @@ static int	tap_failed = 0;
 /* True when it holds.  The name is printf-like: what holds, not how. */
 __attribute__((format(printf, 4, 5), unused))
 static bool
-tap_ok(bool holds, const char *file, int line, const char *name,...)
+tap_ok(bool holds, const char *file, int line, const char *name, ...)
 {
 	va_list		args;
 
@@ -64,7 +64,7 @@ tap_is_text(const char *got, const char *expected, const char *file, int line,
 			const char *name)
 {
 	bool		same = got == expected ||
-		(got != NULL && expected != NULL && strcmp(got, expected) == 0);
+	(got != NULL && expected != NULL && strcmp(got, expected) == 0);
 
 	if (tap_ok(same, file, line, "%s", name))
 		return true;

@@ -144,8 +144,8 @@ test_record_bytes(void)
 				size_t		value = 100;
 				size_t		header_bytes = (size_t) headers * (name + value);
 				size_t		body = 1 + 10 + 5 + varint_bytes(lengths[k]) + lengths[k] +
-					varint_bytes(lengths[v]) + lengths[v] + varint_bytes((size_t) headers) +
-					(size_t) headers * (varint_bytes(name) + varint_bytes(value)) + header_bytes;
+				varint_bytes(lengths[v]) + lengths[v] + varint_bytes((size_t) headers) +
+				(size_t) headers * (varint_bytes(name) + varint_bytes(value)) + header_bytes;
 				size_t		truth = 61 + varint_bytes(body) + body;
 				size_t		said = wire_record_bytes(lengths[k], lengths[v], headers, header_bytes);
 
@@ -222,7 +222,10 @@ main(void)
 	}
 	wire_buffer_free(&buffer);
 
-	/* a text that no memory holds: the failure is seen when it is asked for late, too */
+	/*
+	 * a text that no memory holds: the failure is seen when it is asked for
+	 * late, too
+	 */
 	wire_append_json_string(&buffer, "", SIZE_MAX / 8);
 	ok(buffer.failed, "out of memory is noted");
 	wire_buffer_free(&buffer);

@@ -250,7 +250,10 @@ history(unsigned seed, int *crashes)
 			strstr(machine.health.message, "used by another lineage") && !model.claimed)
 			model.claimed = true;	/* moved, and began a new lineage: its own */
 
-		/* what is confirmed stays confirmed, as long as the lineage is the same */
+		/*
+		 * what is confirmed stays confirmed, as long as the lineage is the
+		 * same
+		 */
 		if (model.my_lineage != confirmed_lineage)
 			confirmed = 0;
 		confirmed_lineage = model.my_lineage;

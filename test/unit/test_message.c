@@ -243,7 +243,10 @@ test_many_headers(void)
 	MessageHeader id = {"id", "01998a5e-0000-7000-8000-00000000000a", 36};
 
 	for (int i = 0; i < MESSAGE_MAX_HEADERS; i++)
-		headers[i] = (MessageHeader) {"x", "y", 1};
+		headers[i] = (MessageHeader)
+	{
+		"x", "y", 1
+	};
 	headers[MESSAGE_MAX_HEADERS - 1] = id;
 	is_int(decode_bytes(plain, sizeof(plain) - 1, headers, MESSAGE_MAX_HEADERS), MESSAGE_EVENT,
 		   "as many headers as are read");

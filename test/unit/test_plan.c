@@ -116,7 +116,7 @@ scan(Store *store, Plan *plan, const PlanScan *wanted)
 	{
 		size_t		middle = (low + high) / 2;
 		bool		before = events[middle].xid < wanted->low ||
-			(events[middle].xid == wanted->low && events[middle].seq <= wanted->after);
+		(events[middle].xid == wanted->low && events[middle].seq <= wanted->after);
 
 		if (before)
 			low = middle + 1;

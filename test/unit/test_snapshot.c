@@ -107,7 +107,7 @@ test_history(unsigned seed)
 			for (uint64_t xid = 1; xid < N; xid++)
 			{
 				bool		expected = snapshot_finished(&cur, xid) &&
-					!snapshot_finished(&prev, xid);
+				!snapshot_finished(&prev, xid);
 
 				if (in_ranges(ranges, n, xid))
 					seen[xid]++;
