@@ -57,6 +57,9 @@
 
 PG_FUNCTION_INFO_V1(outbox_backfill);
 
+/*
+ * Progress for whoever called: once a second at most, and always at the end.
+ */
 static void
 tell(Backfill *b, bool always)
 {
@@ -262,6 +265,9 @@ do_all(Backfill *b)
 
 /* ---- the procedure ---- */
 
+/*
+ * Refuse what cannot be done, before anything is noted; fills owner and name.
+ */
 static void
 check_call(Backfill *b)
 {

@@ -175,6 +175,7 @@ backfill_remove(const Backfill *b)
 						 1, types, values, NULL);
 }
 
+/* Note which rows are there, in the caller's transaction. */
 static void
 begin(Backfill *b)
 {

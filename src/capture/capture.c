@@ -116,6 +116,7 @@ render(Route *route, const Template *template, const Change *change)
 	return slice;
 }
 
+/* A row as JSON; NULL: the JSON null. */
 static void
 append_row(StringInfo out, Route *route, const Row *row)
 {
@@ -126,6 +127,7 @@ append_row(StringInfo out, Route *route, const Row *row)
 						row->isnull);
 }
 
+/* Data of the event; none: a tombstone. */
 static TextSlice
 payload(Route *route, const Change *change)
 {
@@ -162,6 +164,7 @@ typedef struct Refused
 	Relation	rel;
 } Refused;
 
+/* Raise OB002 for one column; problem NULL: it has no form in UTF-8. */
 static void
 refuse_column(const Refused *refused, AttrNumber attno, const char *problem)
 {
@@ -219,6 +222,7 @@ explain_refusal(void *arg)
 	pins_restore(level);
 }
 
+/* Make the event of one route for one changed row. */
 static void
 capture_change(Route *route, const Change *change, Relation rel)
 {

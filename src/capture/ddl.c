@@ -108,6 +108,7 @@ check_route_operation(Relation rel, const Trigger *trigger,
 	PG_END_TRY();
 }
 
+/* Refuse a route's trigger that would not work.  made_now: by this command. */
 static void
 check_trigger(Relation rel, const Trigger *trigger, bool made_now)
 {
@@ -171,6 +172,7 @@ check_tree(Oid root, Oid function)
 	}
 }
 
+/* InvalidOid: the trigger is gone. */
 static Oid
 table_of_trigger(Oid oid)
 {

@@ -27,6 +27,7 @@
 #include "utils/pg_locale.h"
 #include "utils/xml.h"
 
+/* Set until AtEOXact_GUC(level); makes the level when it is the first. */
 static void
 pin(int *level, const char *name, const char *value)
 {

@@ -92,6 +92,7 @@ pins_of_type(Oid type)
 	}
 }
 
+/* InvalidAttrNumber: there is none. */
 static AttrNumber
 find_column(TupleDesc desc, const char *name)
 {
@@ -105,6 +106,10 @@ find_column(TupleDesc desc, const char *name)
 	return InvalidAttrNumber;
 }
 
+/*
+ * A column that an argument of the route names; raises OB001 if it cannot be
+ * used.
+ */
 static AttrNumber
 need_column(Relation rel, TupleDesc desc, const char *name, const char *argument)
 {
@@ -127,6 +132,7 @@ need_column(Relation rel, TupleDesc desc, const char *name, const char *argument
 	return attno;
 }
 
+/* A part of a template that stands for itself; parts has room for it. */
 static void
 add_literal(Template *template, const char *text, size_t len)
 {
@@ -286,6 +292,7 @@ compile_columns(Route *route, Relation rel, const char *value)
 	}
 }
 
+/* What columns => NULL means: all whose values a trigger sees. */
 static void
 all_columns(Route *route)
 {
@@ -312,6 +319,7 @@ use_output(Route *route, AttrNumber attno)
 	route->pins |= pins_of_type(getBaseType(type));
 }
 
+/* Look up the output functions of the columns that a template names. */
 static Template *
 use_outputs(Route *route, Template *template)
 {
@@ -347,6 +355,9 @@ argument(int n, char **arguments, const char *name)
 	return NULL;
 }
 
+/*
+ * Refuse arguments that nobody knows: a misspelt one would be without effect.
+ */
 static void
 check_arguments(int n, char **arguments)
 {
@@ -388,6 +399,7 @@ check_fixed_topic(const Template *topic)
 	outbox_check_topic_name(name.data);
 }
 
+/* Of which columns, in which order, events are made. */
 static void
 compile_shape(Route *route, Relation rel, Relation root)
 {

@@ -44,6 +44,7 @@ typedef struct CachedRoute
 
 static HTAB *routes = NULL;
 
+/* A relation cache invalidation; InvalidOid: of everything. */
 static void
 table_changed(Datum arg, Oid table)
 {

@@ -97,6 +97,7 @@ append_number(StringInfo out, const char *text, bool finite)
 		appendStringInfoCharMacro(out, '"');
 }
 
+/* How core's to_json would write it; other types go through to_json itself. */
 static JsonForm
 form_of_type(Oid type)
 {
@@ -193,6 +194,7 @@ append_uuid(StringInfo out, const pg_uuid_t *uuid)
 	appendBinaryStringInfo(out, text, 38);
 }
 
+/* The bytes that core's row_to_json writes for the value. */
 static void
 append_value(StringInfo out, JsonColumn *column, Datum value)
 {

@@ -234,6 +234,7 @@ leave_transaction(Closing *closing)
 	}
 }
 
+/* A thread's body: destroying may take for ever, its caller does not. */
 static void *
 destroy_handle(void *arg)
 {
@@ -261,6 +262,7 @@ destroy_handle(void *arg)
 	return NULL;
 }
 
+/* For CLOSE_TIMEOUT_MS at most. */
 static void
 wait_until_ended(Closing *closing)
 {
@@ -464,6 +466,7 @@ is_housekeeping(const char *text)
 		!kafka_failure_counts(text);
 }
 
+/* A line of the library's log: what it tells that no event does. */
 static void
 handle_log(KafkaClient *client, rd_kafka_event_t *event)
 {

@@ -186,6 +186,7 @@ set_transaction(rd_kafka_conf_t *conf, const KafkaProducerOptions *options,
 						   options->transaction_timeout_ms, error);
 }
 
+/* Memory of the queue, and sizes that every record of ours fits in. */
 static bool
 set_limits(rd_kafka_conf_t *conf, const KafkaProducerOptions *options,
 		   KafkaError *error)

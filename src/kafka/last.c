@@ -194,6 +194,7 @@ first_patience(const KafkaLastRead *read)
 	return (int) patience;
 }
 
+/* Stage 1: does the topic exist, for this reader's broker? */
 static KafkaOutcome
 look_up(KafkaLastRead *read, int slice_ms, KafkaError *error)
 {
@@ -227,6 +228,7 @@ look_up(KafkaLastRead *read, int slice_ms, KafkaError *error)
 	return KAFKA_OK;
 }
 
+/* Stage 2: begin some records before the end, further back each time. */
 static KafkaOutcome
 assign(KafkaLastRead *read, KafkaError *error)
 {
@@ -248,6 +250,7 @@ assign(KafkaLastRead *read, KafkaError *error)
 	return outcome;
 }
 
+/* Keep the newest value of our key, and one of another key behind it. */
 static void
 take_message(KafkaLastRead *read, const KafkaItem *item)
 {
@@ -354,6 +357,7 @@ wait_for_items(KafkaLastRead *read, int slice_ms)
 	return poll(&wait, 1, slice_ms) > 0;
 }
 
+/* Stage 3: up to the end of the partition. */
 static KafkaOutcome
 read_items(KafkaLastRead *read, int slice_ms, KafkaError *error)
 {

@@ -93,6 +93,10 @@ is_silence(rd_kafka_resp_err_t code)
 		code == RD_KAFKA_RESP_ERR__TRANSPORT;
 }
 
+/*
+ * A thread's body: asks until there is an answer, each time with more
+ * patience.
+ */
 static void *
 ask(void *arg)
 {
@@ -188,6 +192,7 @@ find_lookup(KafkaClient *client, const char *topic, int *n)
 	return found;
 }
 
+/* As long as the last answer took, so that a far broker is asked once. */
 static int
 first_piece(const KafkaClient *client)
 {

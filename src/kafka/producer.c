@@ -74,6 +74,7 @@ kafka_producer_open(const KafkaProperties *props,
 	return producer;
 }
 
+/* What closing the handle would leave undone. */
 static KafkaOpenWork
 open_work(const KafkaProducer *producer)
 {
@@ -139,6 +140,7 @@ keep_failure(KafkaProducer *producer, KafkaOutcome outcome, uint64_t tag,
 	producer->refused_tag = outcome == KAFKA_REFUSED ? tag : 0;
 }
 
+/* A record was not delivered: keep the first reason. */
 static void
 note_failure(KafkaProducer *producer, const rd_kafka_message_t *message)
 {
@@ -242,6 +244,7 @@ kafka_producer_cluster_id(KafkaProducer *producer)
 	return kafka_client_cluster_id(producer->client);
 }
 
+/* NULL: the name is not one of a topic. */
 static KafkaTopicSlot *
 topic_slot(KafkaProducer *producer, const char *name, KafkaError *error)
 {
@@ -492,6 +495,7 @@ failed_batch(KafkaProducer *producer, KafkaOutcome outcome, KafkaError *error)
 	return producer->failure;
 }
 
+/* Nothing is committed of which a part is missing. */
 static KafkaOutcome
 incomplete_batch(KafkaProducer *producer, KafkaError *error)
 {

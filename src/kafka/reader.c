@@ -74,6 +74,7 @@ set_fetching(rd_kafka_conf_t *conf, const KafkaReaderOptions *options,
 		kafka_conf_set_int(conf, "fetch.error.backoff.ms", 100, error);
 }
 
+/* Only committed records, no group, and an end of partition that is told. */
 static rd_kafka_conf_t *
 reader_conf(const KafkaProperties *props, const KafkaReaderOptions *options,
 			int fetch_wait_ms, KafkaError *error)
@@ -212,6 +213,7 @@ drop_waiting(KafkaReader *reader)
 	}
 }
 
+/* The assignment, for us and as the library wants it. */
 static rd_kafka_topic_partition_list_t *
 remember_positions(KafkaReader *reader, const KafkaPosition *positions, int n)
 {
@@ -290,6 +292,7 @@ fill_message(KafkaItem *item, rd_kafka_event_t *event,
 	item->handle = event;
 }
 
+/* What an error means while reading. */
 static KafkaOutcome
 item_outcome(rd_kafka_resp_err_t code)
 {

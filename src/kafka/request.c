@@ -153,6 +153,7 @@ kafka_described_value(rd_kafka_event_t *event, const char *setting,
 	return NULL;
 }
 
+/* The request has failed, in our words. */
 static void
 fail(KafkaAdmin *admin, rd_kafka_resp_err_t code, const char *text)
 {

@@ -81,6 +81,7 @@ request_options(KafkaShow *show, KafkaClient *client,
 	return options;
 }
 
+/* Step 1: has the group live members? */
 static void
 ask_members(KafkaShow *show, KafkaClient *client)
 {
@@ -95,6 +96,7 @@ ask_members(KafkaShow *show, KafkaClient *client)
 	show->stage = SHOW_MEMBERS;
 }
 
+/* Step 2: whose offsets are in it? */
 static void
 ask_offsets(KafkaShow *show, KafkaClient *client)
 {
@@ -112,6 +114,7 @@ ask_offsets(KafkaShow *show, KafkaClient *client)
 	show->stage = SHOW_OFFSETS;
 }
 
+/* Step 3: it is free or ours. */
 static void
 write_offsets(KafkaShow *show, KafkaClient *client)
 {
@@ -192,6 +195,7 @@ group_partitions(KafkaShow *show, const rd_kafka_group_result_t **groups,
 	return rd_kafka_group_result_partitions(groups[0]);
 }
 
+/* Offsets of ours carry the database's identity as metadata. */
 static bool
 is_ours(const KafkaShow *show, const rd_kafka_topic_partition_t *there)
 {

@@ -145,6 +145,7 @@ struct KafkaTopicSlot
 	char		name[];
 };
 
+/* NULL: not known yet, and *bucket is where it belongs. */
 static KafkaTopicSlot *
 find_topic(KafkaTopics *topics, const char *name, unsigned int *bucket)
 {
@@ -237,6 +238,7 @@ ask_limit(KafkaTopicSlot *slot, KafkaClient *client)
 						slot->name, LIMIT_TIMEOUT_MS);
 }
 
+/* max.message.bytes of the topic; 0: the broker does not tell. */
 static void
 take_limit(KafkaTopicSlot *slot, rd_kafka_event_t *event)
 {

@@ -215,6 +215,7 @@ json_utf8_length(const unsigned char *p, const unsigned char *end)
 	return len;
 }
 
+/* Note what would have been right here; always false. */
 static bool
 fail(JsonScanner *scanner, const char *expected)
 {

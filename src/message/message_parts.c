@@ -335,6 +335,7 @@ message_data(const JsonSpan *span, const char *name, Message *message)
  * ------------------------------------------------------------------------
  */
 
+/* As a JSON string; what is no text as \x and hexadecimal digits. */
 static void
 scratch_add_json(MessageDecoder *decoder, const char *data, size_t len)
 {

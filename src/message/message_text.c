@@ -36,6 +36,7 @@ take_digits(const char **p, const char *end, int n)
 	return value;
 }
 
+/* Skip this character; false: it is not there. */
 static bool
 take_char(const char **p, const char *end, char c)
 {

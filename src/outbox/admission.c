@@ -79,6 +79,10 @@ outbox_check_header_limits(Jsonb *headers)
 				 errhint("Put data into the payload; headers are for what is looked at on the way.")));
 }
 
+/*
+ * OB002 for a name that the extension sets itself; also others' of
+ * CloudEvents.
+ */
 static void
 check_header_name(const char *name, int len)
 {
@@ -141,6 +145,7 @@ outbox_check_headers(Jsonb *headers)
 
 /* ---- texts ---- */
 
+/* Let the writer raise a better error first. */
 static void
 explain(const OutboxEvent *event)
 {

@@ -59,6 +59,7 @@ find_in_comment(const char *at, const char *end, TextSlice *found)
 	return false;
 }
 
+/* A traceparent in comments before or behind the statement (sqlcommenter). */
 static bool
 find_in_statement(const char *sql, TextSlice *found)
 {

@@ -81,6 +81,7 @@ outbox_home(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(home_text()));
 }
 
+/* NULL becomes "". */
 static void
 copy_column(char *to, size_t size, HeapTuple row, TupleDesc desc, int column)
 {

@@ -55,6 +55,7 @@ forget_all(Datum arg, int cacheid, uint32 hashvalue)
 		known[i].oid = InvalidOid;
 }
 
+/* False for one of the same name that somebody has put in its place. */
 static bool
 belongs_to_extension(Oid relation, Oid extension)
 {

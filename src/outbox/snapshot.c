@@ -30,6 +30,7 @@ snapshot_free(TickSnapshot *snapshot)
 	memset(snapshot, 0, sizeof(*snapshot));
 }
 
+/* Digits, then the end character, which is skipped; '\0': whatever follows. */
 static bool
 parse_xid(const char **at, char end, uint64_t *xid)
 {
@@ -89,6 +90,7 @@ bad:
 	return false;
 }
 
+/* Is it in xip? */
 static bool
 in_progress(const TickSnapshot *snapshot, uint64_t xid)
 {

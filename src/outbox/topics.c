@@ -192,6 +192,7 @@ static MemoryContext route_topics_context = NULL;
 static uint64 changes = 1;		/* of any table, seen by this session */
 static uint64 changes_read = 0; /* those that the list knows of */
 
+/* Any table: which one has a route is not known here. */
 static void
 table_changed(Datum arg, Oid table)
 {
@@ -199,6 +200,7 @@ table_changed(Datum arg, Oid table)
 		changes++;
 }
 
+/* Read pg_trigger: which topics do routes name? */
 static void
 read_route_topics(void)
 {

@@ -66,6 +66,7 @@ static bool inserting = false;
 static bool hooks_see_all = false;	/* installed before any statement began */
 static ExecutorFinish_hook_type prev_executor_finish = NULL;
 
+/* The batch of the running (sub)transaction, made if there is none. */
 static EventBatch *
 current_batch(void)
 {
@@ -86,6 +87,7 @@ current_batch(void)
 	return batch;
 }
 
+/* The innermost level has ended: committed, after inserting, or aborted. */
 static void
 forget_batch(void)
 {
@@ -220,6 +222,7 @@ executor_finish(QueryDesc *query)
 		writer_statement_ended();
 }
 
+/* What waits is part of its level, and shares its fate. */
 static void
 at_subtransaction_end(SubXactEvent event, SubTransactionId level,
 					  SubTransactionId outer, void *arg)

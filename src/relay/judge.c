@@ -50,6 +50,7 @@ take_lineage(RelayMachine *machine, const RelayResult *result)
 	return true;
 }
 
+/* The lineage's row was read: another one begins with nothing known. */
 static void
 begin_lineage(RelayMachine *machine, const RelayResult *result)
 {
@@ -110,6 +111,10 @@ checked(RelayMachine *machine, const RelayResult *result, int64_t now)
 	}
 }
 
+/*
+ * ADVISORY or AUTHORITATIVE: the newest progress record, or that there is
+ * none.
+ */
 static void
 progress_read(RelayMachine *machine, const RelayResult *result, int64_t now)
 {
@@ -170,6 +175,7 @@ acceptable(RelayMachine *machine, const RelayResult *result, int64_t now)
 	return false;
 }
 
+/* The record beside the table: go on from it, wait, or stop. */
 static void
 compared(RelayMachine *machine, const RelayResult *result, int64_t now)
 {
@@ -239,6 +245,7 @@ ticked(RelayMachine *machine, const RelayResult *result)
 	machine_take_ticket(machine, result->ticket, result->newest_tick);
 }
 
+/* Everything up to this place is in Kafka, or settled otherwise. */
 static void
 reached(RelayMachine *machine, const Progress *place)
 {
@@ -246,6 +253,7 @@ reached(RelayMachine *machine, const Progress *place)
 	machine_answer_tickets(machine);
 }
 
+/* A Kafka transaction is filled: commit it, or look at why it is not. */
 static void
 published(RelayMachine *machine, const RelayResult *result, int64_t now)
 {
@@ -294,6 +302,7 @@ published(RelayMachine *machine, const RelayResult *result, int64_t now)
 		machine->state = RELAY_READY;
 }
 
+/* It is in Kafka.  What is confirmed never goes back. */
 static void
 committed(RelayMachine *machine, const RelayResult *result, int64_t now)
 {
@@ -324,6 +333,7 @@ answered(RelayMachine *machine)
 		health_fine(&machine->health);
 }
 
+/* The one event that was judged is out of the way. */
 static void
 dead_letter_stored(RelayMachine *machine, int64_t now)
 {

@@ -85,6 +85,7 @@ fitting_batch(const RelayLink *link)
 		(size_t) (least / 2 + 1);
 }
 
+/* A producer; NULL, with the reason in link->error: it cannot be made. */
 static KafkaProducer *
 open_handle(RelayLink *link, const char *transactional_id)
 {
@@ -221,6 +222,7 @@ check_progress_topic(RelayLink *link, bool *exists)
 	return outcome;
 }
 
+/* Does the broker verify partitions in transactions?  Asked once a handle. */
 static KafkaOutcome
 check_verification(RelayLink *link)
 {
@@ -279,6 +281,7 @@ relay_link_check(RelayLink *link, const Lineage *lineage, RelayResult *result)
 	result->reopen = fitting_batch(link) != link->batch_bytes;
 }
 
+/* May a topic be made?  False leaves the reason in link->error. */
 static bool
 may_create(RelayLink *link, const char *name, const char *how)
 {

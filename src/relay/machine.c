@@ -46,6 +46,7 @@ machine_confirmed_by(const Progress *place)
 	return place->complete ? place->tick : place->tick - 1;
 }
 
+/* Is anything behind the place, as far as ticks have been made? */
 static bool
 has_work(const RelayMachine *machine)
 {
@@ -102,6 +103,7 @@ may_tick(const RelayMachine *machine, int64_t now)
 		now - machine->ticked_at >= MS(machine->limits.poll_interval_ms);
 }
 
+/* Decide on a tick.  What wakes us from now on is for the next one. */
 static void
 make_tick(RelayMachine *machine, RelayAction *action, int64_t now)
 {
@@ -111,6 +113,7 @@ make_tick(RelayMachine *machine, RelayAction *action, int64_t now)
 	action->confirmed = machine->confirmed;
 }
 
+/* Wait until then at the latest; several callers, the earliest counts. */
 static void
 wait_for(RelayAction *action, int64_t at)
 {
@@ -118,6 +121,7 @@ wait_for(RelayAction *action, int64_t at)
 		action->wait_until = at;
 }
 
+/* Begin a Kafka transaction at the place; record_only: with no event in it. */
 static void
 publish(RelayMachine *machine, RelayAction *action, int64_t now,
 		bool record_only)
@@ -154,6 +158,7 @@ rest(RelayMachine *machine, RelayAction *action, int64_t now)
 	}
 }
 
+/* READY: replace a tainted handle, make a tick or publish, or rest. */
 static void
 next_ready(RelayMachine *machine, const RelayInput *input, RelayAction *action)
 {
@@ -212,6 +217,7 @@ next_ready(RelayMachine *machine, const RelayInput *input, RelayAction *action)
 		publish(machine, action, input->now, false);
 }
 
+/* Keep what the loop has seen until it is acted upon. */
 static void
 take_input(RelayMachine *machine, const RelayInput *input, RelayAction *action)
 {
@@ -252,6 +258,7 @@ start_again(RelayMachine *machine, int64_t now)
 	machine_close_and_retry(machine, now);
 }
 
+/* Must what has begun come to its end before something else is done? */
 static bool
 in_transaction(const RelayMachine *machine)
 {

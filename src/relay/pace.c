@@ -52,6 +52,7 @@ pace_recover(Pace *pace)
 	pace->bytes = pace->max_bytes;
 }
 
+/* Twice as much, within the limit and without overflow. */
 static int64_t
 grown(int64_t now, int64_t most)
 {

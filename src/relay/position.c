@@ -67,6 +67,10 @@ compare_seq(const void *a, const void *b)
 	return left < right ? -1 : left > right;
 }
 
+/*
+ * Which events to leave out, sorted; malloc'd, since they outlive
+ * transactions.
+ */
 static void
 load_dead_letters(RelayPosition *position)
 {

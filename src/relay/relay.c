@@ -103,6 +103,7 @@ name_things(Relay *relay)
 	worker_commit();
 }
 
+/* Look who we are, then open the handles for that. */
 static void
 open_all(Relay *relay, RelayResult *result)
 {
@@ -120,6 +121,7 @@ close_all(Relay *relay)
 		worker_leave_handle();
 }
 
+/* ACT_CHECK, and what of it the status shows even when nothing is wrong. */
 static void
 check(Relay *relay, RelayResult *result)
 {
@@ -137,6 +139,7 @@ check(Relay *relay, RelayResult *result)
 				sizeof(relay->report.broker_warning));
 }
 
+/* Do what the machine has decided, and say what came of it. */
 static void
 perform(Relay *relay, const RelayAction *action, RelayResult *result)
 {
@@ -222,6 +225,7 @@ tell_log(Relay *relay)
 	}
 }
 
+/* The machine's health for the status; since when it lasts stays. */
 static void
 tell_trouble(Relay *relay)
 {
@@ -282,6 +286,7 @@ tell(Relay *relay)
 	}
 }
 
+/* outbox.stat_reset() was called since the last look. */
 static void
 reset_statistics(Relay *relay)
 {
@@ -330,6 +335,7 @@ take_reload(Relay *relay, RelayInput *input)
 	input->retry = true;
 }
 
+/* What has happened meanwhile: signals, wake-ups, reloads, Kafka's events. */
 static void
 look_around(Relay *relay, RelayInput *input)
 {

@@ -114,6 +114,10 @@ record_bytes(const KafkaRecord *record)
 							 record->n_headers, headers);
 }
 
+/*
+ * Keep a copy while the transaction is small; else hand all of it over, in
+ * order.
+ */
 static KafkaOutcome
 hold_or_send(Sender *sender, const KafkaRecord *record, size_t size,
 			 KafkaError *error)

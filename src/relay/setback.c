@@ -54,12 +54,14 @@ machine_stop(RelayMachine *machine, const char *reason, const char *remedy, int6
 	machine->errors++;
 }
 
+/* How long to wait now, in microseconds; longer each time. */
 static int64_t
 backoff(RelayMachine *machine)
 {
 	return MS(backoff_ms(machine->attempts++, BACKOFF_FIRST, BACKOFF_MOST));
 }
 
+/* Note what is wrong, for the status and the log. */
 static void
 trouble(RelayMachine *machine, const RelayResult *result, int64_t now)
 {
@@ -71,6 +73,10 @@ trouble(RelayMachine *machine, const RelayResult *result, int64_t now)
 				   result->remedy : REMEDY_CONNECTION, now);
 }
 
+/*
+ * Another producer has taken over: seldom a zombie's end, often a second
+ * server.
+ */
 static void
 fenced(RelayMachine *machine, const RelayResult *result, int64_t now)
 {

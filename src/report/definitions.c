@@ -64,6 +64,7 @@ typedef struct Validation
  * ------------------------------------------------------------------------
  */
 
+/* Collects what the statement reads and writes. */
 static bool
 check_walker(Node *node, void *context)
 {
@@ -95,6 +96,7 @@ check_walker(Node *node, void *context)
 	return expression_tree_walker(node, check_walker, context);
 }
 
+/* Raise OB004; hint may be NULL. */
 static void
 refuse(const char *message, const char *hint)
 {
@@ -143,6 +145,7 @@ refuse_deferrable(Oid relid)
 	table_close(triggers, AccessShareLock);
 }
 
+/* One command that reads new_events and writes its target. */
 static void
 check_statement(SPIPlanPtr plan, Oid target)
 {
@@ -248,6 +251,7 @@ lookup_definition(const char *name, Oid caller)
 	return true;
 }
 
+/* Raise an error unless the caller may change a report of that name. */
 static void
 require_definition(const char *name, Oid caller)
 {
@@ -258,6 +262,7 @@ require_definition(const char *name, Oid caller)
 				 errhint("SELECT name FROM report.stat_reports lists them.")));
 }
 
+/* A table that the caller owns and that stays. */
 static void
 check_target(Oid target, Oid caller)
 {

@@ -106,6 +106,7 @@ event_log_relid(void)
 	return relid;
 }
 
+/* The event log, checked: its columns are filled by number. */
 static Relation
 open_log(LOCKMODE mode)
 {
@@ -240,6 +241,7 @@ fill_slot(StoreState *state, TupleTableSlot *slot, BatchEvent *event)
 	ExecStoreVirtualTuple(slot);
 }
 
+/* Into the dead letters instead; context: what cannot be stored of it. */
 static void
 reject(StoreState *state, BatchEvent *event, const char *context)
 {
@@ -249,6 +251,7 @@ reject(StoreState *state, BatchEvent *event, const char *context)
 	source->rejected++;
 }
 
+/* The values of all pending slots; may raise an error of a value. */
 static void
 fill_all(void *arg)
 {
@@ -258,6 +261,7 @@ fill_all(void *arg)
 		fill_slot(state, state->slots[i], state->pending[i]);
 }
 
+/* The same of one, to find out whose fault it was. */
 static void
 fill_first(void *arg)
 {
@@ -307,6 +311,7 @@ fill_slots(StoreState *state)
  * ------------------------------------------------------------------------
  */
 
+/* Is there an event of this id (stored in an earlier batch)? */
 static bool
 is_stored(StoreState *state, const pg_uuid_t *id)
 {
@@ -319,6 +324,10 @@ is_stored(StoreState *state, const pg_uuid_t *id)
 							  state->found);
 }
 
+/*
+ * Insert the pending events: number them, index them, keep them for the
+ * reports.
+ */
 static void
 flush_slots(StoreState *state)
 {
@@ -352,6 +361,10 @@ flush_slots(StoreState *state)
 	MemoryContextReset(state->values);
 }
 
+/*
+ * Open the log, its indexes and the slots; sources count what becomes of
+ * events.
+ */
 static void
 begin_store(StoreState *state, EventBatch *batch, LogSource *sources,
 			int n_sources)

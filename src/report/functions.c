@@ -45,6 +45,7 @@ PG_FUNCTION_INFO_V1(report_stat_reset);
 PG_FUNCTION_INFO_V1(report_worker);
 PG_FUNCTION_INFO_V1(report_worker_partitions);
 
+/* report.start() and stop(): takes effect when the caller commits. */
 static void
 set_reading(bool reading)
 {

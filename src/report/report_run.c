@@ -97,6 +97,7 @@ report_leave(ReportScope *scope)
 	AtEOXact_GUC(false, scope->guc_level);
 }
 
+/* Batches of about the same size share a plan: steps of eight. */
 static int
 plan_class(int64 n)
 {
@@ -110,6 +111,9 @@ plan_class(int64 n)
 	return class;
 }
 
+/*
+ * The statement on its events, as its owner; called within a subtransaction.
+ */
 static void
 run(void *arg)
 {

@@ -71,6 +71,10 @@ close_handles(void)
 	return reporter.source == NULL || source_close(reporter.source);
 }
 
+/*
+ * A transaction whose commit need not be durable: what a crash takes is read
+ * again.
+ */
 static void
 begin(const char *activity)
 {
@@ -91,6 +95,10 @@ commit(void)
  * ------------------------------------------------------------------------
  */
 
+/*
+ * What people have changed: reading or not, offsets, reports, dead letters to
+ * retry.
+ */
 static void
 look_at_tables(void)
 {
@@ -115,6 +123,7 @@ look_at_tables(void)
  * ------------------------------------------------------------------------
  */
 
+/* One transaction: offsets, event log, all reports. */
 static void
 store_batch(void)
 {
@@ -163,6 +172,9 @@ store_batch(void)
 	show_note_commit();
 }
 
+/*
+ * A partition that cannot be read on: said in the tables, for report.seek().
+ */
 static void
 store_lost(void)
 {
@@ -176,6 +188,7 @@ store_lost(void)
  * ------------------------------------------------------------------------
  */
 
+/* A word for report.stat_reporter. */
 static const char *
 partition_state(const SourcePartition *partition)
 {
@@ -186,6 +199,7 @@ partition_state(const SourcePartition *partition)
 	return partition->at_end ? "current" : "reading";
 }
 
+/* report.stat_reset() was called since the last look. */
 static void
 reset_counters(void)
 {
@@ -205,6 +219,7 @@ reset_counters(void)
 	}
 }
 
+/* What the status views show from now on. */
 static void
 tell(const char *state)
 {
@@ -255,6 +270,7 @@ tell(const char *state)
 	shared_report_reporter(report);
 }
 
+/* A word for report.status. */
 static const char *
 reading_state(void)
 {
@@ -272,6 +288,7 @@ reading_state(void)
  * ------------------------------------------------------------------------
  */
 
+/* Of two waits in ms; negative: for ever. */
 static long
 sooner(long a, long b)
 {
@@ -280,6 +297,7 @@ sooner(long a, long b)
 	return b < 0 ? a : Min(a, b);
 }
 
+/* 0: it is over; else rounded up, so that nobody wakes too early. */
 static long
 ms_until(TimestampTz at)
 {
@@ -367,6 +385,7 @@ read_turn(void)
 	return sooner(wait_ms, reports_next_attempt());
 }
 
+/* What the Kafka handles are made of; kept until the next one. */
 static char *
 fingerprint(void)
 {
@@ -406,6 +425,10 @@ take_settings(void)
 	show_forget();
 }
 
+/*
+ * One turn of the loop; returns how long to wait in ms, negative: until
+ * woken.
+ */
 static long
 turn(void)
 {

@@ -228,6 +228,10 @@ reports_load(void)
  * ------------------------------------------------------------------------
  */
 
+/*
+ * By SQLSTATE class: whose fault is it, the event's, nobody's, or the
+ * report's?
+ */
 static ErrorKind
 error_kind(int sqlerrcode)
 {
@@ -248,6 +252,7 @@ error_kind(int sqlerrcode)
 	return ERROR_OF_REPORT;
 }
 
+/* It waits for report.enable(); the others go on. */
 static void
 stop_report(Report *report, const char *why)
 {
@@ -338,6 +343,7 @@ reports_apply(Tuplestorestate *store, int64 n, int64 after, int64 head)
 	note_next_attempt(head);
 }
 
+/* A matter of time (locks, memory, ...): tried again, later each time. */
 static void
 note_passing(Report *report, const ErrorData *error, int64 n)
 {
@@ -411,6 +417,7 @@ handle_failure(Report *report, ErrorData *error, int64 n, int64 seq)
 	}
 }
 
+/* Apply the next events, limit at most, up to head. */
 static void
 catch_up_one(Report *report, int64 head, int64 limit)
 {

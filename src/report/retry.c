@@ -20,6 +20,7 @@
 #include "report/retry.h"
 #include "utils/memutils.h"
 
+/* A stored event that one report has refused. */
 static void
 retry_event(const DeadLetter *letter)
 {
@@ -31,6 +32,7 @@ retry_event(const DeadLetter *letter)
 		dead_letter_failed_again(letter->id, error);
 }
 
+/* A message that could not be stored: decoded and stored as if it came now. */
 static void
 retry_message(EventBatch *batch, const DeadLetter *letter, int64 *head)
 {

@@ -86,6 +86,7 @@ show_trouble(SharedTrouble *trouble)
 	*trouble = refusal;
 }
 
+/* Keep what is committed now; it is shown when it is durable. */
 static void
 note_positions(Source *source)
 {
@@ -115,6 +116,7 @@ note_positions(Source *source)
 	wanted = false;
 }
 
+/* Write the positions into the group, if it is nobody else's. */
 static long
 ask(Source *source)
 {

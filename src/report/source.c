@@ -70,6 +70,7 @@ source_trouble(Source *source, SourceState state, const char *message,
 		worker_log_change(true, message, remedy);
 }
 
+/* Kafka answers again; logged once. */
 static void
 clear_trouble(Source *source)
 {
@@ -189,6 +190,7 @@ is_wanted(List *topics, const char *topic)
 	return false;
 }
 
+/* A partition as it begins, at a stored position. */
 static void
 start_partition(SourcePartition *partition, const Position *position)
 {

@@ -17,6 +17,7 @@
 #include "utils/timestamp.h"
 #include "worker/worker.h"
 
+/* Is it in the assignment? */
 static bool
 is_readable(const SourcePartition *partition)
 {
@@ -104,6 +105,7 @@ source_current_since(const Source *source)
  * ------------------------------------------------------------------------
  */
 
+/* The partition stops until report.seek(); the others go on. */
 static void
 lose(Source *source, SourcePartition *partition, const char *reason)
 {
@@ -151,6 +153,7 @@ check_newest(Source *source, SourcePartition *partition,
 					  position->last_offset));
 }
 
+/* Decode a message into the batch and move the position behind it. */
 static void
 take_message(Source *source, SourcePartition *partition, EventBatch *batch)
 {
@@ -196,6 +199,7 @@ take_message(Source *source, SourcePartition *partition, EventBatch *batch)
 	position->next = item->offset + 1;
 }
 
+/* Kafka has nothing at the position any more. */
 static void
 take_lost(Source *source, SourcePartition *partition)
 {
@@ -211,6 +215,7 @@ take_lost(Source *source, SourcePartition *partition)
 				  partition->position.next));
 }
 
+/* An error of the handle, not of one partition: look at everything again. */
 static void
 take_error(Source *source)
 {

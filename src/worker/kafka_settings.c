@@ -151,6 +151,7 @@ add_config_file(pg_cryptohash_ctx * hash, const char *path)
 	pfree(content);
 }
 
+/* All that a Kafka handle is made of. */
 static void
 add_settings(pg_cryptohash_ctx * hash)
 {

@@ -97,6 +97,7 @@ worker_register_launcher(void)
 	RegisterBackgroundWorker(&worker);
 }
 
+/* Note the workers that a setting asks for; what they went through is kept. */
 static void
 want(const char *databases, char kind)
 {
@@ -255,6 +256,7 @@ typedef struct SlotHolders
 	int			n;
 } SlotHolders;
 
+/* A database that exists is not to be forgotten. */
 static void
 strike_out(Form_pg_database database, void *arg)
 {
@@ -290,6 +292,7 @@ reserve_slot(Oid database)
 	return shared_reserve(database);
 }
 
+/* False: the server has no background worker left (max_worker_processes). */
 static bool
 start_worker(Wanted *wanted)
 {

@@ -96,6 +96,7 @@ static const Pin pins[] = {
 	{"trace_sort", "off"},
 };
 
+/* Above what ALTER DATABASE and ALTER ROLE can set (PGC_S_OVERRIDE). */
 static void
 pin(const char *name, const char *value)
 {

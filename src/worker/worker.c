@@ -57,6 +57,10 @@ static uint32 reloads = 0;
 
 /* --- start-up --- */
 
+/*
+ * before_shmem_exit: close handles while their data is there, then give up
+ * the slot.
+ */
 static void
 leave(int code, Datum arg)
 {
@@ -245,6 +249,7 @@ worker_database_named(const char *setting)
 	return false;
 }
 
+/* Is our database named in the setting yet? */
 static bool
 still_wanted(void)
 {
@@ -258,6 +263,7 @@ still_wanted(void)
 	return found;
 }
 
+/* SIGHUP: take the settings, or leave if they are not for us any more. */
 static void
 reload(void)
 {
