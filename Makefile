@@ -10,6 +10,7 @@
 #   make demo                 the car shop, live, on a private server and broker
 #   make bench                measures latency and throughput
 #   make bench-capture        measures what capture costs
+#   make bench-memory         measures what memory the relay takes
 #   make model                explores the relay's protocol (package: spin)
 #   make lint                 layers, versions, layout, cppcheck, shellcheck, perlcritic
 #   make indent               lay out the C sources (pg_bsd_indent)
@@ -29,7 +30,7 @@ PG_CONFIG ?= pg_config
 .DEFAULT_GOAL := all
 
 # These targets install what the build needs, so they must not ask for it.
-STANDALONE = setup test test-unit test-regress test-isolation test-tap demo bench bench-capture model lint indent help
+STANDALONE = setup test test-unit test-regress test-isolation test-tap demo bench bench-capture bench-memory model lint indent help
 
 .PHONY: $(STANDALONE) units benches
 
@@ -56,6 +57,9 @@ bench:
 
 bench-capture:
 	@bench/capture
+
+bench-memory:
+	@bench/memory
 
 model:
 	@test/model/run

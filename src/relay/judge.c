@@ -175,6 +175,24 @@ acceptable(RelayMachine *machine, const RelayResult *result, int64_t now)
 	return false;
 }
 
+/*
+ * Everything up to this place is in Kafka, or settled otherwise.  True when
+ * that is another one than before.
+ */
+static bool
+stand(RelayMachine *machine, const Progress *place)
+{
+	bool		moved = place->tick != machine->place.tick ||
+	place->seq != machine->place.seq ||
+	place->complete != machine->place.complete;
+
+	machine->place = *place;
+	/* the transaction that was cut small, if one was, is through */
+	if (moved && (place->complete || place->seq == place->through))
+		pace_whole(&machine->pace);
+	return moved;
+}
+
 /* The record beside the table: go on from it, wait, or stop. */
 static void
 compared(RelayMachine *machine, const RelayResult *result, int64_t now)
@@ -206,12 +224,12 @@ compared(RelayMachine *machine, const RelayResult *result, int64_t now)
 		return;
 	}
 	machine->doubt = NULL;
-	machine->place = machine->pending;
 	if (!machine->found)
 	{
-		machine->place.tick = result->start_tick;
-		machine->place.complete = true;
+		machine->pending.tick = result->start_tick;
+		machine->pending.complete = true;
 	}
+	(void) stand(machine, &machine->pending);
 	machine->confirmed = found_confirmed;
 	machine->position_known = true;
 	machine->settle_home = !result->home_same || machine->other_found;
@@ -245,12 +263,15 @@ ticked(RelayMachine *machine, const RelayResult *result)
 	machine_take_ticket(machine, result->ticket, result->newest_tick);
 }
 
-/* Everything up to this place is in Kafka, or settled otherwise. */
+/* An event that cannot be read becomes a dead letter. */
 static void
-reached(RelayMachine *machine, const Progress *place)
+judge_unreadable(RelayMachine *machine, const RelayResult *result)
 {
-	machine->place = *place;
-	machine_answer_tickets(machine);
+	machine->refusal.seq = result->unreadable_seq;
+	machine->refusal.tick = result->unreadable_tick;
+	snprintf(machine->refusal.reason, sizeof(machine->refusal.reason), "%s",
+			 result->message != NULL ? result->message : "");
+	machine->state = RELAY_JUDGE;
 }
 
 /* A Kafka transaction is filled: commit it, or look at why it is not. */
@@ -268,8 +289,16 @@ published(RelayMachine *machine, const RelayResult *result, int64_t now)
 		machine_close_and_retry(machine, now);
 		return;
 	}
+	if (result->unreadable && result->torn)
+	{
+		/* the same: it is judged first, then the rest is published whole */
+		judge_unreadable(machine, result);
+		machine->close_first = true;
+		return;
+	}
 	machine->pending = result->reached;
 	machine->pending_events = result->events;
+	machine->pending_alone = result->alone;
 	machine->pending_seq = result->last_seq;
 	if (result->events > 0 || machine->record_only)
 	{
@@ -281,23 +310,15 @@ published(RelayMachine *machine, const RelayResult *result, int64_t now)
 	 * Nothing in it but dead letters.  If no event follows, a record alone
 	 * makes them confirmed.
 	 */
-	machine->settle_place |= result->reached.tick != machine->place.tick ||
-		result->reached.seq != machine->place.seq ||
-		result->reached.complete != machine->place.complete;
-	reached(machine, &result->reached);
+	machine->settle_place |= stand(machine, &result->reached);
+	machine_answer_tickets(machine);
 	if (result->need_topic)
 	{
 		machine->retry_at = now;
 		machine->state = RELAY_TOPIC;
 	}
 	else if (result->unreadable)
-	{
-		machine->refusal.seq = result->unreadable_seq;
-		machine->refusal.tick = result->unreadable_tick;
-		snprintf(machine->refusal.reason, sizeof(machine->refusal.reason), "%s",
-				 result->message != NULL ? result->message : "");
-		machine->state = RELAY_JUDGE;
-	}
+		judge_unreadable(machine, result);
 	else
 		machine->state = RELAY_READY;
 }
@@ -320,7 +341,8 @@ committed(RelayMachine *machine, const RelayResult *result, int64_t now)
 	machine->settle_place = false;
 	machine->state = machine->record_only && machine->settle_home ? RELAY_HOME : RELAY_READY;
 	pace_committed(&machine->pace, result->early);
-	reached(machine, &machine->pending);
+	(void) stand(machine, &machine->pending);
+	machine_answer_tickets(machine);
 }
 
 /* A silence is over when there is an answer, unless attempts have failed, too. */

@@ -136,6 +136,8 @@ publish(RelayMachine *machine, RelayAction *action, int64_t now,
 	action->record_only = record_only;
 	action->max_events = machine->pace.events;
 	action->max_bytes = machine->pace.bytes;
+	action->part_events = machine->pace.part_events;
+	action->part_bytes = machine->pace.part_bytes;
 }
 
 /* Nothing to publish.  PostgreSQL learns once, later, how far that was. */

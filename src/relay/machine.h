@@ -110,8 +110,10 @@ typedef struct RelayAction
 	const Progress *record;
 	const Progress *other;		/* COMPARE: a newer one of another lineage */
 	bool		record_only;	/* PUBLISH: no events, only the record */
-	int64_t		max_events;		/* PUBLISH */
-	int64_t		max_bytes;
+	int64_t		max_events;		/* PUBLISH: no other transaction of the */
+	int64_t		max_bytes;		/* database is begun beyond this */
+	int64_t		part_events;	/* PUBLISH: a single one is cut here, */
+	int64_t		part_bytes;		/* any at twice these bytes */
 	int64_t		confirmed;		/* MAKE_TICK, RECORD_CONFIRMED: a tick */
 	const RelayRefusal *refusal;	/* DEAD_LETTER */
 } RelayAction;
@@ -172,10 +174,12 @@ typedef struct RelayResult
 	/* PUBLISH */
 	bool		need_topic;		/* cut here: the next event's topic is unknown */
 	bool		torn;			/* ... and a transaction is half sent */
-	bool		unreadable;		/* cut here: the next event cannot be read; */
+	bool		unreadable;		/* cut here: the next event cannot be read,
+								 * torn as above; */
 	int64_t		unreadable_seq; /* message says why */
 	int64_t		unreadable_tick;
 	int64_t		events;			/* sent in this transaction */
+	bool		alone;			/* all of one transaction of the database */
 	int64_t		last_seq;		/* of the last event sent or refused */
 	Progress	reached;		/* where it ends */
 } RelayResult;
@@ -241,6 +245,7 @@ typedef struct RelayMachine
 	bool		other_found;
 	bool		record_only;	/* the open transaction holds no event */
 	int64_t		pending_events;
+	bool		pending_alone;
 	int64_t		pending_seq;	/* its last event */
 	RelayRefusal refusal;
 

@@ -35,21 +35,43 @@ pace_set_limits(Pace *pace, int64_t max_events, int64_t max_bytes)
 		pace->events = max_events;
 	if (pace->bytes <= 0 || pace->bytes > max_bytes)
 		pace->bytes = max_bytes;
+	if (pace->part_events <= 0 || pace->part_events > max_events)
+		pace->part_events = max_events;
+	if (pace->part_bytes <= 0 || pace->part_bytes > max_bytes)
+		pace->part_bytes = max_bytes;
+}
+
+/* Half of it, but large enough for a small event. */
+static int64_t
+half_bytes(int64_t bytes)
+{
+	return bytes > 2048 ? bytes / 2 : bytes;
 }
 
 void
-pace_halve(Pace *pace, int64_t events)
+pace_halve(Pace *pace, int64_t events, bool alone)
 {
 	pace->events = events > 1 ? events / 2 : 1;
-	if (pace->bytes > 2048)
-		pace->bytes /= 2;
+	pace->bytes = half_bytes(pace->bytes);
+	if (alone && events > 1)
+	{
+		pace->part_events = events / 2;
+		pace->part_bytes = half_bytes(pace->part_bytes);
+	}
+}
+
+void
+pace_whole(Pace *pace)
+{
+	pace->part_events = pace->max_events;
+	pace->part_bytes = pace->max_bytes;
 }
 
 void
 pace_recover(Pace *pace)
 {
-	pace->events = pace->max_events;
-	pace->bytes = pace->max_bytes;
+	pace->events = pace->part_events = pace->max_events;
+	pace->bytes = pace->part_bytes = pace->max_bytes;
 }
 
 /* Twice as much, within the limit and without overflow. */
@@ -64,6 +86,8 @@ pace_committed(Pace *pace, bool early)
 {
 	pace->events = grown(pace->events, pace->max_events);
 	pace->bytes = grown(pace->bytes, pace->max_bytes);
+	pace->part_events = grown(pace->part_events, pace->max_events);
+	pace->part_bytes = grown(pace->part_bytes, pace->max_bytes);
 
 	if (early)
 		pace->settle_us += LENGTHEN;

@@ -23,6 +23,13 @@ typedef struct Pace
 	int64_t		bytes;			/* grown back after each success */
 
 	/*
+	 * Of one transaction of the database alone, the same, for this one only:
+	 * it is not to be torn when others with it were too much.
+	 */
+	int64_t		part_events;
+	int64_t		part_bytes;
+
+	/*
 	 * Pause between the end of a transaction and the first message of the
 	 * next: EndTxn answers before the broker has written the commit markers,
 	 * and a transaction that begins meanwhile costs librdkafka 20 ms
@@ -38,11 +45,17 @@ typedef struct Pace
 extern void pace_init(Pace *pace);
 extern void pace_set_limits(Pace *pace, int64_t max_events, int64_t max_bytes);
 
-/* A transaction of that many events was refused or not finished in time. */
-extern void pace_halve(Pace *pace, int64_t events);
+/*
+ * A Kafka transaction of that many events was refused or not finished in time;
+ * alone: they are of one transaction of the database.
+ */
+extern void pace_halve(Pace *pace, int64_t events, bool alone);
 
 /* A transaction was committed; early: it met the markers of the former one. */
 extern void pace_committed(Pace *pace, bool early);
+
+/* All stands at the end of a transaction of the database. */
+extern void pace_whole(Pace *pace);
 
 /* The guilty event is out of the way: full size again. */
 extern void pace_recover(Pace *pace);

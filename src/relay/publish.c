@@ -7,9 +7,10 @@
  *
  * One Kafka transaction carries events of one or several ticks and one
  * progress record.  It is cut between transactions of the database, so that
- * none is torn; only one that alone exceeds a limit is cut inside.  Bytes are
- * known only while reading: a transaction of the database that begins below
- * the limit is finished up to twice that.
+ * none is torn; only one that alone exceeds a limit is cut inside (or that alone
+ * was refused or took too long).  Bytes are known only while reading: a
+ * transaction of the database that begins below the limit is finished up to
+ * twice that.
  *
  * Events are sent while the reading transaction is open: sending only
  * enqueues.  Nothing here waits for the network with a snapshot held.
@@ -119,8 +120,10 @@ begin(Publisher *publisher, Sending *sending)
 
 /* Stop before an event that cannot be read: it is judged alone. */
 static void
-note_unreadable(Publisher *publisher, Sending *sending, const StoredEvent *event)
+note_unreadable(Publisher *publisher, Sending *sending, const StoredEvent *event,
+				bool torn)
 {
+	sending->result->torn = torn;
 	strlcpy(publisher->problem, event->problem, sizeof(publisher->problem));
 	sending->result->unreadable = true;
 	sending->result->unreadable_seq = event->seq;
@@ -168,14 +171,17 @@ send_event(Publisher *publisher, Sending *sending, StoredEvent *event,
 static bool
 send_transaction(Publisher *publisher, Sending *sending, int64 n)
 {
-	bool		alone = sending->result->events == 0;
+	int64		before = sending->result->events;
+	bool		alone = before == 0;
 	StoredEvent event;
+
+	sending->result->alone = alone;
 
 	for (int64 i = 0; i < n; i++)
 	{
 		/* larger than one Kafka transaction may be */
-		if ((alone && sending->result->events >= sending->action->max_events) ||
-			publisher->bytes >= sending->action->max_bytes * 2)
+		if ((alone && sending->result->events >= sending->action->part_events) ||
+			publisher->bytes >= sending->action->part_bytes * 2)
 			return false;
 		if (!batch_next(publisher->batch, &event))
 			return true;
@@ -183,7 +189,7 @@ send_transaction(Publisher *publisher, Sending *sending, int64 n)
 			set_place(publisher, &sending->place, &event);
 		else if (event.problem != NULL)
 		{
-			note_unreadable(publisher, sending, &event);
+			note_unreadable(publisher, sending, &event, sending->result->events > before);
 			return false;
 		}
 		else if (!send_event(publisher, sending, &event, i == 0))

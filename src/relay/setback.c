@@ -194,7 +194,7 @@ refused(RelayMachine *machine, const RelayResult *result, int64_t now)
 		machine->deadline = 0;
 		return;
 	}
-	pace_halve(&machine->pace, machine->pending_events);
+	pace_halve(&machine->pace, machine->pending_events, machine->pending_alone);
 	machine_close_and_retry(machine, now);
 }
 
@@ -223,7 +223,7 @@ machine_pending(RelayMachine *machine, RelayActionKind kind, const RelayResult *
 		return;
 	}
 	if (kind == ACT_COMMIT)
-		pace_halve(&machine->pace, machine->pending_events);
+		pace_halve(&machine->pace, machine->pending_events, machine->pending_alone);
 	late.outcome = kind == ACT_COMMIT ? KAFKA_UNCERTAIN : KAFKA_UNREACHABLE;
 	machine_fail(machine, &late, now);
 }
@@ -253,6 +253,7 @@ machine_not_done(RelayMachine *machine, RelayActionKind kind, const RelayResult 
 	{
 		machine->pending = result->reached;
 		machine->pending_events = result->events;
+		machine->pending_alone = result->alone;
 		machine->pending_seq = result->last_seq;
 	}
 	if (too_old(machine, kind, result, now))
@@ -260,7 +261,7 @@ machine_not_done(RelayMachine *machine, RelayActionKind kind, const RelayResult 
 		RelayResult old = *result;
 
 		old.outcome = KAFKA_UNCERTAIN;
-		pace_halve(&machine->pace, machine->pending_events);
+		pace_halve(&machine->pace, machine->pending_events, machine->pending_alone);
 		machine_fail(machine, &old, now);
 	}
 	else if (transaction && result->outcome == KAFKA_REFUSED)

@@ -33,6 +33,16 @@ sub replaces_handle
 	return;
 }
 
+# Hold so many EndTxn back (0: all that come); the number for "release".
+sub hold_commit
+{
+	my ($count) = @_;
+	my ($answer) = $proxy->command("hold-request api=26 producer=1 count=$count");
+
+	$answer =~ /^rule (\d+)$/ or die "the proxy says $answer";
+	return $1;
+}
+
 ok($scenario->published(60), 'the relay publishes through the proxy');
 ok($scenario->applied(60), 'and the reporter reads');
 
@@ -109,12 +119,11 @@ foreach my $ms (300, 1500, $ENV{CARSHOP_TEST_FULL} ? (5000, 12_000) : ())
 	my $complaint = q{SELECT message || ' / ' || remedy FROM outbox.status WHERE level <> 'ok' AND concern = 'kafka'};
 	my $log = -s $scenario->node->logfile;
 
-	$proxy->command('hold-request api=26 producer=1');
+	my $rule = hold_commit(1);
 	$scenario->work(events => 1, sessions => 1);
 	$scenario->until(60, 'shop', $complaint, qr/./);
 	like($scenario->ask('shop', $complaint), qr/brokers are up.*min\.insync\.replicas/, 'a commit without an answer: the status says what to look at');
-	my ($rule) = $proxy->command('rules') =~ /^rule (\d+)/m;
-	$proxy->command("release $rule");
+	is_deeply([ $proxy->command("release $rule") ], ['released 1'], 'the broker gets the request');
 	ok($scenario->published(60), 'the answer came');
 	$scenario->until(60, 'shop', $complaint, qr/^$/);
 	is($scenario->ask('shop', $complaint) // '', '', 'nothing is wrong any more');
@@ -122,6 +131,32 @@ foreach my $ms (300, 1500, $ENV{CARSHOP_TEST_FULL} ? (5000, 12_000) : ())
 	my @said = substr(PostgreSQL::Test::Utils::slurp_file($scenario->node->logfile), $log) =~ /(relay for shop: .*)/g;
 	is(scalar @said, 2, 'the log says it once, and its end once') or diag(@said);
 	$proxy->command('clear');
+}
+
+# ---- a commit that takes too long, and transactions of many events behind it ----
+
+# Kafka ends the transaction; the next ones are smaller, and none of them torn for
+# that (the audit at the end looks).
+{
+	my $node = $scenario->node;
+	my $change = q{SELECT shop.change(1, %d, ('x' || left(md5(gen_random_uuid()::text), 13))::bit(52)::bigint)};
+
+	$node->safe_psql('postgres', q{ALTER SYSTEM SET carshop_outbox.transaction_timeout = '4s'});
+	$node->reload;
+	$scenario->work(events => 50, sessions => 1);
+	$scenario->published(60);
+	my $errors = $scenario->ask('shop', 'SELECT errors FROM outbox.stat_relay');
+	my $rule = hold_commit(0);
+	$node->safe_psql('shop', sprintf($change, 1));
+	$scenario->until(60, 'shop', q{SELECT count(*) FROM outbox.status WHERE level <> 'ok' AND concern = 'kafka'}, qr/[^0]/);
+	$node->safe_psql('shop', sprintf($change, 9)) foreach 1 .. 5;
+	$scenario->until(60, 'shop', "SELECT errors > $errors FROM outbox.stat_relay", qr/t/);
+	$proxy->command('clear');
+	$proxy->command("release $rule");
+	ok($scenario->published(90), 'a commit that takes too long: what was in it is published');
+	$node->safe_psql('postgres', q{ALTER SYSTEM RESET carshop_outbox.transaction_timeout});
+	$node->reload;
+	$scenario->published(60);
 }
 
 # ---- an EndTxn that reaches the broker in the middle of a later transaction ----

@@ -37,6 +37,7 @@ typedef struct Topic
 	bool		open;			/* a transaction of the current epoch */
 	int			open_lineage;
 	int			open_from;
+	bool		open_alone;
 	int			open_to;
 	bool		open_record_only;
 	Progress	open_record;
@@ -51,6 +52,8 @@ typedef struct Model
 	int			events;
 	int			ticks;
 	int			end[TICKS + 1];
+	int			through[EVENTS + 2];	/* last event of the event's
+										 * transaction */
 	int			table_confirmed;
 	int			lineage;		/* the row ... */
 	bool		born;
@@ -66,6 +69,8 @@ typedef struct Model
 	int			writes;
 	int			log[LINEAGES][LOG];
 	int			log_len[LINEAGES];
+	bool		cut[EVENTS + 2];	/* its transaction alone took too long */
+	bool		torn;			/* one that had no need to be */
 	bool		reachable;
 	int			stale;			/* answers in a row that deny the topic */
 	/* the relay's handle */
@@ -103,9 +108,25 @@ poisoned(const Model *model, const Topic *topic)
 		model->poison <= topic->open_to && !model->dead[model->poison];
 }
 
+/* Is a transaction torn that is neither refused nor was too much by itself? */
+static bool
+tears(const Model *model, const Topic *topic)
+{
+	int			last = topic->open_to;
+	int			first = last;
+
+	if (topic->open_record_only || last < topic->open_from || last == model->through[last])
+		return false;
+	while (first > 1 && model->through[first - 1] == model->through[last])
+		first--;
+	return !model->cut[last] &&
+		(model->poison < first || model->poison > model->through[last]);
+}
+
 static void
 apply(Model *model, Topic *topic)
 {
+	model->torn |= tears(model, topic);
 	int			l = topic->open_lineage;
 
 	for (int event = topic->open_from;
@@ -174,23 +195,36 @@ publish(Model *model, const RelayAction *action, RelayResult *result)
 	int			sent = 0;
 
 	result->reached = *action->record;
-	while (!action->record_only && to < model->end[model->ticks] &&
-		   sent < action->max_events)
+	while (!action->record_only && to < model->end[model->ticks])
 	{
-		if (to + 1 == model->unreadable && !model->dead[to + 1])
-		{
-			result->unreadable = true;
-			result->unreadable_seq = to + 1;
-			result->unreadable_tick = tick_of(model, to + 1);
-			result->message = "no text";
+		int			first = to + 1;
+		int			last = model->through[first];
+		int			before = sent;
+
+		if (sent > 0 && sent + last - to > action->max_events)
 			break;
-		}
-		to++;
-		if (!model->dead[to])
+		result->alone = sent == 0;
+		for (; to < last; to++)
 		{
-			sent++;
-			result->last_seq = to;
+			if (result->alone && sent >= action->part_events)
+				break;
+			if (to + 1 == model->unreadable && !model->dead[to + 1])
+			{
+				result->unreadable = true;
+				result->torn = sent > before;
+				result->unreadable_seq = to + 1;
+				result->unreadable_tick = tick_of(model, to + 1);
+				result->message = "no text";
+				break;
+			}
+			if (!model->dead[to + 1])
+			{
+				sent++;
+				result->last_seq = to + 1;
+			}
 		}
+		if (to < last)
+			break;
 	}
 	strcpy(result->reached.lineage, model->my_text);
 	strcpy(result->reached.home, model->home);
@@ -199,6 +233,7 @@ publish(Model *model, const RelayAction *action, RelayResult *result)
 		result->reached.tick = tick_of(model, to);
 		result->reached.complete = to == model->end[result->reached.tick];
 		result->reached.seq = result->reached.complete ? 0 : to;
+		result->reached.through = result->reached.complete ? 0 : model->through[to];
 	}
 	snprintf(result->reached.nonce, sizeof(result->reached.nonce), "n%d",
 			 (int) result->reached.tick);
@@ -215,6 +250,7 @@ publish(Model *model, const RelayAction *action, RelayResult *result)
 	topic->open_lineage = model->my_lineage;
 	topic->open_from = from;
 	topic->open_to = to;
+	topic->open_alone = result->alone;
 	topic->open_record_only = action->record_only;
 	topic->open_record = result->reached;
 }
@@ -233,6 +269,19 @@ commit(Model *model, RelayResult *result)
 	{
 		result->outcome = KAFKA_REFUSED;
 		result->message = "message too large";
+	}
+	else if (chance(model, 40))
+	{
+		/* it has taken too long, and the broker has ended it */
+		topic->open = false;
+		topic->epoch++;
+		result->outcome = KAFKA_FENCED;
+		result->timed_out = true;
+		result->message = "too old";
+		for (int i = topic->open_from; i <= topic->open_to && topic->open_alone; i++)
+			model->cut[i] = true;
+		for (int i = topic->open_to; topic->open_alone && i <= model->through[topic->open_to]; i++)
+			model->cut[i] = true;
 	}
 	else if (chance(model, 8))
 	{
