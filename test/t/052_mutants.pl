@@ -51,6 +51,6 @@ my ($stdout, $stderr);
 	local $ENV{HISTORIES} = 500;
 	IPC::Run::run([$machine], '>', \$stdout, '2>', \$stderr);
 }
-like($stdout, qr/^not ok \d+ - every event once and in order/m, 'read_first is noticed by test_histories');
+like($stdout, qr/^not ok \d+ - every event once and in order/m, 'read_first is noticed by test_histories') or diag($stderr);
 
 done_testing();

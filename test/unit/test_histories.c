@@ -117,7 +117,7 @@ complete(const Model *model, unsigned seed)
 
 		for (int i = 0; i < model->log_len[l]; i++, next++)
 		{
-			while (model->dead[next] && model->log[l][i] != next)
+			while (next <= EVENTS && model->dead[next] && model->log[l][i] != next)
 				next++;
 			if (model->log[l][i] != next)
 			{
