@@ -201,7 +201,7 @@ batch_open(const Tick *prev, const Tick *tick, BatchPlace from)
 	Batch	   *batch;
 	XidRange   *ranges;
 	size_t		n;
-	size_t		max_events = (size_t) setting_worker_memory * 1024 / 4 / plan_event_bytes;
+	size_t		budget = (size_t) setting_worker_memory * 1024 / 7;
 
 	if (!snapshot_difference(&prev->snapshot, &tick->snapshot, &ranges, &n))
 		ereport(ERROR,
@@ -216,7 +216,7 @@ batch_open(const Tick *prev, const Tick *tick, BatchPlace from)
 												 ALLOCSET_DEFAULT_SIZES);
 	batch->tick_id = tick->tick_id;
 	batch->open_segment = -1;
-	batch->plan = plan_make(ranges, n, OUTBOX_SEGMENTS, max_events, from);
+	batch->plan = plan_make(ranges, n, OUTBOX_SEGMENTS, budget, from);
 	free(ranges);
 	if (batch->plan == NULL)
 		out_of_memory();

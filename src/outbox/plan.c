@@ -16,6 +16,7 @@
 #include "outbox/pieces.h"
 
 #define FIRST_ROOM		256
+#define LEAST_BUDGET	1024
 
 typedef struct Entry
 {
@@ -42,8 +43,6 @@ typedef enum Pass
 	PASS_RESUME					/* the transaction in which place stands */
 } Pass;
 
-const size_t plan_event_bytes = sizeof(Entry) + sizeof(Run);
-
 struct Plan
 {
 	XidRange   *ranges;
@@ -60,7 +59,7 @@ struct Plan
 	int64_t		read;			/* of these */
 
 	/* what is kept */
-	size_t		max_events;
+	size_t		budget;			/* bytes of entries and runs in use */
 	Entry	   *entries;
 	size_t		n_entries;
 	size_t		entry_room;
@@ -95,7 +94,7 @@ struct Plan
 };
 
 Plan *
-plan_make(const XidRange *ranges, size_t n, int segments, size_t max_events,
+plan_make(const XidRange *ranges, size_t n, int segments, size_t budget,
 		  BatchPlace from)
 {
 	Plan	   *plan = calloc(1, sizeof(Plan));
@@ -103,8 +102,9 @@ plan_make(const XidRange *ranges, size_t n, int segments, size_t max_events,
 	if (plan == NULL)
 		return NULL;
 	plan->ranges = malloc(sizeof(XidRange) * (n + 1));
-	plan->max_events = max_events < 16 ? 16 : max_events;
-	if (plan->ranges == NULL || !pieces_init(&plan->pieces, plan->max_events / 16))
+	plan->budget = budget < LEAST_BUDGET ? LEAST_BUDGET : budget;
+	if (plan->ranges == NULL ||
+		!pieces_init(&plan->pieces, plan->budget / sizeof(Entry) / 16))
 	{
 		plan_free(plan);
 		return NULL;
@@ -128,17 +128,18 @@ plan_free(Plan *plan)
 	free(plan);
 }
 
-/* Room for one more; arrays grow up to max_events. */
+/* Room for one more; an array grows up to most elements. */
 static bool
-make_room(Plan *plan, void **array, size_t *room, size_t used, size_t size)
+make_room(Plan *plan, void **array, size_t *room, size_t used, size_t size,
+		  size_t most)
 {
 	size_t		wanted = *room == 0 ? FIRST_ROOM : *room * 2;
 	void	   *grown;
 
 	if (used < *room)
 		return true;
-	if (wanted > plan->max_events)
-		wanted = plan->max_events;
+	if (wanted > most)
+		wanted = most;
 	Invariant(used < wanted);
 	grown = realloc(*array, wanted * size);
 	if (grown == NULL)
@@ -182,6 +183,13 @@ move_down(Plan *plan, Run *run, size_t *used)
 	*used += run->count;
 }
 
+/* What a transaction takes of the budget. */
+static size_t
+run_bytes(const Run *run)
+{
+	return run->count * sizeof(Entry) + sizeof(Run);
+}
+
 /*
  * No room: keep the one that is being added, which has half of it at most, and
  * the transactions with the lowest last seq, in three quarters together.  If
@@ -190,22 +198,24 @@ move_down(Plan *plan, Run *run, size_t *used)
 static void
 prune(Plan *plan)
 {
-	size_t		wanted = plan->max_events * 3 / 4 - plan->growing.count;
+	size_t		room = plan->budget / 4 * 3 - run_bytes(&plan->growing);
 	size_t		used = 0;
 	size_t		n = 0;
 
 	Invariant(plan->n_runs > 0);
 	qsort(plan->runs, plan->n_runs, sizeof(Run), by_through);
-	while (n < plan->n_runs && used + plan->runs[n].count <= wanted)
+	while (n < plan->n_runs && used + run_bytes(&plan->runs[n]) <= room)
 	{
-		used += plan->runs[n++].count;
+		used += run_bytes(&plan->runs[n++]);
 		if (plan->runs[n - 1].left > 0)
 			break;				/* nothing is read behind a part */
 	}
 	if (n == 0)
 	{
-		plan->runs[0].left += plan->runs[0].count - wanted;
-		plan->runs[0].count = (uint32_t) wanted;
+		uint32_t	part = (uint32_t) ((room - sizeof(Run)) / sizeof(Entry));
+
+		plan->runs[0].left += plan->runs[0].count - part;
+		plan->runs[0].count = part;
 		n = 1;
 	}
 	plan->n_runs = n;
@@ -258,7 +268,7 @@ close_run(Plan *plan)
 	if (run->count == 0)
 		return;
 	run->left = plan->rest > run->count ? plan->rest - run->count : 0;
-	if (make_room(plan, (void **) &plan->runs, &plan->run_room, plan->n_runs, sizeof(Run)))
+	if (make_room(plan, (void **) &plan->runs, &plan->run_room, plan->n_runs, sizeof(Run), plan->budget / (sizeof(Entry) + sizeof(Run)) + 1))
 		plan->runs[plan->n_runs++] = *run;
 }
 
@@ -287,9 +297,9 @@ plan_add(Plan *plan, uint64_t xid, int64_t seq, uint32_t block, uint16_t offset)
 	plan->rest++;
 	if (plan->unwanted)
 		return true;
-	if (plan->growing.count >= plan->max_events / 2)
+	if (run_bytes(&plan->growing) >= plan->budget / 2)
 		return plan->pass != PASS_RESUME;	/* else its rest is known */
-	if (plan->n_entries == plan->max_events)
+	if ((plan->n_entries + 1) * sizeof(Entry) + (plan->n_runs + 1) * sizeof(Run) > plan->budget)
 		prune(plan);
 	if (plan->more && seq > plan->bound)
 	{
@@ -297,7 +307,7 @@ plan_add(Plan *plan, uint64_t xid, int64_t seq, uint32_t block, uint16_t offset)
 		return true;
 	}
 	if (!make_room(plan, (void **) &plan->entries, &plan->entry_room,
-				   plan->n_entries, sizeof(Entry)))
+				   plan->n_entries, sizeof(Entry), plan->budget / sizeof(Entry)))
 		return false;
 	entry = &plan->entries[plan->n_entries++];
 	entry->seq = seq;

@@ -99,16 +99,14 @@ typedef enum PlanStatus
 
 typedef struct Plan Plan;
 
-/* Memory for one event, besides about 64 kB: the worst is one a transaction. */
-extern const size_t plan_event_bytes;
-
 /*
  * The events of these transactions (ascending, disjoint; copied) in segments 0
- * to segments - 1 from a place on, of which max_events (16 at least) are kept
- * at a time.  NULL: no memory.
+ * to segments - 1 from a place on, with a budget in bytes (1024 at least): an
+ * event takes 16, its transaction 40.  (What is allocated may be 1.7 times the
+ * budget, and 64 kB.)  NULL: no memory.
  */
 extern Plan *plan_make(const XidRange *ranges, size_t n, int segments,
-					   size_t max_events, BatchPlace from);
+					   size_t budget, BatchPlace from);
 extern void plan_free(Plan *plan);
 
 /* Begin a pass. */
