@@ -408,3 +408,97 @@ scan_string(JsonScanner *scanner, JsonSpan *span)
 	}
 	return fail(scanner, "the end of a string");
 }
+
+/* ------------------------------------------------------------------------
+ * Unescaping
+ * ------------------------------------------------------------------------
+ */
+
+/* One character as UTF-8; returns behind it. */
+static char *
+put_utf8(char *to, unsigned int code)
+{
+	if (code < 0x80)
+		*to++ = (char) code;
+	else if (code < 0x800)
+	{
+		*to++ = (char) (0xC0 | code >> 6);
+		*to++ = (char) (0x80 | (code & 0x3F));
+	}
+	else if (code < 0x10000)
+	{
+		*to++ = (char) (0xE0 | code >> 12);
+		*to++ = (char) (0x80 | (code >> 6 & 0x3F));
+		*to++ = (char) (0x80 | (code & 0x3F));
+	}
+	else
+	{
+		*to++ = (char) (0xF0 | code >> 18);
+		*to++ = (char) (0x80 | (code >> 12 & 0x3F));
+		*to++ = (char) (0x80 | (code >> 6 & 0x3F));
+		*to++ = (char) (0x80 | (code & 0x3F));
+	}
+	return to;
+}
+
+/* The four digits, which have been accepted. */
+static unsigned int
+unicode_at(const char *digits)
+{
+	unsigned int code = 0;
+
+	for (int i = 0; i < 4; i++)
+		code = code * 16 + (unsigned int) hex_value(digits[i]);
+	return code;
+}
+
+/* The escape at *from (behind the backslash), which is skipped. */
+static char *
+put_escape(char *to, const char **from)
+{
+	static const char letters[] = "bfnrt";
+	static const char meanings[] = "\b\f\n\r\t";
+	char		c = *(*from)++;
+	const char *letter = strchr(letters, c);
+	unsigned int code;
+
+	if (c != 'u')
+	{
+		*to++ = letter != NULL ? meanings[letter - letters] : c;
+		return to;
+	}
+	code = unicode_at(*from);
+	*from += 4;
+	if (code >= 0xD800 && code <= 0xDFFF)
+	{
+		unsigned int low = 0;
+
+		if (code <= 0xDBFF && (*from)[0] == '\\' && (*from)[1] == 'u')
+			low = unicode_at(*from + 2);
+		if (low < 0xDC00 || low > 0xDFFF)
+			return put_utf8(to, 0xFFFD);
+		*from += 6;
+		code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
+	}
+	return put_utf8(to, code);
+}
+
+size_t
+json_span_text(const JsonSpan *span, char *to)
+{
+	const char *from = span->start + 1;
+	const char *end = span->start + span->len - 1;
+	char	   *start = to;
+
+	while (from < end)
+	{
+		if (*from == '\\')
+		{
+			from++;
+			to = put_escape(to, &from);
+		}
+		else
+			*to++ = *from++;
+	}
+	return (size_t) (to - start);
+}

@@ -5,10 +5,12 @@
  *
  * Copyright (c) 2026, carshop_outbox contributors
  *
- * Plain C11.  It exists beside json-c for two reasons: PostgreSQL must get
- * the original text of a member (json-c keeps 64 bits of an integer and
- * rewrites what it prints), and json-c's strict mode still takes single
- * quotes, NaN, raw control characters and invalid UTF-8.
+ * Plain C11.  Messages are read with it and not with json-c for two reasons:
+ * PostgreSQL must get the original text of a member (json-c keeps 64 bits of an
+ * integer and rewrites what it prints), and what json-c takes differs between
+ * its versions: strict mode takes single quotes, NaN and raw control characters,
+ * and in 0.17 and 0.18 it refuses letters outside ASCII.  (The relay's own
+ * progress record is written and read with json-c: relay/progress.c.)
  *
  *-------------------------------------------------------------------------
  */
@@ -56,6 +58,13 @@ extern bool json_scan_value(JsonScanner *scanner, JsonSpan *value);
 extern bool json_scan_object(JsonScanner *scanner);
 extern bool json_scan_member(JsonScanner *scanner, bool *first, JsonSpan *name,
 							 JsonSpan *value);
+
+/*
+ * The text of a string that was accepted, unescaped, as UTF-8, into a buffer of
+ * span->len bytes; returns its length.  Where span->unstorable is set it has
+ * NULs for \u0000 and U+FFFD for half a surrogate pair.
+ */
+extern size_t json_span_text(const JsonSpan *span, char *to);
 
 /* Length of the valid UTF-8 sequence at p, 0 if there is none. */
 extern int	json_utf8_length(const unsigned char *p, const unsigned char *end);

@@ -104,8 +104,7 @@ find_members(MessageDecoder *decoder, JsonScanner *scanner, Members *members)
 		char	   *end = message_scratch_end(decoder);
 		size_t		i;
 
-		if (!message_string(decoder, &name, &text))
-			continue;
+		message_string(decoder, &name, &text);
 		for (i = 0; i < sizeof(member_names) / sizeof(member_names[0]); i++)
 		{
 			const MemberName *known = &member_names[i];
@@ -143,9 +142,11 @@ decode_envelope(MessageDecoder *decoder, const Members *members,
 		message_reject_member(message, STATE_INVALID_MESSAGE, "EventType", "is empty");
 		return;
 	}
-	if (!message->has_id && members->event_id.type == '"' &&
-		message_string(decoder, &members->event_id, &id))
+	if (!message->has_id && members->event_id.type == '"')
+	{
+		message_string(decoder, &members->event_id, &id);
 		message->has_id = message_parse_uuid(id.data, id.len, message->id);
+	}
 	message->kind = MESSAGE_EVENT;
 }
 
@@ -302,7 +303,7 @@ message_decode(MessageDecoder *decoder, const MessageInput *input,
 	if (!message_reserve(decoder, input))
 		return false;
 
-	/* -1 as json-c takes an int; no broker has messages that large. */
+	/* No broker has messages that large. */
 	if (input->value_len >= 0x7fffffff)
 	{
 		message_reject(message, STATE_INVALID_MESSAGE, "the message is too large");

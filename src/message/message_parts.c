@@ -5,7 +5,8 @@
  *
  * Copyright (c) 2026, carshop_outbox contributors
  *
- * json-c decodes the strings that hold escapes; others are taken as they are.
+ * Strings that hold escapes are unescaped into scratch memory; others are taken
+ * as they are.
  *
  * Memory: one scratch buffer per decoder, made large enough for a message
  * before it is decoded, so that the texts handed out stay where they are.
@@ -16,7 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <json-c/json.h>
 
 #include "message/message_parts.h"
 
@@ -25,7 +25,6 @@
 
 struct MessageDecoder
 {
-	struct json_tokener *tokener;
 	char	   *scratch;
 	size_t		size;
 	size_t		used;
@@ -34,25 +33,7 @@ struct MessageDecoder
 MessageDecoder *
 message_decoder_new(void)
 {
-	MessageDecoder *decoder = calloc(1, sizeof(*decoder));
-
-	if (decoder == NULL)
-		return NULL;
-	decoder->tokener = json_tokener_new_ex(2);
-	if (decoder->tokener == NULL)
-	{
-		free(decoder);
-		return NULL;
-	}
-
-	/*
-	 * Only strings that the scanner has accepted come here.  STRICT adds
-	 * nothing to that, and json-c 0.18 refuses letters outside of ASCII with
-	 * it (it takes their bytes for control characters).
-	 */
-	json_tokener_set_flags(decoder->tokener,
-						   JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
-	return decoder;
+	return calloc(1, sizeof(MessageDecoder));
 }
 
 void
@@ -60,7 +41,6 @@ message_decoder_free(MessageDecoder *decoder)
 {
 	if (decoder == NULL)
 		return;
-	json_tokener_free(decoder->tokener);
 	free(decoder->scratch);
 	free(decoder);
 }
@@ -194,31 +174,18 @@ message_header_text(const MessageInput *input, const char *name, Message *messag
  */
 
 /* The text of a JSON string; span->type is '"' and the scanner accepted it. */
-bool
+void
 message_string(MessageDecoder *decoder, const JsonSpan *span, MessageText *text)
 {
-	struct json_object *object;
-
 	if (!span->escapes)
 	{
 		text->data = span->start + 1;
 		text->len = span->len - 2;
-		return true;
-	}
-
-	json_tokener_reset(decoder->tokener);
-	object = json_tokener_parse_ex(decoder->tokener, span->start,
-								   (int) span->len);
-	if (object == NULL || !json_object_is_type(object, json_type_string))
-	{
-		json_object_put(object);
-		return false;
+		return;
 	}
 	text->data = decoder->scratch + decoder->used;
-	text->len = (size_t) json_object_get_string_len(object);
-	message_scratch(decoder, json_object_get_string(object), text->len);
-	json_object_put(object);
-	return true;
+	text->len = json_span_text(span, decoder->scratch + decoder->used);
+	decoder->used += text->len;
 }
 
 bool
@@ -248,12 +215,7 @@ message_text(MessageDecoder *decoder, const JsonSpan *span, const char *name,
 							  "holds \\u0000 or half a surrogate pair, which PostgreSQL cannot store");
 		return false;
 	}
-	if (!message_string(decoder, span, text))
-	{
-		message_reject_member(message, STATE_INVALID_JSON, name,
-							  "could not be decoded");
-		return false;
-	}
+	message_string(decoder, span, text);
 	return true;
 }
 

@@ -46,7 +46,7 @@ extern void message_reject_scan(Message *message, const JsonScanner *scanner);
 extern bool message_is_present(const JsonSpan *span);
 
 /* The text of a JSON string that the scanner has accepted. */
-extern bool message_string(MessageDecoder *decoder, const JsonSpan *span,
+extern void message_string(MessageDecoder *decoder, const JsonSpan *span,
 						   MessageText *text);
 
 /* A member that must be a string. */

@@ -78,7 +78,8 @@ progress_decode(Progress *progress, const char *text, size_t len)
 	tokener = json_tokener_new_ex(4);
 	if (tokener == NULL)
 		return false;
-	json_tokener_set_flags(tokener, JSON_TOKENER_STRICT);
+	/* not STRICT: with that 0.17 and 0.18 refuse letters outside ASCII */
+	json_tokener_set_flags(tokener, JSON_TOKENER_VALIDATE_UTF8);
 	object = json_tokener_parse_ex(tokener, text, (int) len);
 	good = object != NULL &&
 		json_tokener_get_error(tokener) == json_tokener_success &&

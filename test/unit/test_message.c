@@ -348,6 +348,36 @@ test_ids(void)
 	ok(memcmp(first, second, 16) != 0, "another key, another id");
 }
 
+/* Strings that hold escapes beside letters of every length. */
+static void
+test_escapes(void)
+{
+	static const struct
+	{
+		const char *json;
+		const char *text;
+	}			cases[] = {
+		{"Анна \\\"A\\\"", "Анна \"A\""},
+		{"\\\\ \\/ \\b\\f\\n\\r\\t", "\\ / \b\f\n\r\t"},
+		{"\\u0041\\u00e9\\u20AC\\ud83d\\ude97", "Aé€🚗"},
+		{"é\\u00e9é", "ééé"},
+		{"\\uD800\\uDC00\\uDBFF\\uDFFF", "\xf0\x90\x80\x80\xf4\x8f\xbf\xbf"},
+		{"\\u007f\\u0080\\u07ff\\u0800\\uffff", "\x7f\xc2\x80\xdf\xbf\xe0\xa0\x80\xef\xbf\xbf"}
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+	{
+		char		json[256];
+
+		snprintf(json, sizeof(json), "{\"EventType\":\"%s\",\"EventDescription\":\"%s\",\"OccuredOn\":\"2026-11-23T10:00:00Z\",\"Key\":\"%s\",\"Data\":{}}",
+				 cases[i].json, cases[i].json, cases[i].json);
+		is_int(decode(json), MESSAGE_EVENT, "escapes are read");
+		is_text(text_of(&message.event_type), cases[i].text, "in EventType");
+		is_text(text_of(&message.description), cases[i].text, "in EventDescription");
+		is_text(text_of(&message.event_key), cases[i].text, "in Key");
+	}
+}
+
 /* Every cut and every changed byte of a message: no crash, no byte too far. */
 static void
 test_robust(void)
@@ -382,6 +412,7 @@ main(void)
 	test_many_headers();
 	test_cloudevents();
 	test_ids();
+	test_escapes();
 	test_robust();
 	free(copy);
 	message_decoder_free(decoder);
