@@ -15,13 +15,14 @@
 
 #ifdef PG_VERSION_NUM
 
-#if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 190000
-#error "carshop_outbox supports PostgreSQL 15 to 18"
+#if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 200000
+#error "carshop_outbox supports PostgreSQL 15 to 19"
 #endif
 
 #define PG16_GE (PG_VERSION_NUM >= 160000)
 #define PG17_GE (PG_VERSION_NUM >= 170000)
 #define PG18_GE (PG_VERSION_NUM >= 180000)
+#define PG19_GE (PG_VERSION_NUM >= 190000)
 
 /* 16 added missing_ok */
 #if PG16_GE
@@ -32,8 +33,11 @@
 	build_attrmap_by_name_if_req(in, out)
 #endif
 
-/* 16 added onlySummarizing */
-#if PG16_GE
+/* 16 added onlySummarizing, 19 made all of them flags */
+#if PG19_GE
+#define compat_insert_index_tuples(info, slot, estate) \
+	ExecInsertIndexTuples(info, estate, 0, slot, NIL, NULL)
+#elif PG16_GE
 #define compat_insert_index_tuples(info, slot, estate) \
 	ExecInsertIndexTuples(info, slot, estate, false, false, NULL, NIL, false)
 #else
@@ -41,13 +45,32 @@
 	ExecInsertIndexTuples(info, slot, estate, false, false, NULL, NIL)
 #endif
 
-/* 18 added instrument */
-#if PG18_GE
+/* 18 added instrument, 19 flags */
+#if PG19_GE
+#define compat_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, NULL, nkeys, 0, SO_NONE)
+#elif PG18_GE
 #define compat_index_beginscan(heap, index, snapshot, nkeys) \
 	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)
 #else
 #define compat_index_beginscan(heap, index, snapshot, nkeys) \
 	index_beginscan(heap, index, snapshot, nkeys, 0)
+#endif
+
+/* 19 added flags */
+#if PG19_GE
+#define compat_table_beginscan(rel, snapshot) \
+	table_beginscan(rel, snapshot, 0, NULL, SO_NONE)
+#else
+#define compat_table_beginscan(rel, snapshot) \
+	table_beginscan(rel, snapshot, 0, NULL)
+#endif
+
+/* 19 gave handlers a second argument */
+#if PG19_GE
+#define compat_sig_ign PG_SIG_IGN
+#else
+#define compat_sig_ign SIG_IGN
 #endif
 
 /* 16 replaced the check of each kind of object by one for all */
@@ -81,10 +104,14 @@ compat_is_json(const char *text)
 
 /* 18 added virtual generated columns; triggers do not see their values */
 #if PG18_GE
+#include "rewrite/rewriteHandler.h"
 #define compat_is_virtual(att) \
 	((att)->attgenerated == ATTRIBUTE_GENERATED_VIRTUAL)
+#define compat_virtual_expression(rel, attno) \
+	build_generation_expression(rel, attno)
 #else
 #define compat_is_virtual(att) false
+#define compat_virtual_expression(rel, attno) NULL
 #endif
 
 #endif							/* PG_VERSION_NUM */

@@ -39,6 +39,7 @@
  *	 capture (054)
  *	 any_ddl			what breaks a route is not refused
  *	 stale_routes		a route is compiled once, for ever
+ *	 virtual_null		virtual generated columns are null, as in the tuple (18)
  *	 partition_shape	a partition's columns are taken for the parent's
  *	 always_capture		carshop_outbox.capture = off is ignored
  *	 no_key_lock		emit(lock_key => true) takes no lock

@@ -21,6 +21,7 @@
 #include "capture/capture.h"
 #include "capture/pins.h"
 #include "capture/route.h"
+#include "capture/virtual.h"
 #include "commands/trigger.h"
 #include "errors.h"
 #include "fmgr.h"
@@ -69,7 +70,10 @@ read_row(const Route *route, HeapTuple tuple, Relation rel)
 	row->isnull = palloc(sizeof(bool) * (desc->natts + 1));
 	heap_deform_tuple(tuple, desc, row->values, row->isnull);
 	if (route->to_shape == NULL || MUTANT("partition_shape"))
+	{
+		virtual_compute(route->virtuals, desc, row->values, row->isnull);
 		return row;
+	}
 
 	shaped = palloc(sizeof(Row));
 	shaped->values = palloc0(sizeof(Datum) * (route->to_shape->maplen + 1));
@@ -83,6 +87,7 @@ read_row(const Route *route, HeapTuple tuple, Relation rel)
 		if (!shaped->isnull[i])
 			shaped->values[i] = row->values[attno - 1];
 	}
+	virtual_compute(route->virtuals, route->shape, shaped->values, shaped->isnull);
 	return shaped;
 }
 

@@ -24,7 +24,6 @@
 #include "utils/bytea.h"
 #include "utils/float.h"
 #include "utils/guc.h"
-#include "utils/pg_locale.h"
 #include "utils/xml.h"
 
 /* Set until AtEOXact_GUC(level); makes the level when it is the first. */
@@ -55,7 +54,10 @@ pins_set(int pins)
 		pin(&level, "bytea_output", "hex");
 	if ((pins & PIN_FLOAT) && extra_float_digits != 1)
 		pin(&level, "extra_float_digits", "1");
-	if ((pins & PIN_MONEY) && strcmp(locale_monetary, "C") != 0)
+
+	/* by name: from 17 on utils/pg_locale.h wants ICU's headers */
+	if ((pins & PIN_MONEY) &&
+		strcmp(GetConfigOption("lc_monetary", false, false), "C") != 0)
 		pin(&level, "lc_monetary", "C");
 	if ((pins & PIN_XML) && xmlbinary != XMLBINARY_BASE64)
 		pin(&level, "xmlbinary", "base64");

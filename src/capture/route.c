@@ -12,15 +12,17 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/table.h"
 #include "access/tupconvert.h"
+#include "capture/route.h"
+#include "capture/virtual.h"
 #include "catalog/partition.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
-#include "capture/route.h"
 #include "compat.h"
 #include "errors.h"
 #include "fmgr.h"
@@ -115,14 +117,6 @@ need_column(Relation rel, TupleDesc desc, const char *name, const char *argument
 {
 	AttrNumber	attno = find_column(desc, name);
 
-	if (attno != InvalidAttrNumber &&
-		compat_is_virtual(TupleDescAttr(desc, attno - 1)))
-		ereport(ERROR,
-				(errcode(ERRCODE_OB_ROUTE_REFUSED),
-				 errmsg("column \"%s\" in %s is a virtual generated column",
-						name, argument),
-				 errdetail("Triggers do not see its value."),
-				 errhint("Use a stored generated column.")));
 	if (attno == InvalidAttrNumber)
 		ereport(ERROR,
 				(errcode(ERRCODE_OB_ROUTE_REFUSED),
@@ -252,6 +246,7 @@ add_column(Route *route, AttrNumber attno)
 	json_column_init(column, TupleDescAttr(route->shape, attno - 1),
 					 route->n_columns == 0);
 	route->n_columns++;
+	route->used = bms_add_member(route->used, attno);
 	if (column->form == JSON_FORM_OTHER)
 		route->pins |= pins_of_type(column->type);
 	/* arrays and composites of json, and what users' casts make */
@@ -292,7 +287,7 @@ compile_columns(Route *route, Relation rel, const char *value)
 	}
 }
 
-/* What columns => NULL means: all whose values a trigger sees. */
+/* What columns => NULL means. */
 static void
 all_columns(Route *route)
 {
@@ -301,7 +296,7 @@ all_columns(Route *route)
 	{
 		Form_pg_attribute att = TupleDescAttr(route->shape, i);
 
-		if (!att->attisdropped && !compat_is_virtual(att))
+		if (!att->attisdropped)
 			add_column(route, i + 1);
 	}
 }
@@ -314,6 +309,7 @@ use_output(Route *route, AttrNumber attno)
 	Oid			function;
 	bool		varlena;
 
+	route->used = bms_add_member(route->used, attno);
 	getTypeOutputInfo(type, &function, &varlena);
 	fmgr_info(function, &route->outputs[attno - 1]);
 	route->pins |= pins_of_type(getBaseType(type));
@@ -484,6 +480,8 @@ route_compile(Relation rel, RouteOperation operation, int n, char **arguments)
 				(errcode(ERRCODE_OB_ROUTE_REFUSED),
 				 errmsg("unknown format \"%s\"", value),
 				 errhint("Formats of a route are envelope, payload and cloudevents.")));
+
+	route->virtuals = virtual_columns(root, route->used);
 
 	if (root != rel)
 		table_close(root, AccessShareLock);

@@ -14,6 +14,7 @@
 #include "postgres.h"
 
 #include "access/attmap.h"
+#include "nodes/bitmapset.h"
 #include "access/tupdesc.h"
 #include "capture/row_json.h"
 #include "fmgr.h"
@@ -72,6 +73,8 @@ typedef struct Route
 	 */
 	TupleDesc	shape;
 	AttrMap    *to_shape;		/* from the table's own columns; NULL: alike */
+	Bitmapset  *used;			/* columns of the shape that events show */
+	struct VirtualColumns *virtuals;	/* among these; NULL: none */
 	JsonColumn *columns;		/* of the payload */
 	int			n_columns;
 	bool		own_json;		/* one may hold JSON text of the writer's */
