@@ -8,6 +8,7 @@
 #   make test-unit | test-regress | test-isolation | test-tap
 #   make test-tap TESTS=test/t/001_kafka.pl
 #   make demo                 the car shop, live, on a private server and broker
+#   make matrix               builds and tests on other releases of Debian (root)
 #   make bench                measures latency and throughput
 #   make bench-capture        measures what capture costs
 #   make bench-memory         measures what memory the relay takes
@@ -30,7 +31,7 @@ PG_CONFIG ?= pg_config
 .DEFAULT_GOAL := all
 
 # These targets install what the build needs, so they must not ask for it.
-STANDALONE = setup test test-unit test-regress test-isolation test-tap demo bench bench-capture bench-memory model lint indent help
+STANDALONE = setup test test-unit test-regress test-isolation test-tap demo bench bench-capture bench-memory matrix model lint indent help
 
 .PHONY: $(STANDALONE) units benches
 
@@ -64,6 +65,9 @@ bench-memory:
 model:
 	@test/model/run
 
+matrix:
+	@test/matrix
+
 help:
 	@sed -n 's/^#\( \|$$\)//p' Makefile | sed '/^PG_CONFIG/q'
 
@@ -83,11 +87,11 @@ needs = $(error $(1). On Debian: apt-get install $(2), or let `make setup` do it
 
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 ifeq ($(PGXS),)
-$(call needs,"$(PG_CONFIG)" cannot be run: pg_config of PostgreSQL is missing,postgresql-server-dev-15)
+$(call needs,"$(PG_CONFIG)" cannot be run: pg_config of PostgreSQL is missing,postgresql-server-dev-NN of your server's version)
 endif
 PG_MAJOR := $(shell $(PG_CONFIG) --version | sed 's/^[^0-9]*\([0-9]*\).*/\1/')
-ifneq ($(shell test "$(PG_MAJOR)" -ge 15 && echo yes),yes)
-$(error carshop_outbox needs PostgreSQL 15 or newer, but $(PG_CONFIG) is of version $(PG_MAJOR); choose another with PG_CONFIG=/path/to/pg_config)
+ifneq ($(shell test "$(PG_MAJOR)" -ge 15 && test "$(PG_MAJOR)" -le 19 && echo yes),yes)
+$(error carshop_outbox supports PostgreSQL 15 to 19, but $(PG_CONFIG) is of version $(PG_MAJOR); choose another with PG_CONFIG=/path/to/pg_config)
 endif
 # Debian's client package brings PGXS without the headers.
 ifneq ($(words $(wildcard $(PGXS) $(shell $(PG_CONFIG) --includedir-server)/postgres.h)),2)

@@ -85,7 +85,7 @@ postgresql_major() {
 		major=${server#/usr/lib/postgresql/}
 		major=${major%%/*}
 		case $major in
-		1[5-8]) if [ "$major" -gt "$best" ]; then best=$major; fi ;;
+		1[5-9]) if [ "$major" -gt "$best" ]; then best=$major; fi ;;
 		esac
 	done
 	[ "$best" != 0 ] || return 1

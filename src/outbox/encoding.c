@@ -16,6 +16,7 @@
 #include "mutants.h"
 #include "outbox/encoding.h"
 #include "settings.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 /*

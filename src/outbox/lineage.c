@@ -18,14 +18,15 @@
 
 #include "access/timeline.h"
 #include "access/xlog.h"
+#include "catalog/pg_type.h"
 #include "commands/dbcommands.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "outbox/lineage.h"
-#include "catalog/pg_type.h"
 #include "settings.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 
 PG_FUNCTION_INFO_V1(outbox_home);
 

@@ -20,12 +20,14 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/pg_database.h"
 #include "catalog/pg_trigger.h"
 #include "commands/dbcommands.h"
+#include "compat.h"
 #include "errors.h"
 #include "mutants.h"
-#include "outbox/route_arguments.h"
 #include "outbox/relations.h"
+#include "outbox/route_arguments.h"
 #include "outbox/topics.h"
 #include "settings.h"
 #include "utils/builtins.h"
@@ -97,7 +99,7 @@ recorded_progress_topic(void)
 	topic[0] = '\0';
 	rel = table_open(outbox_relation("lineage"), AccessShareLock);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	scan = table_beginscan(rel, snapshot, 0, NULL);
+	scan = compat_table_beginscan(rel, snapshot);
 	slot = table_slot_create(rel, NULL);
 	if (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{

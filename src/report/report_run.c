@@ -19,6 +19,7 @@
 
 #include "access/htup_details.h"
 #include "catalog/pg_class.h"
+#include "compat.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "report/event_log.h"
@@ -174,7 +175,7 @@ report_run(const char *statement, ReportPlans *plans, Oid owner,
 	 */
 	pqsignal(SIGINT, StatementCancelHandler);
 	done = subtransaction_try(run, &task, error);
-	pqsignal(SIGINT, SIG_IGN);
+	pqsignal(SIGINT, compat_sig_ign);
 	if (get_timeout_active(STATEMENT_TIMEOUT))
 		disable_timeout(STATEMENT_TIMEOUT, false);
 	QueryCancelPending = false;

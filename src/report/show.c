@@ -20,6 +20,7 @@
 #include "miscadmin.h"
 #include "report/show.h"
 #include "settings.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "worker/worker.h"

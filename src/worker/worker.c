@@ -18,6 +18,7 @@
 #include "commands/dbcommands.h"
 #include "commands/extension.h"
 #include "common/pg_prng.h"
+#include "compat.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -32,6 +33,7 @@
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "worker/backoff.h"
@@ -144,7 +146,7 @@ worker_start(WorkerKind kind, Datum arg)
 	 * counts as done then, and the events would be published before they are
 	 * safe.
 	 */
-	pqsignal(SIGINT, SIG_IGN);
+	pqsignal(SIGINT, compat_sig_ign);
 	BackgroundWorkerUnblockSignals();
 	worker_pin_settings();
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg),

@@ -217,7 +217,9 @@ SET carshop_outbox.max_message_bytes = 1000;
 SET carshop_outbox.allowed_topics = '*';
 ALTER DATABASE regress_regression SET carshop_outbox.brokers = 'mallory:9092';
 ALTER SYSTEM SET carshop_outbox.shop_databases = '';
+\set VERBOSITY sqlstate
 ALTER ROLE regress_shop SET carshop_outbox.capture = off;
+\set VERBOSITY default
 ALTER ROLE regress_mallory SET carshop_outbox.capture = off;
 SELECT set_config('carshop_outbox.capture', 'off', false);
 CREATE FUNCTION regress_mallory.off() RETURNS void LANGUAGE sql SET carshop_outbox.capture = off AS 'SELECT';

@@ -54,7 +54,17 @@ UPDATE s SET v = 'beside' WHERE id = 9 RETURNING id, v;
 SELECT type, key, event FROM look() ORDER BY key;
 -- RETURNING, EXPLAIN ANALYZE, cursors, functions within SELECT
 INSERT INTO s VALUES (13, 'returned') RETURNING id;
-EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) DELETE FROM s WHERE id = 13;
+-- (the plan's lines differ between releases)
+CREATE FUNCTION triggers_of(statement text) RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE
+    line text;
+BEGIN
+    FOR line IN EXECUTE 'EXPLAIN (ANALYZE, TIMING OFF) ' || statement LOOP
+        IF line LIKE 'Trigger%' THEN RETURN NEXT line; END IF;
+    END LOOP;
+END $$;
+SELECT triggers_of('DELETE FROM s WHERE id = 13');
+DROP FUNCTION triggers_of(text);
 BEGIN;
 DECLARE c CURSOR FOR SELECT * FROM s WHERE id IN (6, 7) ORDER BY id FOR UPDATE;
 FETCH c;
