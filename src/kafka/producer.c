@@ -29,7 +29,6 @@
 
 /* Topic, partition, flags, value, key, opaque. */
 #define FIXED_FIELDS 6
-#define FEW_HEADERS 16
 
 struct KafkaProducer
 {
@@ -385,8 +384,6 @@ static void
 fill_fields(rd_kafka_vu_t *fields, const KafkaRecord *record,
 			rd_kafka_topic_t *rkt)
 {
-	int			i;
-
 	fields[0].vtype = RD_KAFKA_VTYPE_RKT;
 	fields[0].u.rkt = rkt;
 	fields[1].vtype = RD_KAFKA_VTYPE_PARTITION;
@@ -401,17 +398,31 @@ fill_fields(rd_kafka_vu_t *fields, const KafkaRecord *record,
 	fields[4].u.mem.size = record->key != NULL ? record->key_len : 0;
 	fields[5].vtype = RD_KAFKA_VTYPE_OPAQUE;
 	fields[5].u.ptr = (void *) (uintptr_t) record->tag;
-	for (i = 0; i < record->n_headers; i++)
+}
+
+/*
+ * A record's headers; NULL: none.  Not as single fields of rd_kafka_produceva:
+ * it makes an object of them that before 2.12 it frees twice when the partition
+ * does not exist, as after a topic was made anew with fewer (librdkafka #4627;
+ * a crash of the worker restarts the whole server).  This one is ours until the
+ * record is enqueued.
+ */
+static rd_kafka_headers_t *
+make_headers(const KafkaRecord *record)
+{
+	rd_kafka_headers_t *headers;
+
+	if (record->n_headers == 0)
+		return NULL;
+	headers = rd_kafka_headers_new((size_t) record->n_headers);
+	for (int i = 0; i < record->n_headers; i++)
 	{
-		rd_kafka_vu_t *field = &fields[FIXED_FIELDS + i];
 		const KafkaHeader *header = &record->headers[i];
 
-		field->vtype = RD_KAFKA_VTYPE_HEADER;
-		field->u.header.name = header->name;
-		field->u.header.val = header->value;
-		field->u.header.size = header->value != NULL ?
-			(ssize_t) header->value_len : 0;
+		rd_kafka_header_add(headers, header->name, -1, header->value,
+							header->value != NULL ? (ssize_t) header->value_len : 0);
 	}
+	return headers;
 }
 
 /* A record that was not enqueued: the batch is incomplete from now on. */
@@ -430,9 +441,9 @@ KafkaOutcome
 kafka_producer_send(KafkaProducer *producer, const KafkaRecord *record,
 					KafkaError *error)
 {
-	rd_kafka_vu_t few[FIXED_FIELDS + FEW_HEADERS];
-	rd_kafka_vu_t *fields = few;
-	size_t		n_fields = FIXED_FIELDS + (size_t) record->n_headers;
+	rd_kafka_vu_t fields[FIXED_FIELDS + 1];
+	size_t		n_fields = FIXED_FIELDS;
+	rd_kafka_headers_t *headers;
 	KafkaError	reason;
 	KafkaTopicSlot *slot = topic_slot(producer, record->topic, &reason);
 	rd_kafka_error_t *failed;
@@ -442,17 +453,18 @@ kafka_producer_send(KafkaProducer *producer, const KafkaRecord *record,
 	if (slot == NULL)
 		return not_enqueued(producer, record, KAFKA_TROUBLE, &reason, error);
 
-	/* No allocation of ours for the usual record. */
-	if (record->n_headers > FEW_HEADERS)
-		fields = kafka_malloc(n_fields * sizeof(rd_kafka_vu_t));
 	fill_fields(fields, record, kafka_topic_handle(slot));
-	failed = rd_kafka_produceva(producer->client->rk, fields, n_fields);
-	if (fields != few)
-		free(fields);
-	if (failed == NULL)
+	headers = make_headers(record);
+	if (headers != NULL)
 	{
-		return KAFKA_OK;
+		fields[n_fields].vtype = RD_KAFKA_VTYPE_HEADERS;
+		fields[n_fields++].u.headers = headers;
 	}
+	failed = rd_kafka_produceva(producer->client->rk, fields, n_fields);
+	if (failed == NULL)
+		return KAFKA_OK;
+	if (headers != NULL)
+		rd_kafka_headers_destroy(headers);
 	code = kafka_error_take(producer->client->rk, failed, &reason);
 	if (code == RD_KAFKA_RESP_ERR__QUEUE_FULL)
 	{

@@ -233,6 +233,28 @@ is(complaints($node), '', 'nothing is wrong any more');
 $node->safe_psql('postgres', q{ALTER SYSTEM RESET carshop_outbox.create_topics});
 $node->reload;
 
+# ---- a topic that is made anew with fewer partitions ----
+
+# Records to partitions that are gone: nobody's fault, and no worker ends for them.
+# (smoke_faults has what librdkafka itself does then.)
+{
+	my $postmaster = slurp_file($node->data_dir . '/postmaster.pid') =~ s/\n.*//sr;
+	my @keys;
+
+	set($node, 'allowed_topics', 'remade');
+	poll_until(sub { query_value($node, 'shop', 'SHOW carshop_outbox.allowed_topics') eq 'remade' }, 30, 'the reload');
+	$kafka->create_topic('remade', 8);
+	emit($node, topic => 'remade');
+	published($node, 'with eight partitions');
+	$kafka->delete_topic('remade');
+	$kafka->create_topic('remade', 1);
+	push @keys, emit($node, topic => 'remade') foreach 1 .. 16;
+	published($node, 'with one partition');
+	is_deeply([ map { $_->{key} } $kafka->read_topic('remade') ], \@keys, 'all that came after are in the new topic, in order');
+	no_crash($node);
+	is(slurp_file($node->data_dir . '/postmaster.pid') =~ s/\n.*//sr, $postmaster, 'the server is the same');
+}
+
 # ---- start_lineage() at any moment ----
 
 foreach my $round (1 .. 8)

@@ -206,6 +206,33 @@ check_look_ups_in_turns(void)
 	ok(kafka_producer_close(producer), "closes");
 }
 
+/*
+ * A record with headers to a partition that does not exist, as after a topic was
+ * made anew with fewer: the library must not free the headers twice.
+ */
+static void
+check_no_partition(void)
+{
+	KafkaHeader header = {"id", "7", 1};
+	KafkaRecord record = {
+		.topic = events_topic, .partition = 99, .value = "v", .value_len = 1,
+		.headers = &header, .n_headers = 1, .tag = 1
+	};
+	KafkaProducer *producer = open_producer(transactional_id);
+	KafkaError	error = {0};
+	KafkaTopicInfo info;
+	KafkaOutcome outcome;
+
+	init(producer);
+	look_up(producer, events_topic, &info);
+	kafka_producer_begin(producer, &error);
+	outcome = kafka_producer_send(producer, &record, &error);
+	ok(outcome != KAFKA_OK && outcome != KAFKA_REFUSED,
+	   "a partition that does not exist is no event's fault: %s", error.message);
+	ok(commit(producer) != KAFKA_OK, "and nothing is committed");
+	ok(kafka_producer_close(producer), "closes");
+}
+
 /* Closing while nobody answers and a question is under way. */
 static void
 check_close_unanswered(void)
@@ -244,6 +271,7 @@ main(int argc, char **argv)
 	check_time_out();
 	check_no_topic();
 	check_look_ups_in_turns();
+	check_no_partition();
 	check_close_unanswered();
 	return done_testing();
 }
