@@ -9,6 +9,8 @@
 #   make test-tap TESTS=test/t/001_kafka.pl
 #   make demo                 the car shop, live, on a private server and broker
 #   make matrix               builds and tests on other releases of Debian (root)
+#   make package              Debian packages, built and tried in roots (root)
+#   make dist                 a zip of what is committed, for PGXN
 #   make bench                measures latency and throughput
 #   make bench-capture        measures what capture costs
 #   make bench-memory         measures what memory the relay takes
@@ -31,7 +33,7 @@ PG_CONFIG ?= pg_config
 .DEFAULT_GOAL := all
 
 # These targets install what the build needs, so they must not ask for it.
-STANDALONE = setup test test-unit test-regress test-isolation test-tap demo bench bench-capture bench-memory matrix model lint indent help
+STANDALONE = setup test test-unit test-regress test-isolation test-tap demo bench bench-capture bench-memory matrix package dist model lint indent help
 
 .PHONY: $(STANDALONE) units benches
 
@@ -67,6 +69,14 @@ model:
 
 matrix:
 	@test/matrix
+
+package:
+	@test/package
+
+# For PGXN: what is committed, under the name that META.json says.
+dist:
+	@mkdir -p build && name=carshop_outbox-$$(sed -n 's/^ *"version": *"\([0-9.]*\)".*/\1/p' META.json | head -n 1) && \
+		git archive --format=zip --prefix="$$name/" -o "build/$$name.zip" HEAD && echo "build/$$name.zip"
 
 help:
 	@sed -n 's/^#\( \|$$\)//p' Makefile | sed '/^PG_CONFIG/q'
