@@ -29,7 +29,7 @@ struct VirtualColumns
 };
 
 VirtualColumns *
-virtual_columns(Relation rel, const Bitmapset * wanted)
+virtual_columns(Relation rel, const Bitmapset *wanted)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
 	VirtualColumns *columns = NULL;

@@ -5,8 +5,7 @@
  *
  * Copyright (c) 2026, carshop_outbox contributors
  *
- * A tuple holds null in their place, and triggers are handed tuples: "virtual
- * generated columns are not computed in triggers" (CREATE TRIGGER).  An event
+ * A tuple holds null in their place, and what triggers get are tuples.  An event
  * has what a SELECT would show, so we compute them, as the writer.  Their
  * expressions call nothing but immutable built-in functions, so neither rights
  * nor settings play a part; an error in one (a division by zero) fails the
@@ -30,7 +29,7 @@ typedef struct VirtualColumns VirtualColumns;
  * memory context; NULL: there is none.  Valid as long as the table does not
  * change.
  */
-extern VirtualColumns *virtual_columns(Relation rel, const Bitmapset * wanted);
+extern VirtualColumns *virtual_columns(Relation rel, const Bitmapset *wanted);
 
 /*
  * Compute them for a row, whose columns are desc's: into values and isnull.

@@ -91,29 +91,26 @@ typedef struct Scanned
 	TupleTableSlot *slot;
 } Scanned;
 
-/*
- * The lock is kept to the end of the transaction: as long as it is held, the
- * tuple ids that were found stay good.
- */
+/* lock: AccessShareLock gives the locks back, NoLock keeps them. */
 static void
-close_scanned(Scanned *scanned)
+close_scanned(Scanned *scanned, LOCKMODE lock)
 {
 	if (scanned->segment >= 0 && !scanned->empty)
 	{
 		ExecDropSingleTupleTableSlot(scanned->slot);
-		index_close(scanned->index, NoLock);
+		index_close(scanned->index, lock);
 	}
 	if (scanned->segment >= 0)
-		table_close(scanned->heap, NoLock);
+		table_close(scanned->heap, lock);
 	scanned->segment = -1;
 }
 
 static void
-open_scanned(Scanned *scanned, int segment)
+open_scanned(Scanned *scanned, int segment, LOCKMODE lock)
 {
 	if (scanned->segment == segment)
 		return;
-	close_scanned(scanned);
+	close_scanned(scanned, lock);
 	scanned->segment = segment;
 	scanned->heap = table_open(outbox_segment_relation(segment), AccessShareLock);
 	scanned->empty = RelationGetNumberOfBlocks(scanned->heap) == 0;
@@ -132,7 +129,8 @@ batch_any_event(const XidRange *ranges, size_t n)
 
 	for (int segment = 0; segment < OUTBOX_SEGMENTS && !found; segment++)
 	{
-		open_scanned(&scanned, segment);
+		/* the tick that asks may wait for a standby: without our locks */
+		open_scanned(&scanned, segment, AccessShareLock);
 		for (size_t i = 0; i < n && !found && !scanned.empty; i++)
 		{
 			PlanScan	wanted = {.low = ranges[i].low, .high = ranges[i].high};
@@ -142,7 +140,7 @@ batch_any_event(const XidRange *ranges, size_t n)
 			index_endscan(scan);
 		}
 	}
-	close_scanned(&scanned);
+	close_scanned(&scanned, AccessShareLock);
 	return found;
 }
 
@@ -175,13 +173,14 @@ fill(Plan *plan)
 	Scanned		scanned = {.segment = -1};
 	PlanScan	wanted;
 
+	/* as long as the locks are held the tuple ids that are found stay good */
 	plan_begin(plan);
 	while (plan_scan(plan, &wanted))
 	{
-		open_scanned(&scanned, wanted.segment);
+		open_scanned(&scanned, wanted.segment, NoLock);
 		add_scanned(plan, &scanned, &wanted);
 	}
-	close_scanned(&scanned);
+	close_scanned(&scanned, NoLock);
 }
 
 /* ------------------------------------------------------------------------

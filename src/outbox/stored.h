@@ -40,7 +40,7 @@ typedef struct StoredEvent
 
 /*
  * Read all but through from the row of a segment.  What no admission would have
- * let in (a superuser's insert, a former version, a damaged page) becomes a
+ * let in (a superuser's insert, a former version) becomes a
  * problem and not an error: an error would come again at each attempt.  Texts
  * are palloc'd or point into the row.
  */

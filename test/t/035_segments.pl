@@ -148,6 +148,13 @@ is($node->safe_psql('shop', 'SELECT type, reason FROM outbox.dead_letters ORDER 
 	'each of them is a dead letter that says why');
 is(query_value($node, 'shop', q{SELECT level FROM outbox.status WHERE concern = 'dead letters'}), 'warn', 'and the status says so');
 unlike(slurp_file($node->logfile), qr/exited with exit code/, 'no worker has ended for it');
+
+# In the midst of a transaction: the rest of it is published whole, in one Kafka
+# transaction.
+my $before = query_value($node, 'shop', 'SELECT transactions FROM outbox.stat_relay');
+$node->safe_psql('shop', q{BEGIN; INSERT INTO item VALUES (20), (21); SELECT bad('within', format => 'odd'); INSERT INTO item VALUES (22); COMMIT});
+is_deeply([ @{ published($node) }[-3 .. -1] ], [ 20, 21, 22 ], 'one in the midst of a transaction: the others are published');
+is(query_value($node, 'shop', 'SELECT transactions FROM outbox.stat_relay') - $before, 1, 'in one Kafka transaction');
 $node->stop;
 
 # ---- tables that are rewritten between two Kafka transactions ----

@@ -92,6 +92,9 @@ poll_until(
 		(query_value($node, 'postgres', "SELECT wait_event FROM pg_stat_activity WHERE pid = $pid{relay}") // '') eq 'SyncRep';
 	}, 30, 'the relay waits for the standby');
 pass('synchronous_commit = local: the relay waits for a synchronous standby all the same');
+# Else whoever wants a segment for himself would wait behind it, and all writers behind him.
+is(query_value($node, 'shop', qq{
+	SELECT count(*) FROM pg_locks WHERE pid = $pid{relay} AND relation::regclass::text LIKE 'outbox.event_%'}), 0, 'it holds no lock on a segment meanwhile');
 $node->safe_psql('postgres', 'ALTER SYSTEM RESET synchronous_standby_names; ALTER SYSTEM RESET synchronous_commit');
 $node->reload;
 is(query_value($node, 'shop', q{SELECT outbox.wait_published('60s')}), 't', 'without the standby it goes on');
