@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "limits.h"
 #include "model.h"
 #include "mutants.h"
 #include "tap.h"
@@ -28,17 +29,6 @@
 #ifdef MUTANTS
 char	   *setting_mutant;
 #endif
-
-static RelayLimits
-limits(void)
-{
-	RelayLimits made = {
-		.max_events = 7, .max_bytes = 1000000, .transaction_timeout_ms = 60000,
-		.poll_interval_ms = 50, .transactions = true, .require_verification = true
-	};
-
-	return made;
-}
 
 /* outbox.start_lineage('unconfirmed') */
 static void

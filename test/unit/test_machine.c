@@ -13,23 +13,13 @@
 
 #include <stdlib.h>
 
+#include "limits.h"
 #include "mutants.h"
 #include "tap.h"
 
 #ifdef MUTANTS
 char	   *setting_mutant = "";
 #endif
-
-static RelayLimits
-limits(void)
-{
-	RelayLimits made = {
-		.max_events = 7, .max_bytes = 1000000, .transaction_timeout_ms = 60000,
-		.poll_interval_ms = 50, .transactions = true, .require_verification = true
-	};
-
-	return made;
-}
 
 static RelayMachine machine;
 static int64_t now;
