@@ -95,7 +95,7 @@ make_root() {
 	fi
 }
 
-# fill_root NAME: what test/setup would ask for, and this PostgreSQL.
+# fill_root NAME: this PostgreSQL, and what test/setup finds missing beside it.
 fill_root() {
 	local name=$1
 	[ ! -e "$here/made" ] || return 0
@@ -103,8 +103,8 @@ fill_root() {
 	{
 		inside apt-get -q update &&
 			inside DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends \
-				build-essential pkg-config librdkafka-dev libjson-c-dev kcat perl libipc-run-perl \
-				default-jre-headless "postgresql-$major" "postgresql-server-dev-$major"
+				"postgresql-$major" "postgresql-server-dev-$major" &&
+			copy_sources && inside /src/test/setup
 	} >>"$cache/roots/$name.log" 2>&1 || {
 		tail -n 20 "$cache/roots/$name.log" >&2
 		return 1

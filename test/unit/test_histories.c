@@ -21,7 +21,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "limits.h"
+#include "machine_limits.h"
 #include "model.h"
 #include "mutants.h"
 #include "tap.h"

@@ -13,7 +13,7 @@
 
 #include <stdlib.h>
 
-#include "limits.h"
+#include "machine_limits.h"
 #include "mutants.h"
 #include "tap.h"
 

@@ -1,14 +1,14 @@
 /*-------------------------------------------------------------------------
  *
- * limits.h
+ * machine_limits.h
  *	  Limits of the relay's state machine in its unit tests.
  *
  * Copyright (c) 2026, carshop_outbox contributors
  *
  *-------------------------------------------------------------------------
  */
-#ifndef LIMITS_H
-#define LIMITS_H
+#ifndef MACHINE_LIMITS_H
+#define MACHINE_LIMITS_H
 
 #include "relay/machine.h"
 
@@ -23,4 +23,4 @@ limits(void)
 	return made;
 }
 
-#endif							/* LIMITS_H */
+#endif							/* MACHINE_LIMITS_H */
