@@ -71,6 +71,42 @@ $$;
 COMMENT ON FUNCTION outbox.idle_settings(text) IS
 'The setting, which has no effect in this version, if it is set to something else than its default';
 
+CREATE FUNCTION outbox.versions(objects text, OUT library text, OUT remedy text, OUT librdkafka text, OUT fault text)
+	LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'outbox_versions';
+COMMENT ON FUNCTION outbox.versions(text) IS
+'The library''s version, what makes objects of the given version fit it (NULL: they do), librdkafka''s version, and a fault of that version which touches a promise';
+
+CREATE VIEW outbox.library AS
+	SELECT v.library, e.extversion AS objects, v.remedy, v.librdkafka, v.fault
+	FROM pg_extension e CROSS JOIN LATERAL outbox.versions(e.extversion) v
+	WHERE e.extname = 'carshop_outbox';
+COMMENT ON VIEW outbox.library IS 'The versions that are at work in this session and in the workers';
+COMMENT ON COLUMN outbox.library.library IS 'Version of the library in memory';
+COMMENT ON COLUMN outbox.library.objects IS 'Version of the extension''s objects in this database';
+COMMENT ON COLUMN outbox.library.remedy IS 'What makes the two fit; NULL: they do';
+COMMENT ON COLUMN outbox.library.librdkafka IS 'Version of librdkafka';
+COMMENT ON COLUMN outbox.library.fault IS 'A fault of that version which touches a promise and has no way around; NULL: none is known';
+
+CREATE FUNCTION outbox.library_concerns(preloaded boolean, without text)
+	RETURNS TABLE (place integer, concern text, level text, message text, remedy text)
+	LANGUAGE sql STABLE STRICT ROWS 2 SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT 1, 'library',
+		   CASE WHEN preloaded AND l.remedy IS NULL THEN 'ok' ELSE 'fail' END,
+		   CASE WHEN NOT preloaded THEN 'The library is not preloaded: ' || without
+				WHEN l.remedy IS NOT NULL THEN format('The library in memory is of version %s, this database''s objects are of version %s: the workers wait.', l.library, l.objects)
+				ELSE format('The library, version %s, is preloaded.', l.library) END,
+		   CASE WHEN preloaded THEN l.remedy ELSE outbox.preload_remedy() END
+	FROM outbox.library l
+	UNION ALL
+	SELECT 1, 'librdkafka', CASE WHEN l.fault IS NULL THEN 'ok' ELSE 'warn' END,
+		   format('The version of librdkafka is %s.', l.librdkafka) || COALESCE(' ' || l.fault, ''),
+		   CASE WHEN l.fault IS NOT NULL THEN 'Install another librdkafka, 2.12 or newer, and restart the server.' END
+	FROM outbox.library l
+$$;
+COMMENT ON FUNCTION outbox.library_concerns(boolean, text) IS
+'The rows of outbox.status and report.status about the libraries; without: what does not happen when ours is not preloaded';
+
 --
 -- The relay
 --
@@ -203,12 +239,8 @@ CREATE VIEW outbox.status AS
 			   u.events, clock_timestamp() - u.oldest AS age
 		FROM outbox.relay_report() r CROSS JOIN outbox.unconfirmed u
 	), concerns (place, concern, level, message, remedy) AS (
-		SELECT 1, 'library',
-			   CASE WHEN r.preloaded THEN 'ok' ELSE 'fail' END,
-			   CASE WHEN r.preloaded THEN 'The library is preloaded.'
-					ELSE 'The library is not preloaded: events are stored and nothing publishes them.' END,
-			   CASE WHEN NOT r.preloaded THEN outbox.preload_remedy() END
-		FROM relay r
+		SELECT c.*
+		FROM relay r CROSS JOIN LATERAL outbox.library_concerns(r.preloaded, 'events are stored and nothing publishes them.') c
 		UNION ALL
 		SELECT 2, 'relay',
 			   CASE WHEN r.runs OR r.standby OR NOT r.used THEN 'ok' ELSE 'fail' END,
@@ -423,12 +455,8 @@ CREATE VIEW report.status AS
 			   w.listed OR COALESCE(i.only_one, false) OR EXISTS (SELECT FROM report.definitions) AS used
 		FROM report.worker() w LEFT JOIN report.instance i ON true
 	), concerns (place, concern, level, message, remedy) AS (
-		SELECT 1, 'library',
-			   CASE WHEN r.preloaded THEN 'ok' ELSE 'fail' END,
-			   CASE WHEN r.preloaded THEN 'The library is preloaded.'
-					ELSE 'The library is not preloaded: nothing reads from Kafka.' END,
-			   CASE WHEN NOT r.preloaded THEN outbox.preload_remedy() END
-		FROM reporter r
+		SELECT c.*
+		FROM reporter r CROSS JOIN LATERAL outbox.library_concerns(r.preloaded, 'nothing reads from Kafka.') c
 		UNION ALL
 		SELECT 2, 'reporter',
 			   CASE WHEN r.runs OR r.standby OR NOT r.used THEN 'ok' ELSE 'fail' END,
@@ -520,7 +548,7 @@ COMMENT ON COLUMN report.status.remedy IS 'What to do';
 
 -- Writers of captured tables need nothing.  Members of pg_monitor see counts
 -- and states, and no event: payloads, keys and headers are a grant of their own.
-GRANT SELECT ON outbox.status, outbox.stat_relay, outbox.stat_dead_letters, outbox.routes,
+GRANT SELECT ON outbox.status, outbox.library, outbox.stat_relay, outbox.stat_dead_letters, outbox.routes,
 	outbox.backfill_progress, outbox.unconfirmed_count TO pg_monitor;
 GRANT EXECUTE ON FUNCTION outbox.count_unconfirmed() TO pg_monitor;
 GRANT SELECT ON report.status, report.stat_reporter, report.stat_reports, report.stat_dead_letters,

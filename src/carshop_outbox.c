@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "compat.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "outbox/segment.h"
@@ -18,7 +19,7 @@
 #include "shared.h"
 #include "worker/worker.h"
 
-PG_MODULE_MAGIC;
+COMPAT_MODULE_MAGIC("carshop_outbox", CARSHOP_OUTBOX_VERSION);
 
 extern PGDLLEXPORT void _PG_init(void);
 

@@ -73,6 +73,32 @@
 #define compat_sig_ign SIG_IGN
 #endif
 
+/* 17 lets extensions name what they wait for; looked up once per place */
+#include "utils/wait_event.h"
+#if PG17_GE
+static inline uint32
+compat_wait_event(uint32 *known, const char *name)
+{
+	if (*known == 0)
+		*known = WaitEventExtensionNew(name);
+	return *known;
+}
+#else
+static inline uint32
+compat_wait_event(uint32 *known, const char *name)
+{
+	return PG_WAIT_EXTENSION;
+}
+#endif
+
+/* 18 lets a library say its name and version: pg_get_loaded_modules() */
+#if PG18_GE
+#define COMPAT_MODULE_MAGIC(name_, version_) \
+	PG_MODULE_MAGIC_EXT(.name = name_, .version = version_)
+#else
+#define COMPAT_MODULE_MAGIC(name_, version_) PG_MODULE_MAGIC
+#endif
+
 /* 16 replaced the check of each kind of object by one for all */
 #if PG16_GE
 #define compat_owns_relation(relation, role) \

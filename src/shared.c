@@ -46,6 +46,7 @@ typedef struct DatabaseSlot
 	pg_atomic_uint32 relay_wake;
 	pg_atomic_uint32 reporter_wake;
 	pg_atomic_uint32 prepared;
+	pg_atomic_uint32 extension_changes;
 	pg_atomic_uint64 segment;	/* outbox/segment.c's; 0: not known */
 	pg_atomic_uint64 published_request;
 	pg_atomic_uint64 published_answer;
@@ -111,6 +112,7 @@ shared_startup(void)
 			pg_atomic_init_u32(&slot->relay_wake, 0);
 			pg_atomic_init_u32(&slot->reporter_wake, 0);
 			pg_atomic_init_u32(&slot->prepared, 0);
+			pg_atomic_init_u32(&slot->extension_changes, 0);
 			pg_atomic_init_u64(&slot->segment, 0);
 			pg_atomic_init_u64(&slot->published_request, 0);
 			pg_atomic_init_u64(&slot->published_answer, 0);
@@ -386,6 +388,27 @@ shared_take_reporter_wake(void)
 
 	Assert(owned_kind == 'p');
 	return slot != NULL && pg_atomic_exchange_u32(&slot->reporter_wake, 0) != 0;
+}
+
+void
+shared_note_extension(Oid database)
+{
+	DatabaseSlot *slot = find_slot(database, false);
+
+	if (slot != NULL)
+	{
+		pg_atomic_fetch_add_u32(&slot->extension_changes, 1);
+		wake(slot, 'r');
+		wake(slot, 'p');
+	}
+}
+
+uint32
+shared_extension_changes(void)
+{
+	DatabaseSlot *slot = find_slot(MyDatabaseId, false);
+
+	return slot == NULL ? 0 : pg_atomic_read_u32(&slot->extension_changes);
 }
 
 void

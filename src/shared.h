@@ -137,6 +137,13 @@ extern void shared_wake_relay(Oid database);
 /* The relay takes (and clears) the flag. */
 extern bool shared_take_wake(void);
 
+/*
+ * The extension was made or changed: wakes both workers.  They compare the
+ * number of such changes, of their own database, with that of their last look.
+ */
+extern void shared_note_extension(Oid database);
+extern uint32 shared_extension_changes(void);
+
 /* Something for the reporter to look at (start, stop, define, retry). */
 extern void shared_wake_reporter(Oid database);
 extern bool shared_take_reporter_wake(void);

@@ -32,6 +32,16 @@
 #include <stdint.h>
 
 /* ------------------------------------------------------------------------
+ * The library: needs no handle, may be asked in any process
+ * ------------------------------------------------------------------------
+ */
+extern const char *kafka_library_version(void);
+extern uint32_t kafka_library_number(void); /* 0xMMmmrr */
+
+/* A fault of that version which touches a promise and has no way around; or NULL. */
+extern const char *kafka_library_fault(uint32_t version);
+
+/* ------------------------------------------------------------------------
  * Outcomes
  * ------------------------------------------------------------------------
  */

@@ -16,8 +16,9 @@
  * prepared transaction held events is not known there; a wake-up for nothing
  * costs one look at an index.
  *
- * CREATE and ALTER EXTENSION wake both workers: they may wait for just that.
- * Of which extension does not matter, since one can bring ours along.
+ * CREATE and ALTER EXTENSION wake both workers: they may wait for just that, or
+ * have to leave.  Of which extension does not matter, since one can bring ours
+ * along.
  *
  *-------------------------------------------------------------------------
  */
@@ -47,10 +48,10 @@ at_transaction_end(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_COMMIT:
-			if (wanted || extension_changed)
-				shared_wake_relay(MyDatabaseId);
 			if (extension_changed)
-				shared_wake_reporter(MyDatabaseId);
+				shared_note_extension(MyDatabaseId);
+			else if (wanted)
+				shared_wake_relay(MyDatabaseId);
 			wanted = extension_changed = false;
 			break;
 		case XACT_EVENT_PREPARE:

@@ -16,6 +16,7 @@
 
 #include "catalog/pg_type.h"
 #include "commands/dbcommands.h"
+#include "compat.h"
 #include "errors.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -248,6 +249,7 @@ report_wait_applied(PG_FUNCTION_ARGS)
 		shared_wake_reporter(MyDatabaseId);
 	for (;;)
 	{
+		static uint32 wait_event = 0;
 		long		left;
 
 		as_owner_begin(&scope);
@@ -263,7 +265,8 @@ report_wait_applied(PG_FUNCTION_ARGS)
 			PG_RETURN_BOOL(false);
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 Min(ms, left), PG_WAIT_EXTENSION);
+						 Min(ms, left),
+						 compat_wait_event(&wait_event, "CarshopWaitApplied"));
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 		ms = Min(ms * 2, WAIT_LONGEST_MS);

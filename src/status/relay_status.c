@@ -13,6 +13,7 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "compat.h"
 #include "errors.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -148,13 +149,15 @@ outbox_wait_published(PG_FUNCTION_ARGS)
 	ticket = shared_request_published(MyDatabaseId);
 	while (!shared_is_published(MyDatabaseId, ticket))
 	{
+		static uint32 wait_event = 0;
 		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), end);
 
 		if (left <= 0)
 			PG_RETURN_BOOL(false);
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 Min(left, 2), PG_WAIT_EXTENSION);
+						 Min(left, 2),
+						 compat_wait_event(&wait_event, "CarshopWaitPublished"));
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}

@@ -26,6 +26,7 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_database.h"
+#include "compat.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -395,6 +396,7 @@ carshop_launcher_main(Datum arg)
 
 	for (;;)
 	{
+		static uint32 wait_event = 0;
 		long		timeout = -1;
 		ListCell   *lc;
 
@@ -422,7 +424,7 @@ carshop_launcher_main(Datum arg)
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH |
 						 (timeout >= 0 ? WL_TIMEOUT : 0),
-						 timeout, PG_WAIT_EXTENSION);
+						 timeout, compat_wait_event(&wait_event, "CarshopLauncher"));
 		ResetLatch(MyLatch);
 	}
 }

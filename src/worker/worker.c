@@ -39,15 +39,8 @@
 #include "worker/backoff.h"
 #include "worker/worker.h"
 
-#ifndef CARSHOP_OUTBOX_VERSION
-#error "the Makefile takes CARSHOP_OUTBOX_VERSION from the control file"
-#endif
-
 #define BACKOFF_FIRST_MS	100
 #define BACKOFF_MOST_MS		10000
-
-/* CREATE and ALTER EXTENSION wake us; but a prepared one may not. */
-#define LOOK_FOR_EXTENSION_MS	60000
 
 static WorkerKind my_kind;
 static bool (*close_function) (void) = NULL;
@@ -182,59 +175,6 @@ worker_kind(void)
 	return my_kind;
 }
 
-/* NULL: the extension is there.  Otherwise what the worker waits for. */
-static const char *
-missing_extension(void)
-{
-	const char *missing = "waiting for CREATE EXTENSION carshop_outbox";
-
-	worker_begin(NULL);
-	if (SPI_execute("SELECT extversion FROM pg_catalog.pg_extension"
-					" WHERE extname OPERATOR(pg_catalog.=) 'carshop_outbox'",
-					true, 1) == SPI_OK_SELECT && SPI_processed > 0)
-	{
-		char	   *version = SPI_getvalue(SPI_tuptable->vals[0],
-										   SPI_tuptable->tupdesc, 1);
-
-		if (strcmp(version, CARSHOP_OUTBOX_VERSION) == 0)
-			missing = NULL;
-		else
-		{
-			missing = "waiting for ALTER EXTENSION carshop_outbox UPDATE";
-			worker_log_change(true,
-							  psprintf("extension carshop_outbox has version %s, the library is for %s",
-									   version, CARSHOP_OUTBOX_VERSION),
-							  "Run ALTER EXTENSION carshop_outbox UPDATE in this database.");
-		}
-	}
-	worker_commit();
-	return missing;
-}
-
-void
-worker_wait_for_extension(void)
-{
-	const char *missing;
-
-	for (;;)
-	{
-		/*
-		 * Take the flag before looking: whoever commits the extension later
-		 * finds it taken, and sets the latch.
-		 */
-		if (my_kind == WORKER_RELAY)
-			(void) shared_take_wake();
-		else
-			(void) shared_take_reporter_wake();
-		missing = missing_extension();
-		if (missing == NULL)
-			break;
-		worker_show_state(missing);
-		(void) worker_wait(-1, LOOK_FOR_EXTENSION_MS);
-	}
-	worker_log_change(false, "", NULL);
-}
-
 /* --- waiting --- */
 
 bool
@@ -302,6 +242,7 @@ int
 worker_check(void)
 {
 	CHECK_FOR_INTERRUPTS();
+	worker_check_extension();
 	if (!ConfigReloadPending)
 		return 0;
 	ConfigReloadPending = false;
@@ -374,6 +315,7 @@ worker_wait_exactly(int fd, int64 timeout_us)
 int
 worker_wait(int fd, long timeout_ms)
 {
+	static uint32 wait_event = 0;
 	int			events;
 	int			result;
 
@@ -385,7 +327,9 @@ worker_wait(int fd, long timeout_ms)
 							   WL_LATCH_SET | WL_EXIT_ON_PM_DEATH |
 							   (fd >= 0 ? WL_SOCKET_READABLE : 0) |
 							   (timeout_ms >= 0 ? WL_TIMEOUT : 0),
-							   fd, timeout_ms, PG_WAIT_EXTENSION);
+							   fd, timeout_ms,
+							   compat_wait_event(&wait_event, my_kind == WORKER_RELAY ?
+												 "CarshopRelay" : "CarshopReporter"));
 	if (events & WL_LATCH_SET)
 	{
 		ResetLatch(MyLatch);

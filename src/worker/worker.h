@@ -68,6 +68,16 @@ extern bool worker_database_named(const char *setting);
  */
 extern void worker_wait_for_extension(void);
 
+/*
+ * Part of worker_check(): a worker that runs leaves, to wait as above, when the
+ * extension has been changed into a version that does not fit.
+ */
+extern void worker_check_extension(void);
+
+/* The library's own version, and what makes objects of a version fit it (NULL: they do). */
+extern const char *worker_library_version(void);
+extern const char *worker_version_remedy(const char *objects);
+
 /* Bits answered by worker_wait. */
 #define WORKER_WOKEN	0x01	/* the latch was set */
 #define WORKER_READY	0x02	/* the descriptor is readable */

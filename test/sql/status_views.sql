@@ -5,6 +5,7 @@ SELECT schemaname,
        ARRAY(SELECT m[2] FROM regexp_matches(definition, 'SELECT (\d+)(?: AS place| AS "\?column\?")?,\s+''([a-z ]+)''', 'g') WITH ORDINALITY AS r (m, n)
               GROUP BY m[1], m[2] ORDER BY m[1]::integer) AS concerns
   FROM pg_views WHERE viewname = 'status' AND schemaname IN ('outbox', 'report') ORDER BY schemaname;
+SELECT array_agg(concern) AS both FROM outbox.library_concerns(true, '');
 -- messages are sentences
 SELECT message FROM outbox.status WHERE message !~ '^[A-Z0-9].*\.$' UNION SELECT message FROM report.status WHERE message !~ '^[A-Z0-9].*\.$';
 SELECT outbox.sentence(m) FROM unnest(ARRAY['the broker is away', 'It is away.', 'carshop_outbox.topic is wrong', 'localhost:9092: refused', '']) m;

@@ -119,10 +119,11 @@ walk_updates('released');
 my ($folder) = slurp_file($ENV{CARSHOP_CONF}) =~ m{^extension_destdir = '(.*)'}m;
 SKIP:
 {
-	skip('this server finds extensions in another way', 6) if !defined $folder;
+	skip('this server finds extensions in another way', 13) if !defined $folder;
 	my $sharedir = `$ENV{PG_CONFIG} --sharedir`;
 	chomp $sharedir;
 	my $next = "$folder$sharedir/extension/carshop_outbox--1.0--1.0.next.sql";
+	my $back = "$folder$sharedir/extension/carshop_outbox--1.0.next--1.0.sql";
 	append_to_file($next, q{\echo Use "ALTER EXTENSION carshop_outbox UPDATE" to load this file. \quit
 SET LOCAL search_path = pg_catalog, pg_temp;
 CREATE FUNCTION outbox.next() RETURNS integer LANGUAGE sql SET search_path = pg_catalog, pg_temp AS 'SELECT 1';
@@ -141,12 +142,33 @@ ALTER TABLE outbox.lineage ADD COLUMN next integer;
 		$writer->quit;
 		is(query_value($node, 'shop', q{SELECT extversion FROM pg_extension WHERE extname = 'carshop_outbox'}), '1.0.next', 'updated beside an open writer');
 		is(query_value($node, 'shop', 'SELECT outbox.next()'), 1, 'the new version is there');
-		poll_until(sub { query_value($node, 'shop', q{SELECT outbox.wait_published('1s')}) eq 't' }, 60, 'publishing goes on');
+
+		# The library in memory is the old one: neither worker touches objects that it does not know, and both say so.
+		my $state = q{SELECT string_agg(DISTINCT query, ',') FROM pg_stat_activity WHERE backend_type ~ 'carshop_outbox (relay|reporter)'};
+		poll_until(sub { query_value($node, 'shop', $state) eq 'waiting: the extension has another version than the library' }, 30, 'the workers wait');
+		foreach my $status ('outbox.status', 'report.status')
+		{
+			like(query_value($node, 'shop', "SELECT level || ' ' || message || ' ' || remedy FROM $status WHERE concern = 'library'"),
+				qr/^fail The library in memory is of version 1.0, this database's objects are of version 1.0.next: the workers wait. Restart the server/,
+				"$status says so");
+		}
+		like(slurp_file($node->logfile), qr/extension carshop_outbox has version 1.0.next, the library is of version 1.0/, 'so does the log');
+		$node->safe_psql('shop', q{INSERT INTO "Cars" SELECT n, NULL FROM generate_series(200, 249) n});
+		is(query_value($node, 'shop', q{SELECT outbox.wait_published('200ms')}), 'f', 'nothing is published, the shop goes on');
+
+		append_to_file($back, q{\echo Use "ALTER EXTENSION carshop_outbox UPDATE" to load this file. \quit
+ALTER EXTENSION carshop_outbox DROP FUNCTION outbox.next();
+DROP FUNCTION outbox.next();
+ALTER TABLE outbox.lineage DROP COLUMN next;
+});
+		$node->safe_psql('shop', q{ALTER EXTENSION carshop_outbox UPDATE TO '1.0'});
+		poll_until(sub { query_value($node, 'shop', q{SELECT outbox.wait_published('1s')}) eq 't' }, 60, 'publishing goes on when they fit again');
+		is(query_value($node, 'shop', q{SELECT level FROM outbox.status WHERE concern = 'library'}), 'ok', 'and the status is ok');
 		@keys = map { $_->{key} } grep { $_->{key} >= 100 } $kafka->read_topic('car-shop-reported-events');
-		is_deeply(\@keys, [ 100 .. 199 ], 'no event is lost, none doubled');
+		is_deeply(\@keys, [ 100 .. 249 ], 'no event is lost, none doubled');
 	};
 	my $died = $@;
-	unlink $next;
+	unlink $next, $back;
 	die $died if $died;
 }
 
