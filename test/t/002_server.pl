@@ -40,6 +40,10 @@ is(query_value($node, 'shop',
 	'1.0', 'the extension of the staging folder is installed');
 wait_for_worker($node, 'relay', 'shop');
 pass('the relay of the database runs');
+my $names = query_value($node, 'postgres', q{SELECT current_setting('server_version_num')}) >= 170000 ? 'CarshopLauncher,CarshopRelay,CarshopReporter' : 'Extension';
+poll_until(sub {
+	(query_value($node, 'shop', q{SELECT string_agg(DISTINCT wait_event, ',' ORDER BY wait_event) FROM pg_stat_activity WHERE backend_type LIKE 'carshop_outbox %'}) // '') eq $names;
+}, 30, "what the workers wait for has a name ($names)");
 $node->safe_psql('shop', 'INSERT INTO public."Cars" VALUES (1, \'{"$type":"HandEngineEntity"}\')');
 is(query_value($node, 'shop', 'SELECT count(*) FROM outbox.event'),
 	1, 'an event waits in the outbox');
