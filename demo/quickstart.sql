@@ -2,7 +2,7 @@ CREATE EXTENSION carshop_outbox;
 
 -- a table of yours, and the event that its new rows make
 CREATE TABLE orders (id integer PRIMARY KEY, customer text, total numeric);
-SELECT outbox.capture('orders', 'OrderPlaced');
+SELECT outbox.capture('orders', 'OrderPlaced', format => 'payload');
 
 -- a report: a table, and one statement that folds new events into it
 CREATE TABLE customer_totals (customer text PRIMARY KEY, orders bigint, total numeric);
