@@ -153,6 +153,18 @@ COMMENT ON COLUMN outbox.lineage.current_segment IS 'Segment that new writers us
 COMMENT ON COLUMN outbox.lineage.created_at IS 'When this row was made';
 COMMENT ON INDEX outbox.lineage_pkey IS 'One row at most';
 
+CREATE TABLE outbox.segment (
+	segment			smallint	PRIMARY KEY CHECK (segment BETWEEN 0 AND 2),
+	opened_at		timestamptz	NOT NULL DEFAULT clock_timestamp(),
+	settled_at		timestamptz
+);
+INSERT INTO outbox.segment SELECT generate_series(0, 2);
+COMMENT ON TABLE outbox.segment IS 'Where the segments of outbox.event stand on their way round';
+COMMENT ON COLUMN outbox.segment.segment IS 'Number of the segment: outbox.event_0 and so on';
+COMMENT ON COLUMN outbox.segment.opened_at IS 'When it became the current one';
+COMMENT ON COLUMN outbox.segment.settled_at IS 'Since when it is known that all of it is in Kafka and nobody writes into it; from then on it is kept for carshop_outbox.retention. NULL: not known, or it is empty';
+COMMENT ON INDEX outbox.segment_pkey IS 'A segment by its number';
+
 CREATE TABLE outbox.dead_letter (
 	seq				bigint		PRIMARY KEY,
 	tick_id			bigint		NOT NULL,
@@ -162,9 +174,30 @@ CREATE TABLE outbox.dead_letter (
 	topic			text		NOT NULL,
 	reason			text		NOT NULL,
 	at				timestamptz	NOT NULL DEFAULT clock_timestamp(),
-	attempts		integer		NOT NULL DEFAULT 1
+	attempts		integer		NOT NULL DEFAULT 1,
+	-- the event, which outlives its segment here
+	xid				xid8,
+	occurred_at		timestamptz,
+	aggregatetype	text,
+	payload			json,
+	description		text,
+	own_topic		text,
+	headers			jsonb,
+	traceparent		text,
+	format			text,
+	value			bytea
 );
-COMMENT ON TABLE outbox.dead_letter IS 'Events that Kafka refused for good; the events themselves stay in outbox.event';
+COMMENT ON TABLE outbox.dead_letter IS 'Events that Kafka refused for good, each with all that stood in outbox.event';
+COMMENT ON COLUMN outbox.dead_letter.xid IS 'As in outbox.event; NULL here and in all that follow: what is stored there cannot be read';
+COMMENT ON COLUMN outbox.dead_letter.occurred_at IS 'As in outbox.event';
+COMMENT ON COLUMN outbox.dead_letter.aggregatetype IS 'As in outbox.event';
+COMMENT ON COLUMN outbox.dead_letter.payload IS 'As in outbox.event';
+COMMENT ON COLUMN outbox.dead_letter.description IS 'As in outbox.event';
+COMMENT ON COLUMN outbox.dead_letter.own_topic IS 'Column topic of outbox.event: NULL where the setting decides';
+COMMENT ON COLUMN outbox.dead_letter.headers IS 'As in outbox.event';
+COMMENT ON COLUMN outbox.dead_letter.traceparent IS 'As in outbox.event';
+COMMENT ON COLUMN outbox.dead_letter.format IS 'As in outbox.event';
+COMMENT ON COLUMN outbox.dead_letter.value IS 'As in outbox.event';
 COMMENT ON COLUMN outbox.dead_letter.seq IS 'The event''s place in outbox.event';
 COMMENT ON COLUMN outbox.dead_letter.tick_id IS 'Tick whose batch it belongs to';
 COMMENT ON COLUMN outbox.dead_letter.id IS 'The event''s id';

@@ -1,4 +1,4 @@
--- sql/status.sql: what the workers do, what is wrong, and the remedy.
+-- sql/status.sql: what the relay does, what is wrong, and the remedy.
 --
 -- outbox.status and report.status have the same form: one row for each concern
 -- that is in order, one for each thing that is not, the worst first and then in
@@ -221,6 +221,47 @@ CREATE FUNCTION outbox.stat_reset() RETURNS void
 COMMENT ON FUNCTION outbox.stat_reset() IS 'Sets the counters of outbox.stat_relay to zero';
 REVOKE ALL ON FUNCTION outbox.stat_reset() FROM PUBLIC;
 
+-- Joins of views over shared memory look expensive to the planner, which would
+-- compile them for seconds.
+CREATE FUNCTION outbox.holders(segment regclass) RETURNS text
+	LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp SET jit = off
+AS $$
+	SELECT string_agg(DISTINCT CASE WHEN k.pid IS NULL THEN format('prepared transaction %L since %s', p.gid, p.prepared)
+		ELSE format('process %s since %s', k.pid, a.xact_start) END, ', ')
+	FROM pg_locks k
+	-- a prepared transaction is known by the lock on its own id
+	LEFT JOIN pg_locks x ON k.pid IS NULL AND x.pid IS NULL AND x.locktype = 'transactionid' AND x.virtualtransaction = k.virtualtransaction
+	LEFT JOIN pg_prepared_xacts p ON p.transaction = x.transactionid
+	LEFT JOIN pg_stat_activity a ON a.pid = k.pid
+	WHERE k.locktype = 'relation' AND k.relation = segment AND k.granted AND k.pid IS DISTINCT FROM pg_backend_pid()
+		AND k.database = (SELECT b.oid FROM pg_database b WHERE b.datname = current_database())
+$$;
+COMMENT ON FUNCTION outbox.holders(regclass) IS 'Who has a lock on a segment, and since when; use outbox.segments';
+
+CREATE VIEW outbox.segments AS
+	SELECT s.segment, s.segment = l.current_segment AS current, s.opened_at, s.settled_at,
+		   pg_total_relation_size(r.rel) AS bytes,
+		   CASE WHEN r.leaves THEN d.due END AS empty_after,
+		   CASE WHEN r.leaves AND d.due < clock_timestamp() - interval '1 minute' THEN d.due END AS late_since,
+		   CASE WHEN r.leaves THEN outbox.holders(r.rel) END AS held_by
+	FROM (SELECT * FROM outbox.segment LIMIT 3) s
+	CROSS JOIN (SELECT * FROM outbox.lineage LIMIT 1) l
+	CROSS JOIN LATERAL (SELECT format('outbox.event_%s', s.segment)::regclass AS rel OFFSET 0) c
+	CROSS JOIN LATERAL (SELECT c.rel, s.segment <> l.current_segment AND pg_relation_size(c.rel) > 0 AS leaves) r
+	CROSS JOIN LATERAL (
+		-- one that is not settled five minutes after its last new writer is late, too
+		SELECT COALESCE(s.settled_at + COALESCE(current_setting('carshop_outbox.retention', true), '1d')::interval,
+			(SELECT o.opened_at + interval '4 minutes' FROM outbox.segment o WHERE o.segment = l.current_segment)) AS due) d;
+COMMENT ON VIEW outbox.segments IS 'The segments of outbox.event on their way round: current, former, settled (all of it is in Kafka), empty';
+COMMENT ON COLUMN outbox.segments.segment IS 'Number of the segment: outbox.event_0 and so on';
+COMMENT ON COLUMN outbox.segments.current IS 'Writers that begin now write into it';
+COMMENT ON COLUMN outbox.segments.opened_at IS 'When it became the current one';
+COMMENT ON COLUMN outbox.segments.settled_at IS 'Since when it is known that all of it is in Kafka and nobody writes into it';
+COMMENT ON COLUMN outbox.segments.bytes IS 'Its size on disk, with index and TOAST table';
+COMMENT ON COLUMN outbox.segments.empty_after IS 'When carshop_outbox.retention has passed, or when it should be settled at the latest; NULL: current or empty';
+COMMENT ON COLUMN outbox.segments.late_since IS 'The same, if it was more than a minute ago: something is in the way';
+COMMENT ON COLUMN outbox.segments.held_by IS 'Who has a lock on it, if it is to be emptied';
+
 CREATE VIEW outbox.stat_dead_letters AS
 	SELECT d.type, d.topic, count(*) AS events, min(d.at) AS first_at, max(d.at) AS last_at
 	FROM outbox.dead_letter d
@@ -311,12 +352,15 @@ CREATE VIEW outbox.status AS
 			   CASE WHEN d.n > 0 THEN 'SELECT * FROM outbox.dead_letters;' END
 		FROM (SELECT count(*) AS n FROM outbox.dead_letter) d
 		UNION ALL
-		SELECT 10, 'settings', 'ok', 'Every setting has its effect.', NULL
-		WHERE NOT EXISTS (SELECT FROM outbox.idle_settings('carshop_outbox.retention'))
-		UNION ALL
-		SELECT 10, 'settings', 'warn',
-			   format('The setting %s = %s has no effect yet: events stay in the outbox after publication.', i.name, i.value), i.remedy
-		FROM outbox.idle_settings('carshop_outbox.retention') i
+		SELECT 10, 'retention', CASE WHEN n.late IS NULL THEN 'ok' ELSE 'warn' END,
+			   COALESCE(n.late, format('The outbox takes %s; published events are kept for %s.', pg_size_pretty(n.bytes), n.kept)),
+			   CASE WHEN n.late IS NOT NULL
+					THEN 'End what holds it (pg_terminate_backend, COMMIT PREPARED, ROLLBACK PREPARED), or wait for it; SELECT * FROM outbox.segments;' END
+		FROM (SELECT sum(g.bytes) AS bytes, COALESCE(current_setting('carshop_outbox.retention', true), '1d') AS kept,
+				string_agg(format('Segment outbox.event_%s (%s) should have been emptied %s s ago%s.', g.segment, pg_size_pretty(g.bytes),
+					round(extract(epoch FROM clock_timestamp() - g.late_since)), '; it is held by ' || g.held_by), ' ' ORDER BY g.segment)
+				FILTER (WHERE g.late_since IS NOT NULL AND r.runs AND NOT r.stopped AND (g.settled_at IS NOT NULL OR r.events = 0)) AS late
+			  FROM outbox.segments g CROSS JOIN relay r) n
 		UNION ALL
 		SELECT 11, 'sequence',
 			   CASE WHEN s.seqcache = 1 THEN 'ok' ELSE 'fail' END,
@@ -345,225 +389,11 @@ COMMENT ON COLUMN outbox.status.message IS 'What is right or wrong';
 COMMENT ON COLUMN outbox.status.remedy IS 'What to do';
 
 --
--- The reporter
---
-
-CREATE FUNCTION report.worker(OUT preloaded boolean, OUT listed boolean,
-		OUT pid integer, OUT state text, OUT since timestamptz,
-		OUT message text, OUT remedy text, OUT at timestamptz)
-	RETURNS record LANGUAGE c VOLATILE PARALLEL RESTRICTED
-	SET search_path = pg_catalog, pg_temp
-	AS 'MODULE_PATHNAME', 'report_worker';
-COMMENT ON FUNCTION report.worker() IS 'What this database''s reporter says about itself (for the views)';
-REVOKE ALL ON FUNCTION report.worker() FROM PUBLIC;
-
-CREATE FUNCTION report.worker_partitions(OUT topic text, OUT partition integer,
-		OUT state text, OUT kafka_offset bigint, OUT high_watermark bigint,
-		OUT events_applied bigint, OUT duplicates bigint, OUT skipped bigint,
-		OUT dead_letters bigint, OUT last_applied_at timestamptz,
-		OUT last_error text, OUT last_error_at timestamptz)
-	RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 10
-	SET search_path = pg_catalog, pg_temp
-	AS 'MODULE_PATHNAME', 'report_worker_partitions';
-COMMENT ON FUNCTION report.worker_partitions() IS 'What this database''s reporter says about each partition (for the views)';
-REVOKE ALL ON FUNCTION report.worker_partitions() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION report.worker(), report.worker_partitions() TO pg_monitor;
-
-CREATE VIEW report.stat_reporter AS
-	SELECT w.pid,
-		   CASE WHEN w.pid IS NULL THEN 'not running'
-				WHEN p.lost IS NOT NULL THEN 'stopped'
-				ELSE COALESCE(s.state, w.state) END AS state,
-		   topic, partition,
-		   COALESCE(s.kafka_offset, p.next_offset) AS kafka_offset,
-		   s.high_watermark,
-		   CASE WHEN s.kafka_offset >= 0
-				THEN GREATEST(s.high_watermark - s.kafka_offset, 0) END AS lag,
-		   s.events_applied, s.duplicates, s.skipped, s.dead_letters,
-		   COALESCE(s.last_applied_at, p.changed_at) AS last_applied_at,
-		   COALESCE(p.lost, s.last_error) AS last_error, s.last_error_at
-	FROM report.progress p
-		FULL JOIN report.worker_partitions() s USING (topic, partition)
-		CROSS JOIN report.worker() w;
-COMMENT ON VIEW report.stat_reporter IS 'Reading, per topic and partition; counters since the reporter''s start or report.stat_reset()';
-COMMENT ON COLUMN report.stat_reporter.pid IS 'Process of the reporter; NULL: it does not run';
-COMMENT ON COLUMN report.stat_reporter.state IS 'current, reading, waiting, stopped, not running';
-COMMENT ON COLUMN report.stat_reporter.topic IS 'Topic';
-COMMENT ON COLUMN report.stat_reporter.partition IS 'Partition';
-COMMENT ON COLUMN report.stat_reporter.kafka_offset IS 'Next offset to read';
-COMMENT ON COLUMN report.stat_reporter.high_watermark IS 'The partition''s end, as last fetched';
-COMMENT ON COLUMN report.stat_reporter.lag IS 'Messages between the two';
-COMMENT ON COLUMN report.stat_reporter.events_applied IS 'Events stored in the event log';
-COMMENT ON COLUMN report.stat_reporter.duplicates IS 'Events that were stored before';
-COMMENT ON COLUMN report.stat_reporter.skipped IS 'Tombstones and JSON nulls';
-COMMENT ON COLUMN report.stat_reporter.dead_letters IS 'Messages that could not be read';
-COMMENT ON COLUMN report.stat_reporter.last_applied_at IS 'When messages were stored last';
-COMMENT ON COLUMN report.stat_reporter.last_error IS 'Newest error of this partition';
-COMMENT ON COLUMN report.stat_reporter.last_error_at IS 'When it happened';
-
-CREATE VIEW report.stat_reports AS
-	SELECT d.name, d.owner, d.target,
-		   CASE WHEN NOT d.enabled THEN 'disabled'
-				WHEN a.failed THEN 'failed'
-				WHEN a.applied_seq >= l.head THEN 'current'
-				WHEN a.last_error IS NOT NULL THEN 'trying again'
-				ELSE 'catching up' END AS state,
-		   a.events, a.runs, a.total_ms, a.last_ms, a.dead_letters,
-		   NULL::bigint AS rebuild_done, NULL::bigint AS rebuild_total,
-		   a.last_error
-	FROM report.definitions d
-		JOIN report.applied a USING (name)
-		CROSS JOIN (SELECT COALESCE(max(e.log_seq), 0) AS head
-					FROM report.reported_events e) l;
-COMMENT ON VIEW report.stat_reports IS 'Every report, its state and its cost';
-COMMENT ON COLUMN report.stat_reports.name IS 'Name of the report';
-COMMENT ON COLUMN report.stat_reports.owner IS 'Role that it runs as';
-COMMENT ON COLUMN report.stat_reports.target IS 'The table people read';
-COMMENT ON COLUMN report.stat_reports.state IS 'current, catching up, trying again, disabled, failed';
-COMMENT ON COLUMN report.stat_reports.events IS 'Events given to the report';
-COMMENT ON COLUMN report.stat_reports.runs IS 'Times the statement was executed';
-COMMENT ON COLUMN report.stat_reports.total_ms IS 'Time spent in the statement';
-COMMENT ON COLUMN report.stat_reports.last_ms IS 'Time of the newest execution';
-COMMENT ON COLUMN report.stat_reports.dead_letters IS 'Events that the report has refused';
-COMMENT ON COLUMN report.stat_reports.rebuild_done IS 'Events applied by a rebuild under way';
-COMMENT ON COLUMN report.stat_reports.rebuild_total IS 'Events that it has to apply';
-COMMENT ON COLUMN report.stat_reports.last_error IS 'Newest error';
-
-CREATE FUNCTION report.stat_reset()
-	RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE
-	SET search_path = pg_catalog, pg_temp
-	AS 'MODULE_PATHNAME', 'report_stat_reset';
-COMMENT ON FUNCTION report.stat_reset() IS 'Zeroes the counters of report.stat_reporter and report.stat_reports';
-REVOKE ALL ON FUNCTION report.stat_reset() FROM PUBLIC;
-
-CREATE VIEW report.stat_dead_letters AS
-	SELECT d.report, d.topic, d.partition, d.sqlstate, count(*) AS events, min(d.at) AS first_at, max(d.at) AS last_at
-	FROM report.dead_letter d
-	GROUP BY d.report, d.topic, d.partition, d.sqlstate;
-COMMENT ON VIEW report.stat_dead_letters IS 'How many messages could not be read, and how many events a report refused; what they say: report.dead_letters';
-COMMENT ON COLUMN report.stat_dead_letters.report IS 'Report that refused the events; NULL: the messages themselves could not be read';
-COMMENT ON COLUMN report.stat_dead_letters.topic IS 'Topic of the messages';
-COMMENT ON COLUMN report.stat_dead_letters.partition IS 'Partition of the messages';
-COMMENT ON COLUMN report.stat_dead_letters.sqlstate IS 'SQLSTATE of the refusal';
-COMMENT ON COLUMN report.stat_dead_letters.events IS 'How many';
-COMMENT ON COLUMN report.stat_dead_letters.first_at IS 'When the first was refused';
-COMMENT ON COLUMN report.stat_dead_letters.last_at IS 'When the last was refused';
-
-CREATE VIEW report.status AS
-	WITH reporter AS (
-		SELECT w.*, w.pid IS NOT NULL AS runs, pg_is_in_recovery() AS standby, i.reading,
-			   w.listed OR COALESCE(i.only_one, false) OR EXISTS (SELECT FROM report.definitions) AS used
-		FROM report.worker() w LEFT JOIN report.instance i ON true
-	), concerns (place, concern, level, message, remedy) AS (
-		SELECT c.*
-		FROM reporter r CROSS JOIN LATERAL outbox.library_concerns(r.preloaded, 'nothing reads from Kafka.') c
-		UNION ALL
-		SELECT 2, 'reporter',
-			   CASE WHEN r.runs OR r.standby OR NOT r.used THEN 'ok' ELSE 'fail' END,
-			   CASE WHEN r.runs THEN format('The reporter runs (pid %s): %s.', r.pid, r.state)
-					WHEN r.standby THEN 'This is a standby; workers start at promotion.'
-					WHEN NOT r.used THEN 'This database reads no events and has no reports.'
-					WHEN r.listed THEN 'The reporter is not running.'
-					ELSE format('No reporter runs: carshop_outbox.report_databases does not name database "%s".', current_database()) END,
-			   CASE WHEN r.runs OR r.standby OR NOT r.used THEN NULL
-					WHEN r.listed THEN 'See the server''s log; it says what has run out, for example max_worker_processes.'
-					ELSE outbox.name_database_remedy('carshop_outbox.report_databases') END
-		FROM reporter r WHERE r.preloaded
-		UNION ALL
-		SELECT 3, 'reading',
-			   CASE WHEN r.reading OR NOT r.used THEN 'ok' ELSE 'warn' END,
-			   CASE WHEN r.reading THEN 'Reading is started.'
-					WHEN NOT r.used THEN 'Reading is not used.'
-					WHEN r.reading IS NULL THEN 'Reading was never started in this database (a restored copy waits here).'
-					ELSE 'Reading is stopped.' END,
-			   CASE WHEN r.used AND r.reading IS NOT TRUE THEN 'SELECT report.start();' END
-		FROM reporter r
-		UNION ALL
-		SELECT 4, 'divergence', 'ok', 'Every partition goes on where reading stood.', NULL
-		WHERE NOT EXISTS (SELECT FROM report.progress p WHERE p.lost IS NOT NULL)
-		UNION ALL
-		SELECT 4, 'divergence', 'fail',
-			   format('Partition %s/%s: %s', p.topic, p.partition, outbox.sentence(p.lost)),
-			   format('SELECT report.seek(%L, %s, %s);', p.topic, p.partition, -2)
-		FROM report.progress p WHERE p.lost IS NOT NULL
-		UNION ALL
-		SELECT 5, 'kafka',
-			   CASE WHEN NOT k.known OR r.message IS NULL THEN 'ok'
-					WHEN r.state IN ('stopped', 'waiting for Kafka') THEN 'fail' ELSE 'warn' END,
-			   CASE WHEN NOT k.known THEN 'Nothing is known while nothing is read.'
-					WHEN r.message IS NULL THEN 'No trouble with Kafka.'
-					ELSE outbox.sentence(r.message) END,
-			   CASE WHEN k.known THEN r.remedy END
-		FROM reporter r CROSS JOIN LATERAL (SELECT r.runs AND r.reading IS TRUE AS known) k
-		UNION ALL
-		SELECT 6, 'delivery', 'ok', 'Each event is applied exactly once.', NULL
-		UNION ALL
-		SELECT 7, 'backlog', 'ok',
-			   CASE WHEN b.messages = 0 THEN 'No message is known to wait in the topics.'
-					ELSE format('About %s message(s) wait in the topics.', b.messages) END, NULL
-		FROM (SELECT COALESCE(sum(s.lag), 0) AS messages FROM report.stat_reporter s) b
-		UNION ALL
-		SELECT 8, 'reports', 'ok',
-			   format('%s report(s) are kept.', count(*)), NULL
-		FROM report.stat_reports s WHERE s.state IN ('current', 'catching up')
-		UNION ALL
-		SELECT 8, 'reports',
-			   CASE s.state WHEN 'failed' THEN 'fail' ELSE 'warn' END,
-			   CASE s.state
-					WHEN 'disabled' THEN format('Report "%s" is disabled.', s.name)
-					WHEN 'failed' THEN format('Report "%s" has failed: %s', s.name, outbox.sentence(s.last_error))
-					ELSE format('Report "%s" is tried again: %s', s.name, outbox.sentence(s.last_error)) END,
-			   CASE s.state
-					WHEN 'disabled' THEN format('SELECT report.enable(%L);', s.name)
-					WHEN 'failed' THEN format('SELECT report.enable(%L); -- when the cause is repaired', s.name)
-					ELSE 'It goes on by itself when the cause is gone.' END
-		FROM report.stat_reports s WHERE s.state NOT IN ('current', 'catching up')
-		UNION ALL
-		SELECT 9, 'dead letters',
-			   CASE WHEN d.n = 0 THEN 'ok' ELSE 'warn' END,
-			   CASE WHEN d.n = 0 THEN 'No message or event was refused.'
-					ELSE format('%s message(s) or event(s) were refused.', d.n) END,
-			   CASE WHEN d.n > 0 THEN 'SELECT * FROM report.dead_letters; -- then report.retry() or report.skip(id)' END
-		FROM (SELECT count(*) AS n FROM report.dead_letter) d
-		UNION ALL
-		SELECT 10, 'settings', 'ok', 'Every setting has its effect.', NULL
-		WHERE NOT EXISTS (SELECT FROM outbox.idle_settings('carshop_outbox.report_retention'))
-		UNION ALL
-		SELECT 10, 'settings', 'warn',
-			   format('The setting %s = %s has no effect yet: the event log is kept.', i.name, i.value), i.remedy
-		FROM outbox.idle_settings('carshop_outbox.report_retention') i
-	)
-	SELECT c.concern::text, c.level::text, c.message::text, c.remedy::text
-	FROM concerns c
-	ORDER BY CASE c.level WHEN 'fail' THEN 1 WHEN 'warn' THEN 2 ELSE 3 END, c.place, c.message;
-COMMENT ON VIEW report.status IS 'What is right and what is wrong with reading and reports, worst first, with the remedy';
-COMMENT ON COLUMN report.status.concern IS 'What it is about';
-COMMENT ON COLUMN report.status.level IS 'ok, warn or fail';
-COMMENT ON COLUMN report.status.message IS 'What is right or wrong';
-COMMENT ON COLUMN report.status.remedy IS 'What to do';
-
---
 -- Rights
 --
 
 -- Writers of captured tables need nothing.  Members of pg_monitor see counts
 -- and states, and no event: payloads, keys and headers are a grant of their own.
-GRANT SELECT ON outbox.status, outbox.library, outbox.stat_relay, outbox.stat_dead_letters, outbox.routes,
+GRANT SELECT ON outbox.status, outbox.library, outbox.segments, outbox.stat_relay, outbox.stat_dead_letters, outbox.routes,
 	outbox.backfill_progress, outbox.unconfirmed_count TO pg_monitor;
 GRANT EXECUTE ON FUNCTION outbox.count_unconfirmed() TO pg_monitor;
-GRANT SELECT ON report.status, report.stat_reporter, report.stat_reports, report.stat_dead_letters,
-	report.progress, report.instance TO pg_monitor;
-
---
--- What CREATE EXTENSION says
---
-
-DO $warn$
-BEGIN
-	IF NOT (SELECT preloaded FROM outbox.relay_report()) THEN
-		RAISE WARNING USING
-			MESSAGE = 'carshop_outbox is not preloaded: events will be stored, and nothing publishes or reads them',
-			HINT = outbox.preload_remedy();
-	END IF;
-END
-$warn$;

@@ -66,6 +66,24 @@
 	table_beginscan(rel, snapshot, 0, NULL)
 #endif
 
+/* 16 renamed it */
+#if PG16_GE
+#define compat_new_file(rel) \
+	RelationSetNewRelfilenumber(rel, (rel)->rd_rel->relpersistence)
+#else
+#define compat_new_file(rel) \
+	RelationSetNewRelfilenode(rel, (rel)->rd_rel->relpersistence)
+#endif
+
+/* The indexes of a table and of its TOAST table.  17 wants to know the command. */
+#if PG17_GE
+#define compat_reindex_table(relid) \
+	((void) reindex_relation(NULL, relid, REINDEX_REL_PROCESS_TOAST, &(ReindexParams) {0}))
+#else
+#define compat_reindex_table(relid) \
+	((void) reindex_relation(relid, REINDEX_REL_PROCESS_TOAST, &(ReindexParams) {0}))
+#endif
+
 /* 19 gave handlers a second argument */
 #if PG19_GE
 #define compat_sig_ign PG_SIG_IGN

@@ -20,6 +20,10 @@
  *	 reading the outbox (035)
  *	 any_tuple			what stands at a planned tuple id is taken for the event
  *
+ *	 emptying the outbox (042)
+ *	 empty_unconfirmed	segments are emptied whatever Kafka has
+ *	 no_writer_proof	... and whoever still writes into them
+ *
  *	 what is stored (054)
  *	 no_pins			values as the session's settings format them
  *	 no_escape_check	payloads may hold what is no text

@@ -122,13 +122,15 @@ open_scanned(Scanned *scanned, int segment, LOCKMODE lock)
 }
 
 bool
-batch_any_event(const XidRange *ranges, size_t n)
+batch_any_event(int only, const XidRange *ranges, size_t n)
 {
 	Scanned		scanned = {.segment = -1};
 	bool		found = false;
 
 	for (int segment = 0; segment < OUTBOX_SEGMENTS && !found; segment++)
 	{
+		if (only >= 0 && segment != only)
+			continue;
 		/* the tick that asks may wait for a standby: without our locks */
 		open_scanned(&scanned, segment, AccessShareLock);
 		for (size_t i = 0; i < n && !found && !scanned.empty; i++)

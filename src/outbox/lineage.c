@@ -24,7 +24,9 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "outbox/lineage.h"
+#include "outbox/relations.h"
 #include "settings.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
@@ -167,14 +169,21 @@ lineage_record_home(const char *lineage, const char *home)
 	update_row("claimed = false, home = $1", 1, types, values, lineage);
 }
 
-void
-lineage_record_confirmed(const char *lineage, int64 tick)
+bool
+lineage_try_record_confirmed(const char *lineage, int64 tick)
 {
 	Oid			types[2] = {INT8OID};
 	Datum		values[2];
 
+	if (!ConditionalLockRelationOid(outbox_relation("lineage"), RowExclusiveLock))
+		return false;
+	if (SPI_execute("SELECT FROM outbox.lineage FOR UPDATE SKIP LOCKED", false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not lock outbox.lineage");
+	if (SPI_processed == 0)
+		return false;
 	values[0] = Int64GetDatum(tick);
 	update_row("confirmed_tick = $1", 1, types, values, lineage);
+	return SPI_processed == 1;
 }
 
 char *

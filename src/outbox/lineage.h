@@ -52,8 +52,12 @@ extern void lineage_record_birth(const char *lineage, const char *cluster_id,
 /* The record in Kafka names this home now; outbox.claim() has taken effect. */
 extern void lineage_record_home(const char *lineage, const char *home);
 
-/* All up to that tick is in Kafka. */
-extern void lineage_record_confirmed(const char *lineage, int64 tick);
+/*
+ * All up to that tick is in Kafka.  False, and nothing is written, while somebody
+ * else holds the row (it is only a hint and not worth waiting for), and when it
+ * is of another lineage.  True: it stays so until the transaction ends.
+ */
+extern bool lineage_try_record_confirmed(const char *lineage, int64 tick);
 
 /* Expand {lineage} and {database} in carshop_outbox.progress_topic. palloc'd. */
 extern char *lineage_progress_topic(const Lineage *lineage);

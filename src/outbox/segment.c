@@ -51,8 +51,8 @@ PG_FUNCTION_INFO_V1(outbox_switch_segment);
  * changed itself.  With the newest snapshot, never the transaction's (a
  * REPEATABLE READ transaction would still choose a former segment).
  */
-static int
-read_current_segment(void)
+int
+segment_current_committed(void)
 {
 	Relation	rel = table_open(outbox_relation("lineage"), AccessShareLock);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
@@ -90,8 +90,8 @@ segment_word(Oid lineage, int segment)
  * in, unless somebody else has changed it meanwhile: a switch that commits
  * between the look at the table and here has the last word.
  */
-static int
-current_segment(void)
+int
+segment_current(void)
 {
 	pg_atomic_uint64 *word = shared_segment_word();
 	Oid			lineage = outbox_relation("lineage");
@@ -99,11 +99,11 @@ current_segment(void)
 	int			segment;
 
 	if (word == NULL)
-		return read_current_segment();
+		return segment_current_committed();
 	known = pg_atomic_read_u64(word);
 	if ((Oid) (known >> 32) == lineage)
 		return (int) (known & PG_UINT32_MAX);
-	segment = read_current_segment();
+	segment = segment_current_committed();
 	(void) pg_atomic_compare_exchange_u64(word, &known, segment_word(lineage, segment));
 	return segment;
 }
@@ -137,12 +137,12 @@ choose(void)
 	{
 		Oid			relation;
 
-		segment = current_segment();
+		segment = segment_current();
 		relation = outbox_segment_relation(segment);
 		LockRelationOid(relation, RowExclusiveLock);
 
 		/* it may have moved between the look and the lock */
-		if (current_segment() == segment || MUTANT("no_second_look"))
+		if (segment_current() == segment || MUTANT("no_second_look"))
 			break;
 		UnlockRelationOid(relation, RowExclusiveLock);
 	}
@@ -171,6 +171,56 @@ static Oid	switched = InvalidOid;	/* outbox.lineage, changed by this
 static uint64 word_to_be = 0;	/* shared memory's at commit; 0: as it is */
 
 /*
+ * The next segment becomes the current one.  The caller has SHARE ROW EXCLUSIVE
+ * on outbox.lineage, and its row.  Returns -1 if the next one is not empty.
+ */
+static int
+switch_on(void)
+{
+	Oid			types[1] = {INT2OID};
+	Datum		values[1];
+	Relation	rel;
+	int			next;
+	bool		is_empty;
+
+	/*
+	 * Fill shared memory in before the change: from now on our own look at
+	 * the table sees what may be rolled back.
+	 */
+	(void) segment_current();
+	next = (segment_current_committed() + 1) % OUTBOX_SEGMENTS;
+	rel = table_open(outbox_segment_relation(next), AccessShareLock);
+	is_empty = RelationGetNumberOfBlocks(rel) == 0;
+	table_close(rel, AccessShareLock);
+	if (!is_empty)
+		return -1;
+
+	values[0] = Int16GetDatum(next);
+	if (SPI_execute_with_args("UPDATE outbox.lineage SET current_segment = $1",
+							  1, types, values, NULL, false, 0) != SPI_OK_UPDATE ||
+		SPI_processed != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("outbox.lineage has no row")));
+	if (SPI_execute_with_args("UPDATE outbox.segment SET opened_at = pg_catalog.clock_timestamp(), settled_at = NULL"
+							  " WHERE segment OPERATOR(pg_catalog.=) $1",
+							  1, types, values, NULL, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not update outbox.segment");
+	switched = outbox_relation("lineage");
+	return next;
+}
+
+bool
+segment_try_switch(void)
+{
+	if (!ConditionalLockRelationOid(outbox_relation("lineage"), ShareRowExclusiveLock))
+		return false;
+	if (SPI_execute("SELECT FROM outbox.lineage FOR UPDATE SKIP LOCKED", false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not lock outbox.lineage");
+	return SPI_processed == 1 && switch_on() >= 0;
+}
+
+/*
  * outbox.switch_segment() returns smallint.  Takes SHARE ROW EXCLUSIVE on
  * outbox.lineage to the end of the transaction.  Transactions that have written
  * into the former segment keep their lock on it and go on there.
@@ -178,37 +228,20 @@ static uint64 word_to_be = 0;	/* shared memory's at commit; 0: as it is */
 Datum
 outbox_switch_segment(PG_FUNCTION_ARGS)
 {
-	Oid			types[1] = {INT2OID};
-	Datum		values[1];
-	Relation	rel;
 	int			next;
 
 	LockRelationOid(outbox_relation("lineage"), ShareRowExclusiveLock);
-
-	/*
-	 * Fill shared memory in before the change: from now on our own look at
-	 * the table sees what may be rolled back.
-	 */
-	(void) current_segment();
-	next = (read_current_segment() + 1) % OUTBOX_SEGMENTS;
-	rel = table_open(outbox_segment_relation(next), AccessShareLock);
-	if (RelationGetNumberOfBlocks(rel) > 0)
+	SPI_connect();
+	next = switch_on();
+	SPI_finish();
+	if (next < 0)
+	{
+		next = (segment_current_committed() + 1) % OUTBOX_SEGMENTS;
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("segment outbox.%s is not empty", RelationGetRelationName(rel)),
+				 errmsg("segment outbox.%s is not empty", get_rel_name(outbox_segment_relation(next))),
 				 errhint("Events go round the segments: it can be used again when it has been emptied.")));
-	table_close(rel, AccessShareLock);
-
-	values[0] = Int16GetDatum(next);
-	SPI_connect();
-	if (SPI_execute_with_args("UPDATE outbox.lineage SET current_segment = $1",
-							  1, types, values, NULL, false, 0) != SPI_OK_UPDATE ||
-		SPI_processed != 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("outbox.lineage has no row")));
-	SPI_finish();
-	switched = outbox_relation("lineage");
+	}
 	PG_RETURN_INT16(next);
 }
 
@@ -236,7 +269,7 @@ at_transaction_end(XactEvent event, void *arg)
 	{
 		case XACT_EVENT_PRE_COMMIT:
 			if (OidIsValid(switched) && get_rel_name(switched) != NULL)
-				word_to_be = segment_word(switched, read_current_segment());
+				word_to_be = segment_word(switched, segment_current_committed());
 			return;
 		case XACT_EVENT_PRE_PREPARE:
 			/* whoever commits it would not know */

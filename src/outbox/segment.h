@@ -43,6 +43,20 @@ enum
  */
 extern Relation segment_open(void);
 
+/*
+ * The current segment: as writers see it (shared memory), and as the table has
+ * it.  Between the commit of a switch and its callback the two differ.
+ */
+extern int	segment_current(void);
+extern int	segment_current_committed(void);
+
+/*
+ * outbox.switch_segment() for the relay, in a transaction with SPI: false when
+ * the next segment is not empty, or somebody holds a lock that would have to be
+ * waited for.
+ */
+extern bool segment_try_switch(void);
+
 /* Callbacks at the end of (sub)transactions; from _PG_init. */
 extern void segment_install(void);
 

@@ -120,6 +120,14 @@ tick_lock(void)
 }
 
 bool
+tick_snapshot_now(TickSnapshot *snapshot)
+{
+	Datum		now = DirectFunctionCall1(pg_current_snapshot, (Datum) 0);
+
+	return snapshot_parse(snapshot, OidOutputFunctionCall(F_PG_SNAPSHOT_OUT, now));
+}
+
+bool
 tick_make(const Tick *prev, int64 confirmed_tick, Tick *tick)
 {
 	static SPIPlanPtr plan = NULL;
@@ -148,7 +156,7 @@ tick_make(const Tick *prev, int64 confirmed_tick, Tick *tick)
 				 errmsg("snapshot %s is older than that of tick " INT64_FORMAT,
 						text, prev->tick_id)));
 	}
-	any = batch_any_event(ranges, n);
+	any = batch_any_event(-1, ranges, n);
 	free(ranges);
 	if (!any)
 	{

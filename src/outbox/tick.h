@@ -44,6 +44,9 @@ extern void tick_newest(Tick *tick);
  */
 extern void tick_lock(void);
 
+/* The active snapshot as a tick would have it; false on lack of memory. */
+extern bool tick_snapshot_now(TickSnapshot *snapshot);
+
 /*
  * Make a tick if events have become visible since prev (the newest tick);
  * false if there are none, and then nothing is written.  The transaction must

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "mutants.h"
+#include "outbox/tidy.h"
 
 #define REMEDY_VERIFICATION \
 	"Upgrade the brokers to Kafka 3.6 or later and leave transaction.partition.verification.enable on; for a Kafka-compatible broker that needs no verification: ALTER SYSTEM SET carshop_outbox.broker_verification = 'warn'; SELECT pg_reload_conf();"
@@ -341,8 +342,27 @@ committed(RelayMachine *machine, const RelayResult *result, int64_t now)
 	machine->settle_place = false;
 	machine->state = machine->record_only && machine->settle_home ? RELAY_HOME : RELAY_READY;
 	pace_committed(&machine->pace, result->early);
+	if (machine->tidy_at < 0 || machine->tidy_at > now + TIDY_AFTER)
+		machine->tidy_at = now + TIDY_AFTER;
 	(void) stand(machine, &machine->pending);
 	machine_answer_tickets(machine);
+}
+
+/* A step was made, or is due later, or somebody was in the way. */
+static void
+tidied(RelayMachine *machine, const RelayResult *result, int64_t now)
+{
+	if (result->tidy_ms >= 0 || result->tidy_ms == TIDY_NEVER)
+	{
+		machine->tidy_tries = 0;
+		machine->tidy_at = result->tidy_ms < 0 ? -1 : now + MS(result->tidy_ms);
+	}
+	else
+	{
+		int64_t		wait = MS(1000) << (machine->tidy_tries < 6 ? machine->tidy_tries++ : 6);
+
+		machine->tidy_at = now + (wait < TIDY_BACKOFF_MOST ? wait : TIDY_BACKOFF_MOST);
+	}
 }
 
 /* A silence is over when there is an answer, unless attempts have failed, too. */
@@ -443,8 +463,14 @@ relay_machine_done(RelayMachine *machine, const RelayAction *action,
 			machine->state = RELAY_READY;
 			(void) take_lineage(machine, result);
 			break;
+		case ACT_TIDY:
+			tidied(machine, result, now);
+			break;
 		case ACT_RECORD_CONFIRMED:
-			machine->recorded = action->confirmed;
+			if (result->recorded)
+				machine->recorded = action->confirmed;
+			else
+				machine->record_at = now + RECORD_AFTER;
 			(void) take_lineage(machine, result);
 			break;
 		case ACT_DEAD_LETTER:

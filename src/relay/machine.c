@@ -149,8 +149,12 @@ rest(RelayMachine *machine, RelayAction *action, int64_t now)
 	 MS(machine->limits.poll_interval_ms) : RECORD_AFTER);
 
 	health_fine(&machine->health);
+	if (machine->tidy_at >= 0)
+		wait_for(action, machine->tidy_at);
 	if (machine->confirmed <= machine->recorded)
 		return;
+	if (at < machine->record_at)
+		at = machine->record_at;
 	if (now < at)
 		wait_for(action, at);
 	else
@@ -174,6 +178,15 @@ next_ready(RelayMachine *machine, const RelayInput *input, RelayAction *action)
 		/* replaced before the next transaction begins, lazily while idle */
 		machine_close_and_retry(machine, input->now);
 		action->kind = ACT_CLOSE;
+		return;
+	}
+
+	/* between two transactions, when nothing in Kafka waits to be settled */
+	if (machine->tidy_at >= 0 && input->now >= machine->tidy_at &&
+		!machine->settle_home && !machine->settle_place)
+	{
+		action->kind = ACT_TIDY;
+		action->confirmed = machine->confirmed;
 		return;
 	}
 	if (!begin)

@@ -85,6 +85,7 @@ typedef enum RelayActionKind
 	ACT_RECORD_HOME,			/* this home owns the lineage; the claim is
 								 * used */
 	ACT_RECORD_CONFIRMED,
+	ACT_TIDY,					/* what is in Kafka leaves the outbox */
 	ACT_DEAD_LETTER,
 	ACT_LOOK					/* stopped: what does the lineage's row say? */
 } RelayActionKind;
@@ -114,7 +115,7 @@ typedef struct RelayAction
 	int64_t		max_bytes;		/* database is begun beyond this */
 	int64_t		part_events;	/* PUBLISH: a single one is cut here, */
 	int64_t		part_bytes;		/* any at twice these bytes */
-	int64_t		confirmed;		/* MAKE_TICK, RECORD_CONFIRMED: a tick */
+	int64_t		confirmed;		/* MAKE_TICK, RECORD_CONFIRMED, TIDY: a tick */
 	const RelayRefusal *refusal;	/* DEAD_LETTER */
 } RelayAction;
 
@@ -164,6 +165,12 @@ typedef struct RelayResult
 
 	/* MAKE_TICK */
 	uint64_t	ticket;			/* newest of outbox.wait_published before it */
+
+	/* RECORD_CONFIRMED */
+	bool		recorded;		/* false: somebody holds the row */
+
+	/* TIDY */
+	int64_t		tidy_ms;		/* until the next step; see outbox/tidy.h */
 
 	/* COMMIT */
 	bool		early;			/* it met the former one's markers */
@@ -252,6 +259,9 @@ typedef struct RelayMachine
 	int64_t		newest_tick;
 	int64_t		confirmed;		/* highest tick known to be in Kafka */
 	int64_t		recorded;		/* ... as PostgreSQL has it */
+	int64_t		record_at;		/* RECORD_CONFIRMED: not before */
+	int64_t		tidy_at;		/* TIDY: not before; -1: never */
+	int			tidy_tries;		/* that were blocked */
 	bool		ticked;			/* since the last publication */
 	bool		wake;			/* a tick may be due */
 	int64_t		wake_at;		/* when the wake came (linger) */

@@ -21,6 +21,9 @@
 #define RECORD_AFTER	MS(1000)	/* idle that long: write down what is
 									 * confirmed */
 
+#define TIDY_AFTER		MS(5000)	/* after a publication, at the latest */
+#define TIDY_BACKOFF_MOST MS(60000)
+
 #define FENCED_MOST		5		/* times in ten minutes: then it stops */
 #define LOOK_PAUSE		MS(100) /* between two looks while stopped */
 

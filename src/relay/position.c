@@ -9,12 +9,15 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "outbox/tidy.h"
 #include "relay/position.h"
 #include "settings.h"
 #include "shared.h"
 #include "utils/builtins.h"
+#include "utils/resowner.h"
 #include "worker/worker.h"
 
 void
@@ -189,9 +192,18 @@ position_record_confirmed(RelayPosition *position, const RelayAction *action,
 						  RelayResult *result)
 {
 	worker_begin("recording what is confirmed");
-	lineage_record_confirmed(position->opened, action->confirmed);
+	result->recorded = lineage_try_record_confirmed(position->opened, action->confirmed);
 	read_row(position, result);
 	worker_commit();
+}
+
+void
+position_tidy(RelayPosition *position, const RelayAction *action,
+			  RelayResult *result)
+{
+	worker_begin("tidying the outbox");
+	result->tidy_ms = tidy_step(position->opened, action->confirmed);
+	worker_commit_lazily();
 }
 
 /* ------------------------------------------------------------------------
@@ -259,13 +271,64 @@ position_make_tick(RelayPosition *position, const RelayAction *action,
  * Dead letters
  * ------------------------------------------------------------------------
  */
+
+/*
+ * The event is kept with its reason, all of it if it can be read: its segment
+ * will be emptied.
+ */
+static void
+insert_dead_letter(const RelayRefusal *refusal, const char *reason, bool whole)
+{
+	Oid			types[3] = {INT8OID, INT8OID, TEXTOID};
+	Datum		values[3];
+	char	   *query;
+
+	query = psprintf("INSERT INTO outbox.dead_letter (seq, tick_id, id, type, key, topic, reason%s)"
+					 " SELECT seq, $2, id, type, aggregateid, COALESCE(topic,"
+					 " pg_catalog.current_setting('carshop_outbox.topic')), $3%s"
+					 " FROM outbox.event WHERE seq OPERATOR(pg_catalog.=) $1"
+					 " ON CONFLICT (seq) DO UPDATE SET reason = EXCLUDED.reason,"
+					 " attempts = dead_letter.attempts OPERATOR(pg_catalog.+) 1",
+					 whole ? ", xid, occurred_at, aggregatetype, payload, description, own_topic, headers, traceparent, format, value" : "",
+					 whole ? ", xid, occurred_at, aggregatetype, payload, description, topic, headers, traceparent, format, value" : "");
+	values[0] = Int64GetDatum(refusal->seq);
+	values[1] = Int64GetDatum(refusal->tick);
+	values[2] = CStringGetTextDatum(reason);
+	if (SPI_execute_with_args(query, 3, types, values, NULL, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not store a dead letter");
+}
+
+static void
+store_dead_letter(const RelayRefusal *refusal, const char *reason)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+
+	BeginInternalSubTransaction(NULL);
+	PG_TRY();
+	{
+		insert_dead_letter(refusal, reason, true);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		/* what stands in the table cannot be read, which may be its reason */
+		MemoryContextSwitchTo(caller);
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		CurrentResourceOwner = owner;
+		insert_dead_letter(refusal, reason, false);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(caller);
+	CurrentResourceOwner = owner;
+}
+
 void
 position_dead_letter(RelayPosition *position, const RelayAction *action,
 					 RelayResult *result)
 {
 	const RelayRefusal *refusal = action->refusal;
-	Oid			types[3] = {INT8OID, INT8OID, TEXTOID};
-	Datum		values[3];
 	char	   *reason;
 
 	worker_begin("storing a dead letter");
@@ -276,17 +339,7 @@ position_dead_letter(RelayPosition *position, const RelayAction *action,
 		if ((unsigned char) *at > 126)
 			*at = '?';
 	}
-	values[0] = Int64GetDatum(refusal->seq);
-	values[1] = Int64GetDatum(refusal->tick);
-	values[2] = CStringGetTextDatum(reason);
-	if (SPI_execute_with_args("INSERT INTO outbox.dead_letter (seq, tick_id, id, type, key, topic, reason)"
-							  " SELECT seq, $2, id, type, aggregateid, COALESCE(topic,"
-							  " pg_catalog.current_setting('carshop_outbox.topic')), $3"
-							  " FROM outbox.event WHERE seq OPERATOR(pg_catalog.=) $1"
-							  " ON CONFLICT (seq) DO UPDATE SET reason = EXCLUDED.reason,"
-							  " attempts = dead_letter.attempts OPERATOR(pg_catalog.+) 1",
-							  3, types, values, NULL, false, 0) != SPI_OK_INSERT)
-		elog(ERROR, "could not store a dead letter");
+	store_dead_letter(refusal, reason);
 	load_dead_letters(position);
 	worker_commit();
 	result->outcome = KAFKA_OK;

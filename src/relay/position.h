@@ -50,6 +50,10 @@ extern void position_record_confirmed(RelayPosition *position,
 									  const RelayAction *action,
 									  RelayResult *result);
 
+/* One step of what becomes of published events; see outbox/tidy.h. */
+extern void position_tidy(RelayPosition *position, const RelayAction *action,
+						  RelayResult *result);
+
 /*
  * Make a tick if events may have become visible.  Returns when it is durable,
  * also on the synchronous standbys.

@@ -192,6 +192,9 @@ perform(Relay *relay, const RelayAction *action, RelayResult *result)
 		case ACT_RECORD_CONFIRMED:
 			position_record_confirmed(position, action, result);
 			break;
+		case ACT_TIDY:
+			position_tidy(position, action, result);
+			break;
 		case ACT_DEAD_LETTER:
 			position_dead_letter(position, action, result);
 			break;

@@ -88,7 +88,9 @@ missing_extension(void)
 			missing = NULL;
 		else
 		{
-			missing = "waiting: the extension has another version than the library";
+			missing = compare_versions(version, CARSHOP_OUTBOX_VERSION) < 0 ?
+				"waiting for ALTER EXTENSION carshop_outbox UPDATE" :
+				"waiting for a restart with the new library";
 			worker_log_change(true,
 							  psprintf("extension carshop_outbox has version %s, the library is of version %s",
 									   version, CARSHOP_OUTBOX_VERSION),

@@ -377,6 +377,14 @@ worker_commit(void)
 	pgstat_report_stat(false);
 }
 
+void
+worker_commit_lazily(void)
+{
+	(void) set_config_option("synchronous_commit", "off", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	worker_commit();
+}
+
 /* --- telling --- */
 
 void

@@ -115,6 +115,12 @@ extern uint32 worker_reloads(void);
 extern void worker_begin(const char *activity);
 extern void worker_commit(void);
 
+/*
+ * Commit without waiting for disk or standbys, so that no lock is held through
+ * such a wait: for what may be lost in a crash, since it is done again.
+ */
+extern void worker_commit_lazily(void);
+
 /* State shown in pg_stat_activity (query) and the status views. */
 extern void worker_show_state(const char *state);
 

@@ -175,7 +175,7 @@ $node->safe_psql('late', qq{
 	ALTER EXTENSION carshop_outbox UPDATE TO '$version';
 	COMMIT});
 both_work('ALTER EXTENSION wakes both workers');
-is(logged(qr/extension carshop_outbox has version 0.9, the library is for/), 2, 'each has logged once that it waited for that');
+is(logged(qr/extension carshop_outbox has version 0.9, the library is of/), 2, 'each has logged once that it waited for that');
 
 no_crash($node);
 $node->stop;

@@ -145,7 +145,7 @@ ALTER TABLE outbox.lineage ADD COLUMN next integer;
 
 		# The library in memory is the old one: neither worker touches objects that it does not know, and both say so.
 		my $state = q{SELECT string_agg(DISTINCT query, ',') FROM pg_stat_activity WHERE backend_type ~ 'carshop_outbox (relay|reporter)'};
-		poll_until(sub { query_value($node, 'shop', $state) eq 'waiting: the extension has another version than the library' }, 30, 'the workers wait');
+		poll_until(sub { query_value($node, 'shop', $state) eq 'waiting for a restart with the new library' }, 30, 'the workers wait');
 		foreach my $status ('outbox.status', 'report.status')
 		{
 			like(query_value($node, 'shop', "SELECT level || ' ' || message || ' ' || remedy FROM $status WHERE concern = 'library'"),

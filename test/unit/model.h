@@ -14,6 +14,7 @@
 #ifndef MODEL_H
 #define MODEL_H
 
+#include "outbox/tidy.h"
 #include "relay/machine.h"
 
 #include <stdlib.h>
@@ -63,6 +64,9 @@ typedef struct Model
 	char		row_home[8];
 	char		home[8];		/* where the server is */
 	int			begins[LINEAGES];	/* events settled before the lineage */
+	int			tidied;			/* ticks before this one are gone, and what
+								 * was in it and before */
+	bool		lost;			/* what is gone was wanted */
 	/* Kafka */
 	bool		shared_topic;	/* named for the database, not the lineage */
 	Topic		topics[LINEAGES];
@@ -195,6 +199,9 @@ publish(Model *model, const RelayAction *action, RelayResult *result)
 	int			sent = 0;
 
 	result->reached = *action->record;
+	/* the batch begins at the tick before the place, and reads from there on */
+	if (place_of(model, action->record) < model->end[model->tidied])
+		model->lost = true;
 	while (!action->record_only && to < model->end[model->ticks])
 	{
 		int			first = to + 1;
@@ -334,7 +341,8 @@ compare(Model *model, const RelayAction *action, RelayResult *result)
 	if (action->record)
 	{
 		result->lineage_matches = strcmp(action->record->lineage, model->row_text) == 0;
-		result->tick_known = action->record->tick <= model->ticks;
+		result->tick_known = action->record->tick <= model->ticks &&
+			action->record->tick >= model->tidied;
 	}
 	if (action->other)
 		result->other_home_same = strcmp(action->other->home, model->home) == 0;
@@ -454,8 +462,20 @@ perform(Model *model, const RelayAction *action, RelayResult *result)
 			}
 			row(model, result);
 			break;
-		case ACT_RECORD_CONFIRMED:
+		case ACT_TIDY:
+			/* only as long as the row is of the lineage that asks */
 			if (model->lineage == model->my_lineage)
+			{
+				model->row_confirmed = (int) action->confirmed;
+				if (action->confirmed > model->tidied)
+					model->tidied = (int) action->confirmed;
+			}
+			result->tidy_ms = chance(model, 4) ? TIDY_BLOCKED : chance(model, 4) ? TIDY_NEVER :
+				rand_r(&model->seed) % 3000;
+			break;
+		case ACT_RECORD_CONFIRMED:
+			result->recorded = chance(model, 4) == 0;
+			if (result->recorded && model->lineage == model->my_lineage)
 				model->row_confirmed = (int) action->confirmed;
 			row(model, result);
 			break;

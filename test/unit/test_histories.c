@@ -268,7 +268,9 @@ history(unsigned seed, int *crashes)
 			 machine.health.message);
 	if (model.torn)
 		diag("seed %u: a transaction was torn", seed);
-	return complete(&model, seed) && !model.lied && !model.torn && relay_machine_idle(&machine) &&
+	if (model.lost)
+		diag("seed %u: what had left the outbox was wanted again", seed);
+	return complete(&model, seed) && !model.lied && !model.torn && !model.lost && relay_machine_idle(&machine) &&
 		model.answered == model.asked;
 }
 

@@ -9,6 +9,7 @@
  *
  *-------------------------------------------------------------------------
  */
+#include "outbox/tidy.h"
 #include "relay/machine_internal.h"
 
 #include <stdlib.h>
@@ -23,6 +24,8 @@ char	   *setting_mutant = "";
 
 static RelayMachine machine;
 static int64_t now;
+static bool tidying;			/* else it is done aside, and there is nothing
+								 * to do */
 
 static RelayAction
 ask(RelayInput input)
@@ -31,6 +34,13 @@ ask(RelayInput input)
 
 	input.now = now;
 	relay_machine_next(&machine, &input, &action);
+	if (action.kind == ACT_TIDY && !tidying)
+	{
+		RelayResult nothing = {.tidy_ms = TIDY_NEVER};
+
+		relay_machine_done(&machine, &action, &nothing, now);
+		relay_machine_next(&machine, &input, &action);
+	}
 	return action;
 }
 
@@ -59,7 +69,7 @@ fine(void)
 {
 	RelayResult result = {.same_cluster = true, .lineage = "l",
 		.topic_exists = true, .born = true, .readable = true,
-	.lineage_matches = true, .home_same = true, .tick_known = true};
+	.lineage_matches = true, .home_same = true, .tick_known = true, .recorded = true};
 
 	return result;
 }
@@ -474,6 +484,85 @@ test_own_record(void)
 	ok(machine.health.trouble, "but trouble");
 }
 
+/* What is in Kafka leaves the outbox: between transactions, when it is due. */
+static void
+test_tidy(void)
+{
+	RelayInput	input = {0};
+	RelayResult result = fine();
+	RelayAction action;
+
+	tidying = true;
+	ready(5, 5);
+	machine.recorded = 5;
+	action = ask(input);
+	is_int(action.kind, ACT_TIDY, "a start looks once");
+	is_int(action.confirmed, 5, "with what is confirmed");
+	result.tidy_ms = 0;
+	answer(action, result);
+	action = ask(input);
+	is_int(action.kind, ACT_TIDY, "another step at once");
+	result.tidy_ms = 7000;
+	answer(action, result);
+	action = ask(input);
+	is_int(action.kind, ACT_WAIT, "then later");
+	is_int(action.wait_until, now + 7000000, "when it is due");
+	now += 7000000;
+	result.tidy_ms = TIDY_BLOCKED;
+	for (int i = 0; i < 9; i++)
+	{
+		int64_t		before = now;
+
+		action = ask(input);
+		is_int(action.kind, ACT_TIDY, "tried again");
+		answer(action, result);
+		action = ask(input);
+		ok(action.kind == ACT_WAIT && action.wait_until > now, "blocked: later");
+		now = action.wait_until;
+		is_int((now - before) / 1000000, i < 6 ? 1 << i : 60, "and later each time");
+	}
+	action = ask(input);
+	result.tidy_ms = TIDY_NEVER;
+	answer(action, result);
+	action = ask(input);
+	ok(action.kind == ACT_WAIT && action.wait_until < 0, "nothing to do: no timer");
+
+	/* a publication begins it again */
+	now += 1000000;
+	input.wake = true;
+	action = ask(input);
+	result = fine();
+	result.newest_tick = 6;
+	answer(action, result);
+	input.wake = false;
+	action = ask(input);
+	is_int(action.kind, ACT_PUBLISH, "a batch");
+	result = fine();
+	result.events = 1;
+	result.reached.tick = 6;
+	result.reached.complete = true;
+	answer(action, result);
+	action = ask(input);
+	answer(action, fine());
+	ok(machine.tidy_at > now && machine.tidy_at <= now + 5000000, "and it is looked at again");
+
+	/* the row of the lineage is in somebody's hands */
+	now += 2000000;
+	action = ask(input);
+	is_int(action.kind, ACT_RECORD_CONFIRMED, "what is confirmed is written down");
+	result = fine();
+	result.recorded = false;
+	answer(action, result);
+	action = ask(input);
+	ok(action.kind == ACT_WAIT && action.wait_until > now, "not in the way of who holds the row");
+	now = action.wait_until;
+	action = ask(input);
+	is_int(action.kind, ACT_RECORD_CONFIRMED, "again later");
+	answer(action, fine());
+	is_int(machine.recorded, 6, "until it is written");
+	tidying = false;
+}
+
 int
 main(void)
 {
@@ -487,5 +576,6 @@ main(void)
 	test_lineage_changes();
 	test_health();
 	test_own_record();
+	test_tidy();
 	return done_testing();
 }

@@ -1,0 +1,221 @@
+-- sql/report_status.sql: what the reporter does, what is wrong, and the remedy; its
+-- views have the form of those in sql/status.sql.
+
+--
+-- The reporter
+--
+
+CREATE FUNCTION report.worker(OUT preloaded boolean, OUT listed boolean,
+		OUT pid integer, OUT state text, OUT since timestamptz,
+		OUT message text, OUT remedy text, OUT at timestamptz)
+	RETURNS record LANGUAGE c VOLATILE PARALLEL RESTRICTED
+	SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'report_worker';
+COMMENT ON FUNCTION report.worker() IS 'What this database''s reporter says about itself (for the views)';
+REVOKE ALL ON FUNCTION report.worker() FROM PUBLIC;
+
+CREATE FUNCTION report.worker_partitions(OUT topic text, OUT partition integer,
+		OUT state text, OUT kafka_offset bigint, OUT high_watermark bigint,
+		OUT events_applied bigint, OUT duplicates bigint, OUT skipped bigint,
+		OUT dead_letters bigint, OUT last_applied_at timestamptz,
+		OUT last_error text, OUT last_error_at timestamptz)
+	RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 10
+	SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'report_worker_partitions';
+COMMENT ON FUNCTION report.worker_partitions() IS 'What this database''s reporter says about each partition (for the views)';
+REVOKE ALL ON FUNCTION report.worker_partitions() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION report.worker(), report.worker_partitions() TO pg_monitor;
+
+CREATE VIEW report.stat_reporter AS
+	SELECT w.pid,
+		   CASE WHEN w.pid IS NULL THEN 'not running'
+				WHEN p.lost IS NOT NULL THEN 'stopped'
+				ELSE COALESCE(s.state, w.state) END AS state,
+		   topic, partition,
+		   COALESCE(s.kafka_offset, p.next_offset) AS kafka_offset,
+		   s.high_watermark,
+		   CASE WHEN s.kafka_offset >= 0
+				THEN GREATEST(s.high_watermark - s.kafka_offset, 0) END AS lag,
+		   s.events_applied, s.duplicates, s.skipped, s.dead_letters,
+		   COALESCE(s.last_applied_at, p.changed_at) AS last_applied_at,
+		   COALESCE(p.lost, s.last_error) AS last_error, s.last_error_at
+	FROM report.progress p
+		FULL JOIN report.worker_partitions() s USING (topic, partition)
+		CROSS JOIN report.worker() w;
+COMMENT ON VIEW report.stat_reporter IS 'Reading, per topic and partition; counters since the reporter''s start or report.stat_reset()';
+COMMENT ON COLUMN report.stat_reporter.pid IS 'Process of the reporter; NULL: it does not run';
+COMMENT ON COLUMN report.stat_reporter.state IS 'current, reading, waiting, stopped, not running';
+COMMENT ON COLUMN report.stat_reporter.topic IS 'Topic';
+COMMENT ON COLUMN report.stat_reporter.partition IS 'Partition';
+COMMENT ON COLUMN report.stat_reporter.kafka_offset IS 'Next offset to read';
+COMMENT ON COLUMN report.stat_reporter.high_watermark IS 'The partition''s end, as last fetched';
+COMMENT ON COLUMN report.stat_reporter.lag IS 'Messages between the two';
+COMMENT ON COLUMN report.stat_reporter.events_applied IS 'Events stored in the event log';
+COMMENT ON COLUMN report.stat_reporter.duplicates IS 'Events that were stored before';
+COMMENT ON COLUMN report.stat_reporter.skipped IS 'Tombstones and JSON nulls';
+COMMENT ON COLUMN report.stat_reporter.dead_letters IS 'Messages that could not be read';
+COMMENT ON COLUMN report.stat_reporter.last_applied_at IS 'When messages were stored last';
+COMMENT ON COLUMN report.stat_reporter.last_error IS 'Newest error of this partition';
+COMMENT ON COLUMN report.stat_reporter.last_error_at IS 'When it happened';
+
+CREATE VIEW report.stat_reports AS
+	SELECT d.name, d.owner, d.target,
+		   CASE WHEN NOT d.enabled THEN 'disabled'
+				WHEN a.failed THEN 'failed'
+				WHEN a.applied_seq >= l.head THEN 'current'
+				WHEN a.last_error IS NOT NULL THEN 'trying again'
+				ELSE 'catching up' END AS state,
+		   a.events, a.runs, a.total_ms, a.last_ms, a.dead_letters,
+		   NULL::bigint AS rebuild_done, NULL::bigint AS rebuild_total,
+		   a.last_error
+	FROM report.definitions d
+		JOIN report.applied a USING (name)
+		CROSS JOIN (SELECT COALESCE(max(e.log_seq), 0) AS head
+					FROM report.reported_events e) l;
+COMMENT ON VIEW report.stat_reports IS 'Every report, its state and its cost';
+COMMENT ON COLUMN report.stat_reports.name IS 'Name of the report';
+COMMENT ON COLUMN report.stat_reports.owner IS 'Role that it runs as';
+COMMENT ON COLUMN report.stat_reports.target IS 'The table people read';
+COMMENT ON COLUMN report.stat_reports.state IS 'current, catching up, trying again, disabled, failed';
+COMMENT ON COLUMN report.stat_reports.events IS 'Events given to the report';
+COMMENT ON COLUMN report.stat_reports.runs IS 'Times the statement was executed';
+COMMENT ON COLUMN report.stat_reports.total_ms IS 'Time spent in the statement';
+COMMENT ON COLUMN report.stat_reports.last_ms IS 'Time of the newest execution';
+COMMENT ON COLUMN report.stat_reports.dead_letters IS 'Events that the report has refused';
+COMMENT ON COLUMN report.stat_reports.rebuild_done IS 'Events applied by a rebuild under way';
+COMMENT ON COLUMN report.stat_reports.rebuild_total IS 'Events that it has to apply';
+COMMENT ON COLUMN report.stat_reports.last_error IS 'Newest error';
+
+CREATE FUNCTION report.stat_reset()
+	RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'report_stat_reset';
+COMMENT ON FUNCTION report.stat_reset() IS 'Zeroes the counters of report.stat_reporter and report.stat_reports';
+REVOKE ALL ON FUNCTION report.stat_reset() FROM PUBLIC;
+
+CREATE VIEW report.stat_dead_letters AS
+	SELECT d.report, d.topic, d.partition, d.sqlstate, count(*) AS events, min(d.at) AS first_at, max(d.at) AS last_at
+	FROM report.dead_letter d
+	GROUP BY d.report, d.topic, d.partition, d.sqlstate;
+COMMENT ON VIEW report.stat_dead_letters IS 'How many messages could not be read, and how many events a report refused; what they say: report.dead_letters';
+COMMENT ON COLUMN report.stat_dead_letters.report IS 'Report that refused the events; NULL: the messages themselves could not be read';
+COMMENT ON COLUMN report.stat_dead_letters.topic IS 'Topic of the messages';
+COMMENT ON COLUMN report.stat_dead_letters.partition IS 'Partition of the messages';
+COMMENT ON COLUMN report.stat_dead_letters.sqlstate IS 'SQLSTATE of the refusal';
+COMMENT ON COLUMN report.stat_dead_letters.events IS 'How many';
+COMMENT ON COLUMN report.stat_dead_letters.first_at IS 'When the first was refused';
+COMMENT ON COLUMN report.stat_dead_letters.last_at IS 'When the last was refused';
+
+CREATE VIEW report.status AS
+	WITH reporter AS (
+		SELECT w.*, w.pid IS NOT NULL AS runs, pg_is_in_recovery() AS standby, i.reading,
+			   w.listed OR COALESCE(i.only_one, false) OR EXISTS (SELECT FROM report.definitions) AS used
+		FROM report.worker() w LEFT JOIN report.instance i ON true
+	), concerns (place, concern, level, message, remedy) AS (
+		SELECT c.*
+		FROM reporter r CROSS JOIN LATERAL outbox.library_concerns(r.preloaded, 'nothing reads from Kafka.') c
+		UNION ALL
+		SELECT 2, 'reporter',
+			   CASE WHEN r.runs OR r.standby OR NOT r.used THEN 'ok' ELSE 'fail' END,
+			   CASE WHEN r.runs THEN format('The reporter runs (pid %s): %s.', r.pid, r.state)
+					WHEN r.standby THEN 'This is a standby; workers start at promotion.'
+					WHEN NOT r.used THEN 'This database reads no events and has no reports.'
+					WHEN r.listed THEN 'The reporter is not running.'
+					ELSE format('No reporter runs: carshop_outbox.report_databases does not name database "%s".', current_database()) END,
+			   CASE WHEN r.runs OR r.standby OR NOT r.used THEN NULL
+					WHEN r.listed THEN 'See the server''s log; it says what has run out, for example max_worker_processes.'
+					ELSE outbox.name_database_remedy('carshop_outbox.report_databases') END
+		FROM reporter r WHERE r.preloaded
+		UNION ALL
+		SELECT 3, 'reading',
+			   CASE WHEN r.reading OR NOT r.used THEN 'ok' ELSE 'warn' END,
+			   CASE WHEN r.reading THEN 'Reading is started.'
+					WHEN NOT r.used THEN 'Reading is not used.'
+					WHEN r.reading IS NULL THEN 'Reading was never started in this database (a restored copy waits here).'
+					ELSE 'Reading is stopped.' END,
+			   CASE WHEN r.used AND r.reading IS NOT TRUE THEN 'SELECT report.start();' END
+		FROM reporter r
+		UNION ALL
+		SELECT 4, 'divergence', 'ok', 'Every partition goes on where reading stood.', NULL
+		WHERE NOT EXISTS (SELECT FROM report.progress p WHERE p.lost IS NOT NULL)
+		UNION ALL
+		SELECT 4, 'divergence', 'fail',
+			   format('Partition %s/%s: %s', p.topic, p.partition, outbox.sentence(p.lost)),
+			   format('SELECT report.seek(%L, %s, %s);', p.topic, p.partition, -2)
+		FROM report.progress p WHERE p.lost IS NOT NULL
+		UNION ALL
+		SELECT 5, 'kafka',
+			   CASE WHEN NOT k.known OR r.message IS NULL THEN 'ok'
+					WHEN r.state IN ('stopped', 'waiting for Kafka') THEN 'fail' ELSE 'warn' END,
+			   CASE WHEN NOT k.known THEN 'Nothing is known while nothing is read.'
+					WHEN r.message IS NULL THEN 'No trouble with Kafka.'
+					ELSE outbox.sentence(r.message) END,
+			   CASE WHEN k.known THEN r.remedy END
+		FROM reporter r CROSS JOIN LATERAL (SELECT r.runs AND r.reading IS TRUE AS known) k
+		UNION ALL
+		SELECT 6, 'delivery', 'ok', 'Each event is applied exactly once.', NULL
+		UNION ALL
+		SELECT 7, 'backlog', 'ok',
+			   CASE WHEN b.messages = 0 THEN 'No message is known to wait in the topics.'
+					ELSE format('About %s message(s) wait in the topics.', b.messages) END, NULL
+		FROM (SELECT COALESCE(sum(s.lag), 0) AS messages FROM report.stat_reporter s) b
+		UNION ALL
+		SELECT 8, 'reports', 'ok',
+			   format('%s report(s) are kept.', count(*)), NULL
+		FROM report.stat_reports s WHERE s.state IN ('current', 'catching up')
+		UNION ALL
+		SELECT 8, 'reports',
+			   CASE s.state WHEN 'failed' THEN 'fail' ELSE 'warn' END,
+			   CASE s.state
+					WHEN 'disabled' THEN format('Report "%s" is disabled.', s.name)
+					WHEN 'failed' THEN format('Report "%s" has failed: %s', s.name, outbox.sentence(s.last_error))
+					ELSE format('Report "%s" is tried again: %s', s.name, outbox.sentence(s.last_error)) END,
+			   CASE s.state
+					WHEN 'disabled' THEN format('SELECT report.enable(%L);', s.name)
+					WHEN 'failed' THEN format('SELECT report.enable(%L); -- when the cause is repaired', s.name)
+					ELSE 'It goes on by itself when the cause is gone.' END
+		FROM report.stat_reports s WHERE s.state NOT IN ('current', 'catching up')
+		UNION ALL
+		SELECT 9, 'dead letters',
+			   CASE WHEN d.n = 0 THEN 'ok' ELSE 'warn' END,
+			   CASE WHEN d.n = 0 THEN 'No message or event was refused.'
+					ELSE format('%s message(s) or event(s) were refused.', d.n) END,
+			   CASE WHEN d.n > 0 THEN 'SELECT * FROM report.dead_letters; -- then report.retry() or report.skip(id)' END
+		FROM (SELECT count(*) AS n FROM report.dead_letter) d
+		UNION ALL
+		SELECT 10, 'settings', 'ok', 'Every setting has its effect.', NULL
+		WHERE NOT EXISTS (SELECT FROM outbox.idle_settings('carshop_outbox.report_retention'))
+		UNION ALL
+		SELECT 10, 'settings', 'warn',
+			   format('The setting %s = %s has no effect yet: the event log is kept.', i.name, i.value), i.remedy
+		FROM outbox.idle_settings('carshop_outbox.report_retention') i
+	)
+	SELECT c.concern::text, c.level::text, c.message::text, c.remedy::text
+	FROM concerns c
+	ORDER BY CASE c.level WHEN 'fail' THEN 1 WHEN 'warn' THEN 2 ELSE 3 END, c.place, c.message;
+COMMENT ON VIEW report.status IS 'What is right and what is wrong with reading and reports, worst first, with the remedy';
+COMMENT ON COLUMN report.status.concern IS 'What it is about';
+COMMENT ON COLUMN report.status.level IS 'ok, warn or fail';
+COMMENT ON COLUMN report.status.message IS 'What is right or wrong';
+COMMENT ON COLUMN report.status.remedy IS 'What to do';
+
+--
+-- Rights
+--
+
+GRANT SELECT ON report.status, report.stat_reporter, report.stat_reports, report.stat_dead_letters,
+	report.progress, report.instance TO pg_monitor;
+
+--
+-- What CREATE EXTENSION says
+--
+
+DO $warn$
+BEGIN
+	IF NOT (SELECT preloaded FROM outbox.relay_report()) THEN
+		RAISE WARNING USING
+			MESSAGE = 'carshop_outbox is not preloaded: events will be stored, and nothing publishes or reads them',
+			HINT = outbox.preload_remedy();
+	END IF;
+END
+$warn$;
