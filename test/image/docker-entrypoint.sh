@@ -16,7 +16,7 @@ if [ "$(id -u)" = 0 ]; then
 fi
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
 	initdb --username=postgres --pwfile=<(echo "${POSTGRES_PASSWORD:?}")
-	echo 'host all all all scram-sha-256' >>"$PGDATA/pg_hba.conf"
+	echo "host all all all $(postgres -C password_encryption "${@:2}")" >>"$PGDATA/pg_hba.conf"
 	pg_ctl -D "$PGDATA" -o "$(printf '%q ' "${@:2}" -c listen_addresses='' -p "${PGPORT:-5432}")" -w start
 	run_sql() { psql -v ON_ERROR_STOP=1 --no-password --no-psqlrc --username postgres "$@"; }
 	if [ "${POSTGRES_DB:=postgres}" != postgres ]; then
