@@ -10,6 +10,7 @@
 #   make demo                 the car shop, live, on a private server and broker
 #   make matrix               builds and tests on other releases of Debian (root)
 #   make package              Debian packages, built and tried in roots (root)
+#   make docker-test          container images and compose file, built and tried (root)
 #   make dist                 a zip of what is committed, for PGXN
 #   make bench                measures latency and throughput
 #   make bench-capture        measures what capture costs
@@ -33,7 +34,7 @@ PG_CONFIG ?= pg_config
 .DEFAULT_GOAL := all
 
 # These targets install what the build needs, so they must not ask for it.
-STANDALONE = setup test test-unit test-regress test-isolation test-tap demo bench bench-capture bench-memory matrix package dist model lint indent help
+STANDALONE = setup test test-unit test-regress test-isolation test-tap demo bench bench-capture bench-memory matrix package docker-test dist model lint indent help
 
 .PHONY: $(STANDALONE) units benches
 
@@ -72,6 +73,9 @@ matrix:
 
 package:
 	@test/package
+
+docker-test:
+	@test/docker
 
 # For PGXN: what is committed, under the name that META.json says.
 dist:
