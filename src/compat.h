@@ -82,6 +82,14 @@
 	pg_class_ownercheck(relation, role)
 #endif
 
+#if PG16_GE
+#define compat_owns_database(database, role) \
+	object_ownercheck(DatabaseRelationId, database, role)
+#else
+#define compat_owns_database(database, role) \
+	pg_database_ownercheck(database, role)
+#endif
+
 /*
  * Is it JSON?  Without an error, so that the caller can say what it is about.
  * 17 lets the caller bring the lexer.

@@ -13,6 +13,10 @@
  * database is logged once and looked for again, with a growing delay and on
  * reload; so is whatever else keeps a worker from being started.
  *
+ * A database that a command needs for itself is left alone until the command
+ * is over (step_aside.c).  That one, and one that is made, renamed or opened
+ * meanwhile, is looked for at once then, by its name.
+ *
  * It also gives the slots of dropped databases back, when it needs one: it is
  * the one that can tell which databases there are.
  *
@@ -42,6 +46,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "worker/backoff.h"
+#include "worker/step_aside.h"
 #include "worker/worker.h"
 
 #define RESTART_FIRST_MS	500
@@ -60,6 +65,7 @@ typedef enum Obstacle
 	OBSTACLE_RUNS,				/* one that an earlier launcher started */
 	OBSTACLE_MISSING,			/* no such database */
 	OBSTACLE_CLOSED,			/* it accepts no connections */
+	OBSTACLE_ASIDE,				/* a command needs it for itself */
 	OBSTACLE_NO_SLOT,			/* of ours, in shared memory */
 	OBSTACLE_NO_PROCESS			/* of the server's */
 } Obstacle;
@@ -176,6 +182,7 @@ note_obstacle(Wanted *wanted, Obstacle obstacle)
 	{
 		case OBSTACLE_NONE:
 		case OBSTACLE_RUNS:
+		case OBSTACLE_ASIDE:
 			break;
 		case OBSTACLE_MISSING:
 			ereport(LOG,
@@ -339,6 +346,8 @@ try_to_start(Wanted *wanted)
 		return OBSTACLE_MISSING;
 	if (!search.open)
 		return OBSTACLE_CLOSED;
+	if (step_aside_asked(search.oid))
+		return OBSTACLE_ASIDE;
 	if (shared_worker_pid(search.oid, wanted->kind) != 0)
 		return OBSTACLE_RUNS;
 	if (!reserve_slot(search.oid))
@@ -360,6 +369,12 @@ look_after(Wanted *wanted)
 		GetBackgroundWorkerPid(wanted->handle, &pid) != BGWH_STOPPED)
 		return -1;
 
+	/* that it left when it was asked to does not count against it */
+	if (OidIsValid(wanted->oid) && shared_take_left(wanted->oid, wanted->kind))
+	{
+		wanted->attempts = 0;
+		wanted->delay_ms = 0;
+	}
 	if (wanted->tried_at != 0)
 	{
 		passed = TimestampDifferenceMilliseconds(wanted->tried_at,
@@ -374,12 +389,29 @@ look_after(Wanted *wanted)
 	obstacle = try_to_start(wanted);
 	note_obstacle(wanted, obstacle);
 	wanted->tried_at = GetCurrentTimestamp();
-	if (obstacle == OBSTACLE_RUNS)
+	if (obstacle == OBSTACLE_RUNS || obstacle == OBSTACLE_ASIDE)
 		return wanted->delay_ms = FOREIGN_LOOK_MS;
 	wanted->delay_ms = backoff_ms(wanted->attempts++, RESTART_FIRST_MS,
 								  obstacle == OBSTACLE_NONE ? RESTART_MOST_MS :
 								  LOOK_AGAIN_MOST_MS);
 	return obstacle == OBSTACLE_NONE ? -1 : wanted->delay_ms;
+}
+
+/* A command is over that may have removed what stood in the way. */
+static void
+take_news(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, wanted_workers)
+	{
+		Wanted	   *wanted = lfirst(lc);
+
+		if (wanted->obstacle == OBSTACLE_MISSING ||
+			wanted->obstacle == OBSTACLE_CLOSED ||
+			wanted->obstacle == OBSTACLE_ASIDE)
+			wanted->delay_ms = 0;
+	}
 }
 
 void
@@ -391,6 +423,7 @@ carshop_launcher_main(Datum arg)
 	worker_pin_settings();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	pgstat_report_appname("carshop_outbox launcher");
+	step_aside_attend();
 	read_settings();
 
 	for (;;)
@@ -405,6 +438,8 @@ carshop_launcher_main(Datum arg)
 			ProcessConfigFile(PGC_SIGHUP);
 			read_settings();
 		}
+		if (step_aside_news())
+			take_news();
 
 		SetCurrentStatementStartTimestamp();
 		StartTransactionCommand();
