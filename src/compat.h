@@ -66,13 +66,6 @@
 	table_beginscan(rel, snapshot, 0, NULL)
 #endif
 
-/* 19 gave handlers a second argument */
-#if PG19_GE
-#define compat_sig_ign PG_SIG_IGN
-#else
-#define compat_sig_ign SIG_IGN
-#endif
-
 /* 16 replaced the check of each kind of object by one for all */
 #if PG16_GE
 #define compat_owns_relation(relation, role) \

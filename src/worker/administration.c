@@ -107,7 +107,7 @@ option(List *options, const char *name)
  * connected, and to which database.
  */
 static bool
-create_needs(CreatedbStmt * statement, Oid *oid)
+create_needs(CreatedbStmt *statement, Oid *oid)
 {
 	DefElem    *template = option(statement->options, "template");
 	bool		is_template;
@@ -120,7 +120,7 @@ create_needs(CreatedbStmt * statement, Oid *oid)
 }
 
 static bool
-drop_needs(DropdbStmt * statement, Oid *oid)
+drop_needs(DropdbStmt *statement, Oid *oid)
 {
 	bool		is_template;
 
@@ -130,7 +130,7 @@ drop_needs(DropdbStmt * statement, Oid *oid)
 }
 
 static bool
-rename_needs(RenameStmt * statement, Oid *oid)
+rename_needs(RenameStmt *statement, Oid *oid)
 {
 	return find_database(statement->subname, oid, NULL, NULL) &&
 		compat_owns_database(*oid, GetUserId()) && may_create_databases() &&
@@ -139,7 +139,7 @@ rename_needs(RenameStmt * statement, Oid *oid)
 }
 
 static bool
-alter_needs(AlterDatabaseStmt * statement, Oid *oid)
+alter_needs(AlterDatabaseStmt *statement, Oid *oid)
 {
 	DefElem    *tablespace = option(statement->options, "tablespace");
 	DefElem    *allow = option(statement->options, "allow_connections");

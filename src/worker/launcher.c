@@ -65,7 +65,7 @@ typedef enum Obstacle
 	OBSTACLE_RUNS,				/* one that an earlier launcher started */
 	OBSTACLE_MISSING,			/* no such database */
 	OBSTACLE_CLOSED,			/* it accepts no connections */
-	OBSTACLE_ASIDE,				/* a command needs it for itself */
+	OBSTACLE_ASIDE,				/* a command needs it for itself; this passes */
 	OBSTACLE_NO_SLOT,			/* of ours, in shared memory */
 	OBSTACLE_NO_PROCESS			/* of the server's */
 } Obstacle;
@@ -76,6 +76,7 @@ typedef struct Wanted
 	char		kind;			/* 'r' or 'p' */
 	bool		seen;			/* still in the setting */
 	Obstacle	obstacle;		/* logged last */
+	bool		aside;			/* a command needed it when we looked last */
 	Oid			oid;
 	BackgroundWorkerHandle *handle;
 	TimestampTz tried_at;		/* started, or looked for in vain; 0: not yet */
@@ -182,7 +183,7 @@ note_obstacle(Wanted *wanted, Obstacle obstacle)
 	{
 		case OBSTACLE_NONE:
 		case OBSTACLE_RUNS:
-		case OBSTACLE_ASIDE:
+		case OBSTACLE_ASIDE:	/* does not come here */
 			break;
 		case OBSTACLE_MISSING:
 			ereport(LOG,
@@ -344,10 +345,11 @@ try_to_start(Wanted *wanted)
 	wanted->oid = search.oid;
 	if (!OidIsValid(search.oid))
 		return OBSTACLE_MISSING;
-	if (!search.open)
-		return OBSTACLE_CLOSED;
+	/* first: DROP DATABASE closes it before it goes */
 	if (step_aside_asked(search.oid))
 		return OBSTACLE_ASIDE;
+	if (!search.open)
+		return OBSTACLE_CLOSED;
 	if (shared_worker_pid(search.oid, wanted->kind) != 0)
 		return OBSTACLE_RUNS;
 	if (!reserve_slot(search.oid))
@@ -387,9 +389,12 @@ look_after(Wanted *wanted)
 	}
 
 	obstacle = try_to_start(wanted);
-	note_obstacle(wanted, obstacle);
 	wanted->tried_at = GetCurrentTimestamp();
-	if (obstacle == OBSTACLE_RUNS || obstacle == OBSTACLE_ASIDE)
+	wanted->aside = obstacle == OBSTACLE_ASIDE;
+	if (wanted->aside)
+		return wanted->delay_ms = FOREIGN_LOOK_MS;
+	note_obstacle(wanted, obstacle);
+	if (obstacle == OBSTACLE_RUNS)
 		return wanted->delay_ms = FOREIGN_LOOK_MS;
 	wanted->delay_ms = backoff_ms(wanted->attempts++, RESTART_FIRST_MS,
 								  obstacle == OBSTACLE_NONE ? RESTART_MOST_MS :
@@ -407,9 +412,8 @@ take_news(void)
 	{
 		Wanted	   *wanted = lfirst(lc);
 
-		if (wanted->obstacle == OBSTACLE_MISSING ||
-			wanted->obstacle == OBSTACLE_CLOSED ||
-			wanted->obstacle == OBSTACLE_ASIDE)
+		if (wanted->aside || wanted->obstacle == OBSTACLE_MISSING ||
+			wanted->obstacle == OBSTACLE_CLOSED)
 			wanted->delay_ms = 0;
 	}
 }

@@ -395,22 +395,17 @@ step_aside_interruptible(bool yes)
 	interruptible = yes;
 }
 
-void
-step_aside_signal(SIGNAL_ARGS)
+bool
+step_aside_interrupts(void)
 {
-	int			save_errno = errno;
-
-	for (int i = 0; interruptible && !proc_exit_inprogress && i < aside->size; i++)
+	if (!interruptible || aside == NULL)
+		return false;
+	for (int i = 0; i < aside->size; i++)
 	{
 		if (aside->asks[i].pid != 0 && aside->asks[i].database == my_database)
-		{
-			InterruptPending = true;
-			ProcDiePending = true;
-			break;
-		}
+			return true;
 	}
-	SetLatch(MyLatch);
-	errno = save_errno;
+	return false;
 }
 
 /* --- the launcher --- */

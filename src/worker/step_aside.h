@@ -53,8 +53,8 @@ extern void step_aside_release(void);
  */
 extern void step_aside_interruptible(bool yes);
 
-/* SIGINT of a worker. */
-extern void step_aside_signal(SIGNAL_ARGS);
+/* Does one end it now?  For a signal's handler. */
+extern bool step_aside_interrupts(void);
 
 /* ---- the launcher ---- */
 

@@ -18,7 +18,6 @@
 #include "commands/dbcommands.h"
 #include "commands/extension.h"
 #include "common/pg_prng.h"
-#include "compat.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -55,6 +54,7 @@ static bool (*close_function) (void) = NULL;
 static bool handles_left = false;
 static char *stored_settings = NULL;	/* ALTER DATABASE, ALTER ROLE, as at
 										 * the start */
+static volatile sig_atomic_t cancellable = false;
 static char last_logged[512] = "";
 static uint32 reloads = 0;
 
@@ -168,6 +168,34 @@ leave_if_not_wanted(void)
 	proc_exit(0);
 }
 
+/*
+ * SIGINT comes from the timer of a statement, from pg_cancel_backend(), and
+ * from somebody who needs the database for himself.
+ */
+static void
+interrupt(SIGNAL_ARGS)
+{
+	int			save_errno = errno;
+
+	if (!proc_exit_inprogress)
+	{
+		if (step_aside_interrupts())
+			InterruptPending = ProcDiePending = true;
+		else if (cancellable)
+			InterruptPending = QueryCancelPending = true;
+	}
+	SetLatch(MyLatch);
+	errno = save_errno;
+}
+
+void
+worker_cancellable(bool yes)
+{
+	cancellable = yes;
+	if (!yes)
+		QueryCancelPending = false;
+}
+
 void
 worker_start(WorkerKind kind, Datum arg)
 {
@@ -178,11 +206,11 @@ worker_start(WorkerKind kind, Datum arg)
 	pqsignal(SIGTERM, die);
 
 	/*
-	 * A cancel would end the wait for a synchronous standby: the commit
-	 * counts as done then, and the events would be published before they are
-	 * safe.
+	 * A cancel is ignored unless somebody wants it: it would end the wait for
+	 * a synchronous standby: the commit counts as done then, and the events
+	 * would be published before they are safe.
 	 */
-	pqsignal(SIGINT, step_aside_signal);
+	pqsignal(SIGINT, interrupt);
 	BackgroundWorkerUnblockSignals();
 	worker_pin_settings();
 

@@ -71,6 +71,12 @@ extern bool worker_database_named(const char *setting);
  */
 extern void worker_wait_for_extension(void);
 
+/*
+ * May a cancel (a statement's timer, pg_cancel_backend) end the statement that
+ * runs?  Not unless somebody catches that, and never a commit.
+ */
+extern void worker_cancellable(bool yes);
+
 /* Bits answered by worker_wait. */
 #define WORKER_WOKEN	0x01	/* the latch was set */
 #define WORKER_READY	0x02	/* the descriptor is readable */
