@@ -141,7 +141,9 @@ sub administer
 # ---- commands ----
 
 administer('RENAME', 'ALTER DATABASE shop RENAME TO mart', 'mart');
-administer('RENAME back', 'ALTER DATABASE mart RENAME TO shop', 'shop');
+$node->safe_psql('postgres', 'ALTER DATABASE mart RENAME TO shop');
+$name = 'shop';
+come_back('RENAME back');
 administer('SET TABLESPACE', 'ALTER DATABASE shop SET TABLESPACE aisle');
 administer('SET TABLESPACE back', 'ALTER DATABASE shop SET TABLESPACE pg_default');
 $node->safe_psql('postgres', 'DROP TABLESPACE aisle');
@@ -152,8 +154,21 @@ my $from = log_end();
 $node->safe_psql('postgres', 'ALTER DATABASE shop RENAME TO nobodys');
 poll_until(sub { log_lines(qr/database "shop" .* does not exist/, $from) == 2 }, 30, 'the launcher has looked');
 is(join(',', worker_pids($node, '', 'nobodys')), '', 'RENAME to a name that is not wanted: nobody works there');
+cmp_ok(query_value($node, 'nobodys', 'SELECT outbox.count_unconfirmed()'), '>', 0, 'they have left in the middle of a backlog');
 $node->safe_psql('postgres', 'ALTER DATABASE nobodys RENAME TO shop');
 come_back('RENAME to one that is wanted');
+
+# Kafka does not answer while its transaction is open.
+busy();
+kill 'STOP', $kafka->pid;
+$node->safe_psql($name, 'SELECT shop.change(1, 10, ' . ++$works . ')');
+$began = time;
+$node->safe_psql('postgres', 'ALTER DATABASE shop RENAME TO mart');
+cmp_ok(time - $began, '<', 8, 'RENAME while Kafka hangs: both leave all the same');
+$name = 'mart';
+come_back('while Kafka hangs');
+kill 'CONT', $kafka->pid;
+administer('RENAME back', 'ALTER DATABASE mart RENAME TO shop', 'shop');
 
 # ---- copies ----
 
@@ -369,7 +384,6 @@ my $uncommitted = Reader->read_all(@reader, file => "$dir/uncommitted", isolatio
 $live->wait_for('M', $log->count('M'), 30);
 $live->stop;
 note('events of aborted Kafka transactions: ' . ($uncommitted->count('M') - $log->count('M')));
-cmp_ok($uncommitted->count('M'), '>', $log->count('M'), 'commands came in the middle of Kafka transactions');
 audit_ok('each committed event is there once', truth => Workload::truth($node, $name), log => $log, live => $live);
 is_deeply(
 	audit_reports(
