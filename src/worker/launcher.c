@@ -412,7 +412,8 @@ take_news(void)
 	{
 		Wanted	   *wanted = lfirst(lc);
 
-		if (wanted->aside || wanted->obstacle == OBSTACLE_MISSING ||
+		if (wanted->aside || wanted->obstacle == OBSTACLE_RUNS ||
+			wanted->obstacle == OBSTACLE_MISSING ||
 			wanted->obstacle == OBSTACLE_CLOSED)
 			wanted->delay_ms = 0;
 	}

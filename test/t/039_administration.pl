@@ -107,6 +107,20 @@ sub busy
 	poll_until(sub { query_value($node, $name, 'SELECT events_published FROM outbox.stat_relay') > $before + 200 }, 30, 'the relay is busy');
 }
 
+# All is published and applied.
+sub drained
+{
+	my ($database, $reports_only) = @_;
+
+	foreach my $wait ($reports_only ? () : q{outbox.wait_published('5s')}, q{report.wait_applied(NULL, '5s')})
+	{
+		my $start = time;
+
+		poll_until(sub { query_value($node, $database, "SELECT $wait") eq 't' }, 60, "$database: $wait");
+		note(sprintf '%s: %s: %.1f s', $database, $wait, time - $start);
+	}
+}
+
 # Other processes than before.
 sub come_back
 {
@@ -188,6 +202,11 @@ sub stopped_as_copy
 
 administer('CREATE DATABASE, by WAL', 'CREATE DATABASE copy_wal TEMPLATE shop OWNER keeper STRATEGY wal_log');
 stopped_as_copy('copy_wal');
+# Its reporter is another reader of the topic, from where the original's stood.
+drained($name);
+drained('copy_wal', 'reports only');
+is($node->safe_psql('copy_wal', 'TABLE public.stock_sums ORDER BY key'), $node->safe_psql($name, 'TABLE public.stock_sums ORDER BY key'),
+	'copy_wal: its reports go on by themselves, and say the same');
 administer('CREATE DATABASE, by files', 'CREATE DATABASE copy_file TEMPLATE shop STRATEGY file_copy');
 stopped_as_copy('copy_file');
 administer('createdb', sub { $node->command_ok([ 'createdb', '-T', 'shop', 'copy_plain' ], 'createdb -T') });
@@ -377,8 +396,7 @@ is((worker_pids($node, 'relay', $name))[0], $pid{relay}, 'the same relay');
 # ---- nothing lost, nothing doubled ----
 
 work(1000);
-poll_until(sub { query_value($node, $name, q{SELECT outbox.wait_published('5s')}) eq 't' }, 60, 'all is published');
-poll_until(sub { query_value($node, $name, q{SELECT report.wait_applied(NULL, '5s')}) eq 't' }, 60, 'all is applied');
+drained($name);
 my $log = Reader->read_all(@reader, file => "$dir/committed");
 my $uncommitted = Reader->read_all(@reader, file => "$dir/uncommitted", isolation => 'read_uncommitted');
 $live->wait_for('M', $log->count('M'), 30);
