@@ -17,6 +17,8 @@
 #include "outbox/writer.h"
 #include "settings.h"
 #include "shared.h"
+#include "worker/administration.h"
+#include "worker/step_aside.h"
 #include "worker/worker.h"
 
 COMPAT_MODULE_MAGIC("carshop_outbox", CARSHOP_OUTBOX_VERSION);
@@ -39,6 +41,9 @@ _PG_init(void)
 	if (!process_shared_preload_libraries_in_progress)
 		return;
 	shared_install_hooks();
-	if (!IsBinaryUpgrade)
-		worker_register_launcher();
+	step_aside_install();
+	if (IsBinaryUpgrade)
+		return;
+	administration_install();
+	worker_register_launcher();
 }

@@ -84,13 +84,6 @@
 	((void) reindex_relation(relid, REINDEX_REL_PROCESS_TOAST, &(ReindexParams) {0}))
 #endif
 
-/* 19 gave handlers a second argument */
-#if PG19_GE
-#define compat_sig_ign PG_SIG_IGN
-#else
-#define compat_sig_ign SIG_IGN
-#endif
-
 /* 17 lets extensions name what they wait for; looked up once per place */
 #include "utils/wait_event.h"
 #if PG17_GE
@@ -124,6 +117,14 @@ compat_wait_event(uint32 *known, const char *name)
 #else
 #define compat_owns_relation(relation, role) \
 	pg_class_ownercheck(relation, role)
+#endif
+
+#if PG16_GE
+#define compat_owns_database(database, role) \
+	object_ownercheck(DatabaseRelationId, database, role)
+#else
+#define compat_owns_database(database, role) \
+	pg_database_ownercheck(database, role)
 #endif
 
 /*

@@ -7,10 +7,10 @@
  *
  * Locking
  * - DatabaseSlot.database, relay and reporter (the owners) change under
- *   shared->lock (LWLock) only.  A process that is connected to a database may
- *   keep the address of its slot: the database cannot be dropped, and so the
- *   slot not be given back, before the process has ended.  All others look for
- *   the slot and use it under one hold of the lock.
+ *   shared->lock (LWLock) only.  A process that is connected to a database, or
+ *   owns its slot, may keep the slot's address: the database cannot be dropped,
+ *   or the slot not be given back, before the process has ended.  All others look
+ *   for the slot and use it under one hold of the lock.
  * - What the workers report and the times of stat_reset change under
  *   shared->reports_lock (LWLock), held for the time of a memcpy.
  * - Flags and counters of the wake-up path are atomics: the commit of a shop
@@ -36,6 +36,7 @@ typedef struct Owner
 {
 	int			pid;			/* 0: none */
 	int			pgprocno;		/* of the living owner */
+	bool		left;			/* the last one was asked to leave */
 } Owner;
 
 typedef struct DatabaseSlot
@@ -194,6 +195,7 @@ clear_slot(DatabaseSlot *slot)
 	pg_atomic_write_u64(&slot->segment, 0);
 	pg_atomic_write_u64(&slot->published_request, 0);
 	pg_atomic_write_u64(&slot->published_answer, 0);
+	slot->relay.left = slot->reporter.left = false;
 
 	LWLockAcquire(shared->reports_lock, LW_EXCLUSIVE);
 	slot->relay_reset_at = 0;
@@ -258,7 +260,7 @@ shared_forget(Oid database)
 	Assert(OidIsValid(database) && database != MyDatabaseId);
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	slot = slot_of(database);
-	if (slot != NULL)
+	if (slot != NULL && slot->relay.pid == 0 && slot->reporter.pid == 0)
 		clear_slot(slot);
 	LWLockRelease(shared->lock);
 }
@@ -272,28 +274,33 @@ owner_of(DatabaseSlot *slot, char kind)
 SharedClaim
 shared_claim_worker(Oid database, char kind)
 {
-	DatabaseSlot *slot = find_slot(database, true);
+	DatabaseSlot *slot;
 	Owner	   *owner;
 	bool		claimed = false;
 
-	Assert(owned_kind == 0);
-	if (slot == NULL)
+	Assert(owned_kind == 0 && my_slot == NULL);
+	if (!shared_reserve(database))
 		return SHARED_FULL;
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	owner = owner_of(slot, kind);
+	slot = slot_of(database);
+	owner = slot != NULL ? owner_of(slot, kind) : NULL;
 
 	/*
 	 * An owner that ended always cleared its entry: workers run
 	 * before_shmem_exit callbacks, and a crash empties shared memory.
 	 */
-	if (owner->pid == 0)
+	if (owner != NULL && owner->pid == 0)
 	{
 		owner->pid = MyProcPid;
 		owner->pgprocno = MyProc - ProcGlobal->allProcs;
+		owner->left = false;
 		owned_kind = kind;
+		my_slot = slot;
 		claimed = true;
 	}
 	LWLockRelease(shared->lock);
+	if (slot == NULL)
+		return SHARED_FULL;		/* dropped, and given back just now */
 	if (!claimed)
 		return SHARED_TAKEN;
 
@@ -304,7 +311,7 @@ shared_claim_worker(Oid database, char kind)
 }
 
 void
-shared_release_worker(void)
+shared_release_worker(bool asked_to_leave)
 {
 	Owner	   *owner;
 
@@ -315,8 +322,41 @@ shared_release_worker(void)
 	Assert(owner->pid == MyProcPid);
 	owner->pid = 0;
 	owner->pgprocno = 0;
+	owner->left = asked_to_leave;
 	LWLockRelease(shared->lock);
 	owned_kind = 0;
+}
+
+/* What it was before. */
+static bool
+set_left(Oid database, char kind, bool left)
+{
+	DatabaseSlot *slot;
+	bool		was = false;
+
+	if (shared == NULL)
+		return false;
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	slot = slot_of(database);
+	if (slot != NULL)
+	{
+		was = owner_of(slot, kind)->left;
+		owner_of(slot, kind)->left = left;
+	}
+	LWLockRelease(shared->lock);
+	return was;
+}
+
+void
+shared_note_left(Oid database, char kind)
+{
+	(void) set_left(database, kind, true);
+}
+
+bool
+shared_take_left(Oid database, char kind)
+{
+	return set_left(database, kind, false);
 }
 
 int

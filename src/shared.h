@@ -103,7 +103,8 @@ extern Oid *shared_databases(int *n);
 /*
  * Give the slot of a dropped database back.  The caller knows that it is
  * dropped: it had a slot, and a catalog snapshot taken after that was seen does
- * not show it.  Nobody can be connected to it any more.
+ * not show it.  Nobody can be connected to it any more; while a worker claims it
+ * that is still to find out that it is gone, the slot stays.
  */
 extern void shared_forget(Oid database);
 
@@ -113,13 +114,25 @@ typedef enum SharedClaim
 {
 	SHARED_CLAIMED,
 	SHARED_TAKEN,				/* a live process already owns the slot */
-	SHARED_FULL					/* no slot for this database */
+	SHARED_FULL,				/* no slot for this database */
+	SHARED_ASIDE				/* workers are asked to leave it alone now */
 } SharedClaim;
 
-/* Once per process, of its own database.  kind: 'r'elay, 'p' reporter. */
+/*
+ * Once per process, of the database that it is about to connect to.  kind:
+ * 'r'elay, 'p' reporter.  Workers call step_aside_claim() and
+ * step_aside_release() instead.
+ */
 extern SharedClaim shared_claim_worker(Oid database, char kind);
-extern void shared_release_worker(void);
+extern void shared_release_worker(bool asked_to_leave);
 extern int	shared_worker_pid(Oid database, char kind); /* 0: none */
+
+/*
+ * A worker has left, or not begun, because it was asked to: no failure.  The
+ * launcher takes that when it looks why none runs.
+ */
+extern void shared_note_left(Oid database, char kind);
+extern bool shared_take_left(Oid database, char kind);
 
 /* ---- waking ---- */
 

@@ -19,7 +19,6 @@
 
 #include "access/htup_details.h"
 #include "catalog/pg_class.h"
-#include "compat.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "report/event_log.h"
@@ -28,11 +27,11 @@
 #include "report/subtransaction.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
-#include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/queryenvironment.h"
 #include "utils/syscache.h"
 #include "utils/timeout.h"
+#include "worker/worker.h"
 
 typedef struct Run
 {
@@ -170,15 +169,14 @@ report_run(const char *statement, ReportPlans *plans, Oid owner,
 	task.n = n;
 
 	/*
-	 * Timers cancel by SIGINT, which workers ignore.  Here a cancel ends only
-	 * the statement, so that is also what pg_cancel_backend() can do to us.
+	 * Timers cancel, which workers ignore.  Here a cancel ends only the
+	 * statement, so that is also what pg_cancel_backend() can do to us.
 	 */
-	pqsignal(SIGINT, StatementCancelHandler);
+	worker_cancellable(true);
 	done = subtransaction_try(run, &task, error);
-	pqsignal(SIGINT, compat_sig_ign);
 	if (get_timeout_active(STATEMENT_TIMEOUT))
 		disable_timeout(STATEMENT_TIMEOUT, false);
-	QueryCancelPending = false;
+	worker_cancellable(false);
 	LockReleaseSession(USER_LOCKMETHOD);
 	return done;
 }

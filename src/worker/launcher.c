@@ -13,6 +13,10 @@
  * database is logged once and looked for again, with a growing delay and on
  * reload; so is whatever else keeps a worker from being started.
  *
+ * A database that a command needs for itself is left alone until the command
+ * is over (step_aside.c).  That one, and one that is made, renamed or opened
+ * meanwhile, is looked for at once then, by its name.
+ *
  * It also gives the slots of dropped databases back, when it needs one: it is
  * the one that can tell which databases there are.
  *
@@ -43,6 +47,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "worker/backoff.h"
+#include "worker/step_aside.h"
 #include "worker/worker.h"
 
 #define RESTART_FIRST_MS	500
@@ -61,6 +66,7 @@ typedef enum Obstacle
 	OBSTACLE_RUNS,				/* one that an earlier launcher started */
 	OBSTACLE_MISSING,			/* no such database */
 	OBSTACLE_CLOSED,			/* it accepts no connections */
+	OBSTACLE_ASIDE,				/* a command needs it for itself; this passes */
 	OBSTACLE_NO_SLOT,			/* of ours, in shared memory */
 	OBSTACLE_NO_PROCESS			/* of the server's */
 } Obstacle;
@@ -71,6 +77,7 @@ typedef struct Wanted
 	char		kind;			/* 'r' or 'p' */
 	bool		seen;			/* still in the setting */
 	Obstacle	obstacle;		/* logged last */
+	bool		aside;			/* a command needed it when we looked last */
 	Oid			oid;
 	BackgroundWorkerHandle *handle;
 	TimestampTz tried_at;		/* started, or looked for in vain; 0: not yet */
@@ -177,6 +184,7 @@ note_obstacle(Wanted *wanted, Obstacle obstacle)
 	{
 		case OBSTACLE_NONE:
 		case OBSTACLE_RUNS:
+		case OBSTACLE_ASIDE:	/* does not come here */
 			break;
 		case OBSTACLE_MISSING:
 			ereport(LOG,
@@ -338,6 +346,9 @@ try_to_start(Wanted *wanted)
 	wanted->oid = search.oid;
 	if (!OidIsValid(search.oid))
 		return OBSTACLE_MISSING;
+	/* first: DROP DATABASE closes it before it goes */
+	if (step_aside_asked(search.oid))
+		return OBSTACLE_ASIDE;
 	if (!search.open)
 		return OBSTACLE_CLOSED;
 	if (shared_worker_pid(search.oid, wanted->kind) != 0)
@@ -361,6 +372,12 @@ look_after(Wanted *wanted)
 		GetBackgroundWorkerPid(wanted->handle, &pid) != BGWH_STOPPED)
 		return -1;
 
+	/* that it left when it was asked to does not count against it */
+	if (OidIsValid(wanted->oid) && shared_take_left(wanted->oid, wanted->kind))
+	{
+		wanted->attempts = 0;
+		wanted->delay_ms = 0;
+	}
 	if (wanted->tried_at != 0)
 	{
 		passed = TimestampDifferenceMilliseconds(wanted->tried_at,
@@ -373,14 +390,34 @@ look_after(Wanted *wanted)
 	}
 
 	obstacle = try_to_start(wanted);
-	note_obstacle(wanted, obstacle);
 	wanted->tried_at = GetCurrentTimestamp();
+	wanted->aside = obstacle == OBSTACLE_ASIDE;
+	if (wanted->aside)
+		return wanted->delay_ms = FOREIGN_LOOK_MS;
+	note_obstacle(wanted, obstacle);
 	if (obstacle == OBSTACLE_RUNS)
 		return wanted->delay_ms = FOREIGN_LOOK_MS;
 	wanted->delay_ms = backoff_ms(wanted->attempts++, RESTART_FIRST_MS,
 								  obstacle == OBSTACLE_NONE ? RESTART_MOST_MS :
 								  LOOK_AGAIN_MOST_MS);
 	return obstacle == OBSTACLE_NONE ? -1 : wanted->delay_ms;
+}
+
+/* A command is over that may have removed what stood in the way. */
+static void
+take_news(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, wanted_workers)
+	{
+		Wanted	   *wanted = lfirst(lc);
+
+		if (wanted->aside || wanted->obstacle == OBSTACLE_RUNS ||
+			wanted->obstacle == OBSTACLE_MISSING ||
+			wanted->obstacle == OBSTACLE_CLOSED)
+			wanted->delay_ms = 0;
+	}
 }
 
 void
@@ -392,6 +429,7 @@ carshop_launcher_main(Datum arg)
 	worker_pin_settings();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	pgstat_report_appname("carshop_outbox launcher");
+	step_aside_attend();
 	read_settings();
 
 	for (;;)
@@ -407,6 +445,8 @@ carshop_launcher_main(Datum arg)
 			ProcessConfigFile(PGC_SIGHUP);
 			read_settings();
 		}
+		if (step_aside_news())
+			take_news();
 
 		SetCurrentStatementStartTimestamp();
 		StartTransactionCommand();

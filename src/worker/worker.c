@@ -37,6 +37,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "worker/backoff.h"
+#include "worker/step_aside.h"
 #include "worker/worker.h"
 
 #define BACKOFF_FIRST_MS	100
@@ -47,15 +48,23 @@ static bool (*close_function) (void) = NULL;
 static bool handles_left = false;
 static char *stored_settings = NULL;	/* ALTER DATABASE, ALTER ROLE, as at
 										 * the start */
+static volatile sig_atomic_t cancellable = false;
 static char last_logged[512] = "";
 static uint32 reloads = 0;
 
 /* --- start-up --- */
 
 /*
- * before_shmem_exit: close handles while their data is there, then give up
- * the slot.
+ * before_shmem_exit, the last: the transaction has been rolled back, nothing
+ * of ours is in anybody's way.
  */
+static void
+give_slot_up(int code, Datum arg)
+{
+	step_aside_release();
+}
+
+/* before_shmem_exit, the first: close handles while their data is there. */
 static void
 leave(int code, Datum arg)
 {
@@ -67,7 +76,6 @@ leave(int code, Datum arg)
 		if (!function())
 			handles_left = true;
 	}
-	shared_release_worker();
 }
 
 /* Library threads that did not end must not run through exit handlers. */
@@ -106,9 +114,9 @@ read_stored_settings(void)
 
 /* Own the slot of the database, or leave. */
 static void
-claim(WorkerKind kind)
+claim(WorkerKind kind, Oid database)
 {
-	switch (shared_claim_worker(MyDatabaseId, kind == WORKER_RELAY ? 'r' : 'p'))
+	switch (step_aside_claim(database, kind == WORKER_RELAY ? 'r' : 'p'))
 	{
 		case SHARED_CLAIMED:
 			return;
@@ -123,34 +131,99 @@ claim(WorkerKind kind)
 					(errmsg("%s leaves: shared memory has no room for another database",
 							MyBgworkerEntry->bgw_name)));
 			break;
+		case SHARED_ASIDE:
+			break;				/* the launcher starts another one soon */
 	}
 	proc_exit(0);
+}
+
+/* Is our database named in the setting, by the name that it has now? */
+static bool
+still_wanted(void)
+{
+	bool		found;
+
+	worker_begin(NULL);
+	found = worker_database_named(my_kind == WORKER_RELAY ?
+								  setting_shop_databases :
+								  setting_report_databases);
+	worker_commit();
+	return found;
+}
+
+static void
+leave_if_not_wanted(void)
+{
+	if (still_wanted())
+		return;
+	ereport(LOG,
+			(errmsg("%s leaves: the database is not in the setting any more",
+					MyBgworkerEntry->bgw_name)));
+	proc_exit(0);
+}
+
+/*
+ * SIGINT comes from the timer of a statement, from pg_cancel_backend(), and
+ * from somebody who needs the database for himself.
+ */
+static void
+interrupt(SIGNAL_ARGS)
+{
+	int			save_errno = errno;
+
+	if (!proc_exit_inprogress)
+	{
+		if (step_aside_interrupts())
+			InterruptPending = ProcDiePending = true;
+		else if (cancellable)
+			InterruptPending = QueryCancelPending = true;
+	}
+	SetLatch(MyLatch);
+	errno = save_errno;
+}
+
+void
+worker_cancellable(bool yes)
+{
+	cancellable = yes;
+	if (!yes)
+		QueryCancelPending = false;
 }
 
 void
 worker_start(WorkerKind kind, Datum arg)
 {
+	Oid			database = DatumGetObjectId(arg);
+
 	my_kind = kind;
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
 
 	/*
-	 * A cancel would end the wait for a synchronous standby: the commit
-	 * counts as done then, and the events would be published before they are
-	 * safe.
+	 * A cancel is ignored unless somebody wants it: it would end the wait for
+	 * a synchronous standby: the commit counts as done then, and the events
+	 * would be published before they are safe.
 	 */
-	pqsignal(SIGINT, compat_sig_ign);
+	pqsignal(SIGINT, interrupt);
 	BackgroundWorkerUnblockSignals();
 	worker_pin_settings();
-	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg),
-											  InvalidOid, 0);
+
+	/*
+	 * Claimed before it is connected: who needs the database for himself sees
+	 * everybody who is or will be in his way.
+	 */
 	on_proc_exit(leave_at_once, (Datum) 0);
+	claim(kind, database);
+	before_shmem_exit(give_slot_up, (Datum) 0);
+	step_aside_interruptible(true);
+	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
 	before_shmem_exit(leave, (Datum) 0);
 
 	worker_pin_connected_settings();
-	claim(kind);
 	pgstat_report_appname(MyBgworkerEntry->bgw_type);
 	stored_settings = read_stored_settings();
+	/* the launcher looked for it by name, we connect by oid */
+	leave_if_not_wanted();
 }
 
 void
@@ -191,20 +264,6 @@ worker_database_named(const char *setting)
 	return false;
 }
 
-/* Is our database named in the setting yet? */
-static bool
-still_wanted(void)
-{
-	bool		found;
-
-	worker_begin(NULL);
-	found = worker_database_named(my_kind == WORKER_RELAY ?
-								  setting_shop_databases :
-								  setting_report_databases);
-	worker_commit();
-	return found;
-}
-
 /* SIGHUP: take the settings, or leave if they are not for us any more. */
 static void
 reload(void)
@@ -214,13 +273,7 @@ reload(void)
 	Assert(!IsTransactionState());
 	ProcessConfigFile(PGC_SIGHUP);
 	reloads++;
-	if (!still_wanted())
-	{
-		ereport(LOG,
-				(errmsg("%s leaves: the database is not in the setting any more",
-						MyBgworkerEntry->bgw_name)));
-		proc_exit(0);
-	}
+	leave_if_not_wanted();
 	now = read_stored_settings();
 	if (strcmp(now, stored_settings) != 0)
 	{
@@ -238,10 +291,23 @@ worker_reloads(void)
 	return reloads;
 }
 
+/* Somebody needs the database for himself: the launcher has us back later. */
+static void
+leave_if_asked(void)
+{
+	if (!step_aside_asked(MyDatabaseId))
+		return;
+	ereport(LOG,
+			(errmsg("%s leaves: a command needs the database for itself",
+					MyBgworkerEntry->bgw_name)));
+	proc_exit(0);
+}
+
 int
 worker_check(void)
 {
 	CHECK_FOR_INTERRUPTS();
+	leave_if_asked();
 	worker_check_extension();
 	if (!ConfigReloadPending)
 		return 0;
@@ -348,6 +414,13 @@ void
 worker_begin(const char *activity)
 {
 	Assert(!IsTransactionState());
+
+	/*
+	 * in this order: a signal comes before the look, or finds us
+	 * interruptible
+	 */
+	step_aside_interruptible(true);
+	leave_if_asked();
 	SetCurrentStatementStartTimestamp();
 	if (activity != NULL)
 		pgstat_report_activity(STATE_RUNNING, activity);
@@ -373,6 +446,10 @@ worker_commit(void)
 	Assert(IsTransactionState());
 	SPI_finish();
 	PopActiveSnapshot();
+
+	/* what has interrupted us must not end the wait for a standby */
+	step_aside_interruptible(false);
+	CHECK_FOR_INTERRUPTS();
 	CommitTransactionCommand();
 	pgstat_report_stat(false);
 }

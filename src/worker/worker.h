@@ -16,6 +16,8 @@
  *   settings name the database.
  * - Each commit is synchronous, unless the transaction says otherwise itself.
  * - Kafka trouble is handled inside the worker; an SQL error ends it.
+ * - It leaves when a command needs its database alone (step_aside.c); worker_check
+ *   and worker_begin see to that.
  *
  *-------------------------------------------------------------------------
  */
@@ -41,9 +43,10 @@ extern PGDLLEXPORT void carshop_reporter_main(Datum arg);
 extern void worker_register_launcher(void);
 
 /*
- * First call of a database worker: signals, pinned settings, connection to the
- * database whose oid stands in arg, ownership of the database's slot in shared
- * memory.  Does not return when another live worker of the kind owns the slot.
+ * First call of a database worker: signals, pinned settings, ownership of the
+ * slot in shared memory of the database whose oid stands in arg, connection to
+ * it.  Does not return when another live worker of the kind owns the slot, when
+ * a command needs the database for itself, or when the setting does not name it.
  */
 extern void worker_start(WorkerKind kind, Datum arg);
 
@@ -78,6 +81,12 @@ extern void worker_check_extension(void);
 extern const char *worker_library_version(void);
 extern const char *worker_version_remedy(const char *objects);
 
+/*
+ * May a cancel (a statement's timer, pg_cancel_backend) end the statement that
+ * runs?  Not unless somebody catches that, and never a commit.
+ */
+extern void worker_cancellable(bool yes);
+
 /* Bits answered by worker_wait. */
 #define WORKER_WOKEN	0x01	/* the latch was set */
 #define WORKER_READY	0x02	/* the descriptor is readable */
@@ -109,7 +118,7 @@ extern uint32 worker_reloads(void);
 
 /*
  * A transaction with a fresh snapshot pushed and SPI connected, and its end.
- * Its commit waits for the disk, and for synchronous standbys as the setting
+ * May end the process when it is asked to leave.  Its commit waits for the disk, and for synchronous standbys as the setting
  * says.  Both change the current memory context, and its end does not restore it.
  */
 extern void worker_begin(const char *activity);
