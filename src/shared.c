@@ -20,10 +20,9 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "shared.h"
+#include "shared_internal.h"
 
 #include "miscadmin.h"
-#include "port/atomics.h"
 #include "settings.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -32,40 +31,7 @@
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
 
-typedef struct Owner
-{
-	int			pid;			/* 0: none */
-	int			pgprocno;		/* of the living owner */
-	bool		left;			/* the last one was asked to leave */
-} Owner;
-
-typedef struct DatabaseSlot
-{
-	Oid			database;		/* InvalidOid: free */
-	Owner		relay;
-	Owner		reporter;
-	pg_atomic_uint32 relay_wake;
-	pg_atomic_uint32 reporter_wake;
-	pg_atomic_uint32 prepared;
-	pg_atomic_uint32 extension_changes;
-	pg_atomic_uint64 segment;	/* outbox/segment.c's; 0: not known */
-	pg_atomic_uint64 published_request;
-	pg_atomic_uint64 published_answer;
-	TimestampTz relay_reset_at;
-	TimestampTz reporter_reset_at;
-	RelayReport relay_report;
-	ReporterReport reporter_report;
-} DatabaseSlot;
-
-typedef struct SharedState
-{
-	LWLock	   *lock;
-	LWLock	   *reports_lock;
-	int			n_slots;
-	DatabaseSlot slots[FLEXIBLE_ARRAY_MEMBER];
-} SharedState;
-
-static SharedState *shared = NULL;
+SharedState *shared = NULL;
 static DatabaseSlot *my_slot = NULL;	/* cache for MyDatabaseId */
 static char owned_kind = 0;		/* what this process has claimed */
 
@@ -155,8 +121,8 @@ slot_of(Oid database)
  * taken (then the database cannot have workers; capture goes on), when it has
  * none, or without shared memory.
  */
-static DatabaseSlot *
-find_slot(Oid database, bool make)
+DatabaseSlot *
+shared_find_slot(Oid database, bool make)
 {
 	DatabaseSlot *slot;
 
@@ -379,8 +345,8 @@ shared_worker_pid(Oid database, char kind)
  * Runs also in a transaction's commit callback: must not raise an error.
  * LWLockAcquire does not, and nobody holds the lock for long.
  */
-static void
-wake(DatabaseSlot *slot, char kind)
+void
+shared_wake(DatabaseSlot *slot, char kind)
 {
 	Owner	   *owner = owner_of(slot, kind);
 
@@ -397,16 +363,16 @@ wake(DatabaseSlot *slot, char kind)
 void
 shared_wake_relay(Oid database)
 {
-	DatabaseSlot *slot = find_slot(database, false);
+	DatabaseSlot *slot = shared_find_slot(database, false);
 
 	if (slot != NULL)
-		wake(slot, 'r');
+		shared_wake(slot, 'r');
 }
 
 bool
 shared_take_wake(void)
 {
-	DatabaseSlot *slot = find_slot(MyDatabaseId, false);
+	DatabaseSlot *slot = shared_find_slot(MyDatabaseId, false);
 
 	Assert(owned_kind == 'r');
 	return slot != NULL && pg_atomic_exchange_u32(&slot->relay_wake, 0) != 0;
@@ -415,16 +381,16 @@ shared_take_wake(void)
 void
 shared_wake_reporter(Oid database)
 {
-	DatabaseSlot *slot = find_slot(database, false);
+	DatabaseSlot *slot = shared_find_slot(database, false);
 
 	if (slot != NULL)
-		wake(slot, 'p');
+		shared_wake(slot, 'p');
 }
 
 bool
 shared_take_reporter_wake(void)
 {
-	DatabaseSlot *slot = find_slot(MyDatabaseId, false);
+	DatabaseSlot *slot = shared_find_slot(MyDatabaseId, false);
 
 	Assert(owned_kind == 'p');
 	return slot != NULL && pg_atomic_exchange_u32(&slot->reporter_wake, 0) != 0;
@@ -433,20 +399,20 @@ shared_take_reporter_wake(void)
 void
 shared_note_extension(Oid database)
 {
-	DatabaseSlot *slot = find_slot(database, false);
+	DatabaseSlot *slot = shared_find_slot(database, false);
 
 	if (slot != NULL)
 	{
 		pg_atomic_fetch_add_u32(&slot->extension_changes, 1);
-		wake(slot, 'r');
-		wake(slot, 'p');
+		shared_wake(slot, 'r');
+		shared_wake(slot, 'p');
 	}
 }
 
 uint32
 shared_extension_changes(void)
 {
-	DatabaseSlot *slot = find_slot(MyDatabaseId, false);
+	DatabaseSlot *slot = shared_find_slot(MyDatabaseId, false);
 
 	return slot == NULL ? 0 : pg_atomic_read_u32(&slot->extension_changes);
 }
@@ -454,19 +420,19 @@ shared_extension_changes(void)
 void
 shared_note_prepared(Oid database)
 {
-	DatabaseSlot *slot = find_slot(database, false);
+	DatabaseSlot *slot = shared_find_slot(database, false);
 
 	if (slot != NULL)
 	{
 		pg_atomic_write_u32(&slot->prepared, 1);
-		wake(slot, 'r');
+		shared_wake(slot, 'r');
 	}
 }
 
 bool
 shared_prepared_noted(void)
 {
-	DatabaseSlot *slot = find_slot(MyDatabaseId, false);
+	DatabaseSlot *slot = shared_find_slot(MyDatabaseId, false);
 
 	Assert(owned_kind == 'r');
 	return slot != NULL && pg_atomic_read_u32(&slot->prepared) != 0;
@@ -475,7 +441,7 @@ shared_prepared_noted(void)
 void
 shared_clear_prepared(void)
 {
-	DatabaseSlot *slot = find_slot(MyDatabaseId, false);
+	DatabaseSlot *slot = shared_find_slot(MyDatabaseId, false);
 
 	Assert(owned_kind == 'r');
 	if (slot != NULL)
@@ -485,20 +451,20 @@ shared_clear_prepared(void)
 uint64
 shared_request_published(Oid database)
 {
-	DatabaseSlot *slot = find_slot(database, true);
+	DatabaseSlot *slot = shared_find_slot(database, true);
 	uint64		ticket;
 
 	if (slot == NULL)
 		return 0;
 	ticket = pg_atomic_add_fetch_u64(&slot->published_request, 1);
-	wake(slot, 'r');
+	shared_wake(slot, 'r');
 	return ticket;
 }
 
 bool
 shared_is_published(Oid database, uint64 ticket)
 {
-	DatabaseSlot *slot = find_slot(database, true);
+	DatabaseSlot *slot = shared_find_slot(database, true);
 
 	return slot != NULL &&
 		pg_atomic_read_u64(&slot->published_answer) >= ticket;
@@ -507,7 +473,7 @@ shared_is_published(Oid database, uint64 ticket)
 uint64
 shared_published_request(void)
 {
-	DatabaseSlot *slot = find_slot(MyDatabaseId, true);
+	DatabaseSlot *slot = shared_find_slot(MyDatabaseId, true);
 
 	return slot ? pg_atomic_read_u64(&slot->published_request) : 0;
 }
@@ -515,7 +481,7 @@ shared_published_request(void)
 void
 shared_set_published(uint64 ticket)
 {
-	DatabaseSlot *slot = find_slot(MyDatabaseId, true);
+	DatabaseSlot *slot = shared_find_slot(MyDatabaseId, true);
 
 	if (slot != NULL)
 		pg_atomic_write_u64(&slot->published_answer, ticket);
@@ -524,96 +490,7 @@ shared_set_published(uint64 ticket)
 pg_atomic_uint64 *
 shared_segment_word(void)
 {
-	DatabaseSlot *slot = find_slot(MyDatabaseId, true);
+	DatabaseSlot *slot = shared_find_slot(MyDatabaseId, true);
 
 	return slot ? &slot->segment : NULL;
-}
-
-void
-shared_report_relay(const RelayReport *report)
-{
-	DatabaseSlot *slot = find_slot(MyDatabaseId, false);
-
-	Assert(owned_kind == 'r');
-	if (slot == NULL)
-		return;
-	LWLockAcquire(shared->reports_lock, LW_EXCLUSIVE);
-	slot->relay_report = *report;
-	LWLockRelease(shared->reports_lock);
-}
-
-bool
-shared_get_relay(Oid database, int *pid, RelayReport *report)
-{
-	DatabaseSlot *slot = find_slot(database, false);
-
-	*pid = 0;
-	memset(report, 0, sizeof(*report));
-	if (slot == NULL)
-		return false;
-	*pid = shared_worker_pid(database, 'r');
-	LWLockAcquire(shared->reports_lock, LW_SHARED);
-	*report = slot->relay_report;
-	LWLockRelease(shared->reports_lock);
-	return true;
-}
-
-void
-shared_report_reporter(const ReporterReport *report)
-{
-	DatabaseSlot *slot = find_slot(MyDatabaseId, false);
-
-	Assert(owned_kind == 'p');
-	if (slot == NULL)
-		return;
-	LWLockAcquire(shared->reports_lock, LW_EXCLUSIVE);
-	slot->reporter_report = *report;
-	LWLockRelease(shared->reports_lock);
-}
-
-bool
-shared_get_reporter(Oid database, int *pid, ReporterReport *report)
-{
-	DatabaseSlot *slot = find_slot(database, false);
-
-	*pid = 0;
-	memset(report, 0, sizeof(*report));
-	if (slot == NULL)
-		return false;
-	*pid = shared_worker_pid(database, 'p');
-	LWLockAcquire(shared->reports_lock, LW_SHARED);
-	*report = slot->reporter_report;
-	LWLockRelease(shared->reports_lock);
-	return true;
-}
-
-void
-shared_stat_reset(Oid database, char kind)
-{
-	DatabaseSlot *slot = find_slot(database, false);
-
-	if (slot == NULL)
-		return;
-	LWLockAcquire(shared->reports_lock, LW_EXCLUSIVE);
-	if (kind == 'r')
-		slot->relay_reset_at = GetCurrentTimestamp();
-	else
-		slot->reporter_reset_at = GetCurrentTimestamp();
-	LWLockRelease(shared->reports_lock);
-	wake(slot, kind);
-}
-
-TimestampTz
-shared_stat_reset_at(Oid database, char kind)
-{
-	DatabaseSlot *slot = find_slot(database, false);
-	TimestampTz at = 0;
-
-	if (slot != NULL)
-	{
-		LWLockAcquire(shared->reports_lock, LW_SHARED);
-		at = kind == 'r' ? slot->relay_reset_at : slot->reporter_reset_at;
-		LWLockRelease(shared->reports_lock);
-	}
-	return at;
 }

@@ -300,35 +300,23 @@ extern bool kafka_topics_handle(KafkaTopics *topics, rd_kafka_event_t *event);
  * Showing offsets inside a reader (show.c)
  * ------------------------------------------------------------------------
  */
-typedef enum ShowStage
-{
-	SHOW_IDLE,
-	SHOW_MEMBERS,				/* asked who is in the group */
-	SHOW_OFFSETS,				/* asked for the offsets that are there */
-	SHOW_WRITE,					/* writing ours */
-	SHOW_DONE
-} ShowStage;
+typedef struct KafkaShow KafkaShow;
 
-typedef struct KafkaShow
-{
-	ShowStage	stage;
-	uintptr_t	number;			/* tells a late answer from the one awaited */
-	char	   *group_id;
-	char	   *metadata;
-	rd_kafka_topic_partition_list_t *offsets;
-	KafkaOutcome outcome;
-	KafkaError	error;
-} KafkaShow;
+/* fd is written to when there is an answer; it outlives the KafkaShow. */
+extern KafkaShow *kafka_show_open(const KafkaProperties *props,
+								  const char *group_id, int fd,
+								  KafkaError *error);
 
-extern KafkaOutcome kafka_show_step(KafkaShow *show, KafkaClient *client,
-									const char *group_id,
+/* Waits for its thread (two seconds at most), then as kafka_client_close. */
+extern bool kafka_show_close(KafkaShow *show);
+
+/* Ask, or see whether what was asked before is answered. */
+extern KafkaOutcome kafka_show_step(KafkaShow *show,
 									const KafkaPosition *positions, int n,
 									const char *metadata, KafkaError *error);
 
-/* True if the event was an answer to one of show.c's requests. */
-extern bool kafka_show_handle(KafkaShow *show, KafkaClient *client,
-							  rd_kafka_event_t *event);
-extern void kafka_show_forget(KafkaShow *show);
+/* Look at what its handle has to say; whenever the reader's is looked at. */
+extern void kafka_show_serve(KafkaShow *show);
 
 /* ------------------------------------------------------------------------
  * Producer and reader

@@ -440,12 +440,12 @@ extern int64_t kafka_reader_high_watermark(KafkaReader *reader,
 										   const char *topic, int partition);
 
 /*
- * Show offsets under the group (for lag tools; never read back).  First asks
- * whether the group has live members or offsets whose metadata is not ours:
- * then nothing is written and KAFKA_REFUSED says why.  In slices, by event
- * queue; one request at a time: KAFKA_PENDING until kafka_reader_next's
- * drain has brought the answer.  positions are copied when the request starts;
- * positions without an offset (>= 0) are left out.
+ * Show offsets under the group (for lag tools; never read back).  Where the
+ * group has live members or offsets whose metadata is not ours nothing is
+ * written and KAFKA_REFUSED says why.  Returns at once; one question at a time:
+ * KAFKA_PENDING until there is an answer, which makes the reader's descriptor
+ * readable.  positions are copied when the question starts; positions without an
+ * offset (>= 0) are left out.
  */
 extern KafkaOutcome kafka_reader_show_offsets(KafkaReader *reader,
 											  const KafkaPosition *positions,

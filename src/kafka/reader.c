@@ -9,9 +9,8 @@
  * and no poll deadline.  It insists on a group.id all the same, and asks for
  * the group's coordinator in the background; nothing here waits for that.
  *
- * One queue carries messages, partition events, errors, log lines and the
- * answers of kafka_reader_show_offsets.  An event is one message, and stays
- * with the item until kafka_reader_release.
+ * One queue carries messages, partition events, errors and log lines.  An event
+ * is one message, and stays with the item until kafka_reader_release.
  *
  * Thread: the worker's.  Memory: malloc; message memory is the library's.
  *
@@ -23,7 +22,7 @@
 
 #include "kafka/internal.h"
 
-/* Used when no offsets are shown; no group of that name comes into being. */
+/* No group of that name comes into being; offsets are shown by another handle. */
 #define UNUSED_GROUP "carshop_outbox_reader"
 
 #define DEFAULT_FETCH_WAIT_MS 500
@@ -42,8 +41,7 @@ struct KafkaReader
 	KafkaClient *client;
 	Assigned   *assigned;
 	int			n_assigned;
-	KafkaShow	show;
-	char	   *group_id;		/* NULL: no offsets are shown */
+	KafkaShow  *show;			/* NULL: no offsets are shown */
 };
 
 /* ------------------------------------------------------------------------
@@ -83,9 +81,7 @@ reader_conf(const KafkaProperties *props, const KafkaReaderOptions *options,
 
 	if (conf == NULL)
 		return NULL;
-	if (kafka_conf_set(conf, "group.id",
-					   options->group_id != NULL && options->group_id[0] != '\0' ?
-					   options->group_id : UNUSED_GROUP, error) &&
+	if (kafka_conf_set(conf, "group.id", UNUSED_GROUP, error) &&
 		kafka_conf_set(conf, "isolation.level", "read_committed", error) &&
 		kafka_conf_set(conf, "auto.offset.reset", "error", error) &&
 		kafka_conf_set(conf, "enable.auto.commit", "false", error) &&
@@ -118,7 +114,15 @@ kafka_reader_open_wait(const KafkaProperties *props,
 	memset(reader, 0, sizeof(*reader));
 	reader->client = client;
 	if (options->group_id != NULL && options->group_id[0] != '\0')
-		reader->group_id = kafka_strdup(options->group_id);
+	{
+		reader->show = kafka_show_open(props, options->group_id, client->fd, error);
+		if (reader->show == NULL)
+		{
+			(void) kafka_client_close(client, KAFKA_WORK_NONE);
+			free(reader);
+			return NULL;
+		}
+	}
 	return reader;
 }
 
@@ -150,9 +154,8 @@ kafka_reader_close(KafkaReader *reader)
 	if (reader == NULL)
 		return true;
 	forget_assignment(reader);
-	kafka_show_forget(&reader->show);
-	free(reader->group_id);
-	ended = kafka_client_close(reader->client, KAFKA_WORK_NONE);
+	ended = kafka_show_close(reader->show);
+	ended &= kafka_client_close(reader->client, KAFKA_WORK_NONE);
 	free(reader);
 	return ended;
 }
@@ -205,9 +208,7 @@ drop_waiting(KafkaReader *reader)
 
 	while ((event = kafka_client_next(reader->client, 0)) != NULL)
 	{
-		if (rd_kafka_event_type(event) != RD_KAFKA_EVENT_FETCH &&
-			!kafka_show_handle(&reader->show, reader->client, event) &&
-			rd_kafka_event_type(event) == RD_KAFKA_EVENT_LOG)
+		if (rd_kafka_event_type(event) == RD_KAFKA_EVENT_LOG)
 			kafka_client_handle(reader->client, event);
 		rd_kafka_event_destroy(event);
 	}
@@ -399,8 +400,7 @@ take_event(KafkaReader *reader, KafkaItem *item, rd_kafka_event_t *event)
 			}
 			break;
 		default:
-			if (!kafka_show_handle(&reader->show, reader->client, event))
-				kafka_client_handle(reader->client, event);
+			kafka_client_handle(reader->client, event);
 			break;
 	}
 	rd_kafka_event_destroy(event);
@@ -419,6 +419,8 @@ kafka_reader_next(KafkaReader *reader, KafkaItem *item)
 		if (take_event(reader, item, event))
 			return;
 	}
+	if (reader->show != NULL)
+		kafka_show_serve(reader->show);
 	item->kind = KAFKA_ITEM_NONE;
 	item->handle = NULL;
 }
@@ -481,11 +483,10 @@ KafkaOutcome
 kafka_reader_show_offsets(KafkaReader *reader, const KafkaPosition *positions,
 						  int n, const char *metadata, KafkaError *error)
 {
-	if (reader->group_id == NULL)
+	if (reader->show == NULL)
 	{
 		kafka_error_set(error, 0, "no group was named to show offsets under");
 		return KAFKA_MISCONFIGURED;
 	}
-	return kafka_show_step(&reader->show, reader->client, reader->group_id,
-						   positions, n, metadata, error);
+	return kafka_show_step(reader->show, positions, n, metadata, error);
 }

@@ -6,193 +6,94 @@
  * Copyright (c) 2026, carshop_outbox contributors
  *
  * Offsets written into a group that a service uses would make that service
- * skip events.  So three questions, one after the other: has the group live
- * members, do the offsets that are there carry our metadata, and only then
- * the write.  Between question and write a service may still appear; then the
- * broker itself refuses the write, because it comes from no member.
+ * skip events.  So the offsets that are there are asked for first: they must be
+ * none, or carry our metadata.  A group with live members refuses the write of
+ * somebody who is none of them, by the broker's own rule; so between question
+ * and write nothing can go wrong either.
  *
- * All three are admin requests, not the consumer's own commit: a commit that
- * waits for a coordinator holds up every change of the assignment.
+ * Not by the library's admin requests: those that go to a group's coordinator
+ * use freed memory when the connection breaks at the wrong moment, and abort
+ * the process, which restarts the whole server ("eonce->refcnt > 0", librdkafka
+ * 4605 and 5397, every version up to 2.14; seen twice when brokers were killed
+ * under load).  And not by the reader's own handle: a commit that waits for a
+ * coordinator holds up every change of its assignment.  Hence a handle of its
+ * own, which is assigned nothing, and a thread for each question, because asking
+ * for a group's offsets blocks.
  *
- * Thread: the worker's.  Memory: malloc, freed by kafka_show_forget.
+ * Threads: the functions here run in the worker's, except run().  The mutex
+ * guards what both sides touch.  run() has all signals blocked, see
+ * kafka_thread_start; it waits in pieces, so that closing can end it in time.
+ *
+ * Memory: malloc.
  *
  *-------------------------------------------------------------------------
  */
+#include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "kafka/internal.h"
 
-#define REQUEST_TIMEOUT_MS 10000
+#define PIECE_MS 500			/* of waiting, while it grows: */
+#define LONGEST_PIECE_MS 2000
+#define MOST_MS 10000			/* then the question has failed */
 
-void
-kafka_show_forget(KafkaShow *show)
+struct KafkaShow
 {
-	free(show->group_id);
-	free(show->metadata);
-	if (show->offsets != NULL)
-		rd_kafka_topic_partition_list_destroy(show->offsets);
-	show->group_id = NULL;
-	show->metadata = NULL;
-	show->offsets = NULL;
-	show->stage = SHOW_IDLE;
+	KafkaClient *client;		/* the group's handle */
+	int			fd;				/* the reader's, written to when there is an
+								 * answer */
+	char	   *group_id;
+	bool		asked;			/* a thread runs, or has ended and is not
+								 * joined */
+	pthread_t	thread;
+
+	/* the thread's, while it runs */
+	char	   *metadata;
+	rd_kafka_topic_partition_list_t *offsets;
+	KafkaOutcome outcome;
+	KafkaError	error;
+
+	pthread_mutex_t mutex;
+	bool		stop;			/* under the mutex: the handle is being closed */
+	bool		answered;		/* the same */
+};
+
+/* ------------------------------------------------------------------------
+ * The thread
+ * ------------------------------------------------------------------------
+ */
+static bool
+is_stopped(KafkaShow *show)
+{
+	bool		stop;
+
+	pthread_mutex_lock(&show->mutex);
+	stop = show->stop;
+	pthread_mutex_unlock(&show->mutex);
+	return stop;
 }
 
 static void
-finish(KafkaShow *show, KafkaOutcome outcome)
+fail(KafkaShow *show, rd_kafka_resp_err_t code)
 {
-	show->stage = SHOW_DONE;
-	show->outcome = outcome;
-}
+	const char *text = rd_kafka_err2str(code);
 
-static void
-finish_with_code(KafkaShow *show, rd_kafka_resp_err_t code, const char *text)
-{
-	KafkaOutcome outcome = kafka_outcome_of(code);
+	show->outcome = kafka_outcome_of(code);
 
 	/* The broker's way to say that the group has members, and we are none. */
 	if (code == RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID ||
 		code == RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION ||
 		code == RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS)
 	{
-		outcome = KAFKA_REFUSED;
+		show->outcome = KAFKA_REFUSED;
 		text = "it has live members: it belongs to another service";
 	}
-	kafka_error_set(&show->error, code, "group \"%s\": %s", show->group_id,
-					text != NULL ? text : rd_kafka_err2str(code));
-	finish(show, outcome == KAFKA_OK ? KAFKA_UNCERTAIN : outcome);
-}
-
-/* ------------------------------------------------------------------------
- * Requests
- * ------------------------------------------------------------------------
- */
-static rd_kafka_AdminOptions_t *
-request_options(KafkaShow *show, KafkaClient *client,
-				rd_kafka_admin_op_t kind)
-{
-	rd_kafka_AdminOptions_t *options;
-	char		ignored[256];
-
-	options = rd_kafka_AdminOptions_new(client->rk, kind);
-	rd_kafka_AdminOptions_set_request_timeout(options, REQUEST_TIMEOUT_MS,
-											  ignored, sizeof(ignored));
-	rd_kafka_AdminOptions_set_opaque(options, (void *) ++show->number);
-	return options;
-}
-
-/* Step 1: has the group live members? */
-static void
-ask_members(KafkaShow *show, KafkaClient *client)
-{
-	const char *group_id = show->group_id;
-	rd_kafka_AdminOptions_t *options;
-
-	options = request_options(show, client,
-							  RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS);
-	rd_kafka_DescribeConsumerGroups(client->rk, &group_id, 1, options,
-									client->queue);
-	rd_kafka_AdminOptions_destroy(options);
-	show->stage = SHOW_MEMBERS;
-}
-
-/* Step 2: whose offsets are in it? */
-static void
-ask_offsets(KafkaShow *show, KafkaClient *client)
-{
-	rd_kafka_ListConsumerGroupOffsets_t *request;
-	rd_kafka_AdminOptions_t *options;
-
-	options = request_options(show, client,
-							  RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS);
-	request = rd_kafka_ListConsumerGroupOffsets_new(show->group_id,
-													show->offsets);
-	rd_kafka_ListConsumerGroupOffsets(client->rk, &request, 1, options,
-									  client->queue);
-	rd_kafka_ListConsumerGroupOffsets_destroy(request);
-	rd_kafka_AdminOptions_destroy(options);
-	show->stage = SHOW_OFFSETS;
-}
-
-/* Step 3: it is free or ours. */
-static void
-write_offsets(KafkaShow *show, KafkaClient *client)
-{
-	rd_kafka_AlterConsumerGroupOffsets_t *request;
-	rd_kafka_AdminOptions_t *options;
-
-	options = request_options(show, client,
-							  RD_KAFKA_ADMIN_OP_ALTERCONSUMERGROUPOFFSETS);
-	request = rd_kafka_AlterConsumerGroupOffsets_new(show->group_id,
-													 show->offsets);
-	rd_kafka_AlterConsumerGroupOffsets(client->rk, &request, 1, options,
-									   client->queue);
-	rd_kafka_AlterConsumerGroupOffsets_destroy(request);
-	rd_kafka_AdminOptions_destroy(options);
-	show->stage = SHOW_WRITE;
-}
-
-/* ------------------------------------------------------------------------
- * Answers
- * ------------------------------------------------------------------------
- */
-static void
-take_members(KafkaShow *show, KafkaClient *client, rd_kafka_event_t *event)
-{
-	const rd_kafka_DescribeConsumerGroups_result_t *result;
-	const rd_kafka_ConsumerGroupDescription_t **groups;
-	const rd_kafka_error_t *failed;
-	size_t		members;
-	size_t		n = 0;
-
-	result = rd_kafka_event_DescribeConsumerGroups_result(event);
-	groups = rd_kafka_DescribeConsumerGroups_result_groups(result, &n);
-	if (n != 1)
-	{
-		finish_with_code(show, RD_KAFKA_RESP_ERR_UNKNOWN, "no answer");
-		return;
-	}
-	failed = rd_kafka_ConsumerGroupDescription_error(groups[0]);
-	if (failed != NULL &&
-		rd_kafka_error_code(failed) != RD_KAFKA_RESP_ERR_NO_ERROR &&
-		rd_kafka_error_code(failed) != RD_KAFKA_RESP_ERR_GROUP_ID_NOT_FOUND)
-	{
-		finish_with_code(show, rd_kafka_error_code(failed),
-						 rd_kafka_error_string(failed));
-		return;
-	}
-	members = rd_kafka_ConsumerGroupDescription_member_count(groups[0]);
-	if (members > 0)
-	{
-		kafka_error_set(&show->error, 0,
-						"group \"%s\" has %zu live members: it belongs to another service",
-						show->group_id, members);
-		finish(show, KAFKA_REFUSED);
-		return;
-	}
-	ask_offsets(show, client);
-}
-
-/* The partitions of an answer about one group, or NULL after finishing. */
-static const rd_kafka_topic_partition_list_t *
-group_partitions(KafkaShow *show, const rd_kafka_group_result_t **groups,
-				 size_t n)
-{
-	const rd_kafka_error_t *failed;
-
-	if (n != 1)
-	{
-		finish_with_code(show, RD_KAFKA_RESP_ERR_UNKNOWN, "no answer");
-		return NULL;
-	}
-	failed = rd_kafka_group_result_error(groups[0]);
-	if (failed != NULL)
-	{
-		finish_with_code(show, rd_kafka_error_code(failed),
-						 rd_kafka_error_string(failed));
-		return NULL;
-	}
-	return rd_kafka_group_result_partitions(groups[0]);
+	if (show->outcome == KAFKA_OK)
+		show->outcome = KAFKA_UNCERTAIN;
+	kafka_error_set(&show->error, code, "group \"%s\": %s", show->group_id, text);
 }
 
 /* Offsets of ours carry the database's identity as metadata. */
@@ -205,106 +106,189 @@ is_ours(const KafkaShow *show, const rd_kafka_topic_partition_t *there)
 		memcmp(there->metadata, show->metadata, len) == 0;
 }
 
-static void
-take_offsets(KafkaShow *show, KafkaClient *client, rd_kafka_event_t *event)
+/* What is there is none, or ours.  False: it was said why not. */
+static bool
+may_write(KafkaShow *show, const rd_kafka_topic_partition_list_t *there)
 {
-	const rd_kafka_topic_partition_list_t *list;
-	const rd_kafka_group_result_t **groups;
-	size_t		n = 0;
-	int			i;
-
-	groups = rd_kafka_ListConsumerGroupOffsets_result_groups(
-															 rd_kafka_event_ListConsumerGroupOffsets_result(event), &n);
-	list = group_partitions(show, groups, n);
-	if (list == NULL)
-		return;
-	for (i = 0; i < list->cnt; i++)
+	for (int i = 0; i < there->cnt; i++)
 	{
-		const rd_kafka_topic_partition_t *there = &list->elems[i];
+		const rd_kafka_topic_partition_t *entry = &there->elems[i];
 
-		if (there->err != RD_KAFKA_RESP_ERR_NO_ERROR)
+		if (entry->err != RD_KAFKA_RESP_ERR_NO_ERROR)
 		{
-			finish_with_code(show, there->err, NULL);
-			return;
+			fail(show, entry->err);
+			return false;
 		}
-		if (there->offset >= 0 && !is_ours(show, there))
+		if (entry->offset >= 0 && !is_ours(show, entry))
 		{
+			show->outcome = KAFKA_REFUSED;
 			kafka_error_set(&show->error, 0,
 							"group \"%s\" has offsets of another service (topic \"%s\" partition %d)",
-							show->group_id, there->topic,
-							(int) there->partition);
-			finish(show, KAFKA_REFUSED);
-			return;
-		}
-	}
-	write_offsets(show, client);
-}
-
-static void
-take_written(KafkaShow *show, rd_kafka_event_t *event)
-{
-	const rd_kafka_topic_partition_list_t *list;
-	const rd_kafka_group_result_t **groups;
-	size_t		n = 0;
-	int			i;
-
-	groups = rd_kafka_AlterConsumerGroupOffsets_result_groups(
-															  rd_kafka_event_AlterConsumerGroupOffsets_result(event), &n);
-	list = group_partitions(show, groups, n);
-	if (list == NULL)
-		return;
-	for (i = 0; i < list->cnt; i++)
-	{
-		if (list->elems[i].err != RD_KAFKA_RESP_ERR_NO_ERROR)
-		{
-			finish_with_code(show, list->elems[i].err, NULL);
-			return;
-		}
-	}
-	finish(show, KAFKA_OK);
-}
-
-bool
-kafka_show_handle(KafkaShow *show, KafkaClient *client,
-				  rd_kafka_event_t *event)
-{
-	rd_kafka_event_type_t type = rd_kafka_event_type(event);
-	ShowStage	awaited;
-
-	switch (type)
-	{
-		case RD_KAFKA_EVENT_DESCRIBECONSUMERGROUPS_RESULT:
-			awaited = SHOW_MEMBERS;
-			break;
-		case RD_KAFKA_EVENT_LISTCONSUMERGROUPOFFSETS_RESULT:
-			awaited = SHOW_OFFSETS;
-			break;
-		case RD_KAFKA_EVENT_ALTERCONSUMERGROUPOFFSETS_RESULT:
-			awaited = SHOW_WRITE;
-			break;
-		default:
+							show->group_id, entry->topic, (int) entry->partition);
 			return false;
+		}
 	}
-	if (show->stage != awaited ||
-		(uintptr_t) rd_kafka_event_opaque(event) != show->number)
-		return true;
-
-	if (rd_kafka_event_error(event) != RD_KAFKA_RESP_ERR_NO_ERROR)
-		finish_with_code(show, rd_kafka_event_error(event),
-						 rd_kafka_event_error_string(event));
-	else if (awaited == SHOW_MEMBERS)
-		take_members(show, client, event);
-	else if (awaited == SHOW_OFFSETS)
-		take_offsets(show, client, event);
-	else
-		take_written(show, event);
 	return true;
 }
 
+/* Step 1: whose offsets are in it? */
+static bool
+ask_offsets(KafkaShow *show)
+{
+	rd_kafka_topic_partition_list_t *there = rd_kafka_topic_partition_list_new(show->offsets->cnt);
+	int64_t		started = kafka_now_ms();
+	int			piece_ms = PIECE_MS;
+	rd_kafka_resp_err_t code;
+	bool		may = false;
+
+	for (int i = 0; i < show->offsets->cnt; i++)
+		rd_kafka_topic_partition_list_add(there, show->offsets->elems[i].topic,
+										  show->offsets->elems[i].partition);
+	for (;;)
+	{
+		code = rd_kafka_committed(show->client->rk, there, piece_ms);
+		if ((code != RD_KAFKA_RESP_ERR__TIMED_OUT && code != RD_KAFKA_RESP_ERR__TRANSPORT &&
+			 code != RD_KAFKA_RESP_ERR__WAIT_COORD) ||
+			is_stopped(show) || kafka_now_ms() - started >= MOST_MS)
+			break;
+		piece_ms = piece_ms * 2 < LONGEST_PIECE_MS ? piece_ms * 2 : LONGEST_PIECE_MS;
+	}
+	if (code != RD_KAFKA_RESP_ERR_NO_ERROR)
+		fail(show, code);
+	else
+		may = may_write(show, there);
+	rd_kafka_topic_partition_list_destroy(there);
+	return may;
+}
+
+/* Step 2: it is free or ours. */
+static void
+write_offsets(KafkaShow *show)
+{
+	rd_kafka_queue_t *queue = rd_kafka_queue_new(show->client->rk);
+	int64_t		started = kafka_now_ms();
+	rd_kafka_event_t *event = NULL;
+	rd_kafka_resp_err_t code;
+
+	code = rd_kafka_commit_queue(show->client->rk, show->offsets, queue, NULL, NULL);
+	while (code == RD_KAFKA_RESP_ERR_NO_ERROR && event == NULL)
+	{
+		event = rd_kafka_queue_poll(queue, PIECE_MS);
+		if (event == NULL && (is_stopped(show) || kafka_now_ms() - started >= MOST_MS))
+			code = RD_KAFKA_RESP_ERR__TIMED_OUT;
+	}
+	if (event != NULL)
+	{
+		const rd_kafka_topic_partition_list_t *written = rd_kafka_event_topic_partition_list(event);
+
+		code = rd_kafka_event_error(event);
+		for (int i = 0; code == RD_KAFKA_RESP_ERR_NO_ERROR && written != NULL && i < written->cnt; i++)
+			code = written->elems[i].err;
+		rd_kafka_event_destroy(event);
+	}
+	rd_kafka_queue_destroy(queue);
+	if (code == RD_KAFKA_RESP_ERR_NO_ERROR)
+		show->outcome = KAFKA_OK;
+	else
+		fail(show, code);
+}
+
+static void *
+run(void *arg)
+{
+	static const uint64_t one = 1;
+	KafkaShow  *show = arg;
+	int			fd = show->fd;
+
+	if (ask_offsets(show) && !is_stopped(show))
+		write_offsets(show);
+	pthread_mutex_lock(&show->mutex);
+	show->answered = true;
+	pthread_mutex_unlock(&show->mutex);
+
+	/* the reader's descriptor is closed after this thread is joined */
+	if (write(fd, &one, sizeof(one)) < 0)
+		return NULL;			/* full: then it is readable anyway */
+	return NULL;
+}
+
 /* ------------------------------------------------------------------------
- * Starting and fetching
+ * The worker's side
  * ------------------------------------------------------------------------
  */
+static rd_kafka_conf_t *
+show_conf(const KafkaProperties *props, const char *group_id, KafkaError *error)
+{
+	rd_kafka_conf_t *conf = kafka_conf_new(props, RD_KAFKA_CONSUMER, error);
+
+	if (conf == NULL)
+		return NULL;
+
+	/* nobody subscribes: the session's time is how long a commit may wait */
+	if (kafka_conf_set(conf, "group.id", group_id, error) &&
+		kafka_conf_set(conf, "session.timeout.ms", "2000", error) &&
+		kafka_conf_set(conf, "heartbeat.interval.ms", "1000", error) &&
+		kafka_conf_set(conf, "enable.auto.commit", "false", error) &&
+		kafka_conf_set(conf, "enable.auto.offset.store", "false", error))
+		return conf;
+	rd_kafka_conf_destroy(conf);
+	return NULL;
+}
+
+KafkaShow  *
+kafka_show_open(const KafkaProperties *props, const char *group_id, int fd,
+				KafkaError *error)
+{
+	rd_kafka_conf_t *conf = show_conf(props, group_id, error);
+	KafkaClient *client;
+	KafkaShow  *show;
+
+	if (conf == NULL)
+		return NULL;
+	client = kafka_client_open(conf, RD_KAFKA_CONSUMER, RD_KAFKA_EVENT_OFFSET_COMMIT,
+							   props, NULL, NULL, error);
+	if (client == NULL)
+		return NULL;
+	show = kafka_malloc(sizeof(KafkaShow));
+	memset(show, 0, sizeof(*show));
+	show->client = client;
+	show->fd = fd;
+	show->group_id = kafka_strdup(group_id);
+	pthread_mutex_init(&show->mutex, NULL);
+	return show;
+}
+
+/* The thread has answered, or has been told to stop. */
+static void
+end_question(KafkaShow *show)
+{
+	pthread_join(show->thread, NULL);
+	rd_kafka_topic_partition_list_destroy(show->offsets);
+	free(show->metadata);
+	show->offsets = NULL;
+	show->metadata = NULL;
+	show->asked = show->answered = false;
+}
+
+bool
+kafka_show_close(KafkaShow *show)
+{
+	bool		ended;
+
+	if (show == NULL)
+		return true;
+	pthread_mutex_lock(&show->mutex);
+	show->stop = true;
+	pthread_mutex_unlock(&show->mutex);
+	if (show->asked)
+		end_question(show);
+	ended = kafka_client_close(show->client, KAFKA_WORK_NONE);
+	pthread_mutex_destroy(&show->mutex);
+	free(show->group_id);
+	free(show);
+	return ended;
+}
+
 static rd_kafka_topic_partition_list_t *
 offsets_to_write(const KafkaPosition *positions, int n, const char *metadata)
 {
@@ -330,29 +314,59 @@ offsets_to_write(const KafkaPosition *positions, int n, const char *metadata)
 	return list;
 }
 
+/* What the group's handle has to say is only looked at. */
+void
+kafka_show_serve(KafkaShow *show)
+{
+	rd_kafka_event_t *event;
+
+	while ((event = kafka_client_next(show->client, 0)) != NULL)
+	{
+		(void) kafka_client_handle(show->client, event);
+		rd_kafka_event_destroy(event);
+	}
+}
+
 KafkaOutcome
-kafka_show_step(KafkaShow *show, KafkaClient *client, const char *group_id,
-				const KafkaPosition *positions, int n, const char *metadata,
-				KafkaError *error)
+kafka_show_step(KafkaShow *show, const KafkaPosition *positions, int n,
+				const char *metadata, KafkaError *error)
 {
 	KafkaOutcome outcome;
+	bool		answered;
 
-	if (show->stage == SHOW_IDLE)
+	kafka_show_serve(show);
+	if (!show->asked)
 	{
 		show->offsets = offsets_to_write(positions, n, metadata);
-		show->group_id = kafka_strdup(group_id);
-		show->metadata = kafka_strdup(metadata);
 		if (show->offsets->cnt == 0)
-			finish(show, KAFKA_OK);
-		else
-			ask_members(show, client);
+		{
+			rd_kafka_topic_partition_list_destroy(show->offsets);
+			show->offsets = NULL;
+			return KAFKA_OK;
+		}
+		show->metadata = kafka_strdup(metadata);
+		show->outcome = KAFKA_UNCERTAIN;
+		kafka_error_set(&show->error, 0, "%s", "");
+		if (!kafka_thread_start(&show->thread, run, show))
+		{
+			rd_kafka_topic_partition_list_destroy(show->offsets);
+			free(show->metadata);
+			show->offsets = NULL;
+			show->metadata = NULL;
+			kafka_error_set(error, 0, "the system gives no thread");
+			return KAFKA_UNCERTAIN;
+		}
+		show->asked = true;
 	}
-	if (show->stage != SHOW_DONE)
+	pthread_mutex_lock(&show->mutex);
+	answered = show->answered;
+	pthread_mutex_unlock(&show->mutex);
+	if (!answered)
 		return KAFKA_PENDING;
 
 	outcome = show->outcome;
 	if (outcome != KAFKA_OK && error != NULL)
 		*error = show->error;
-	kafka_show_forget(show);
+	end_question(show);
 	return outcome;
 }
