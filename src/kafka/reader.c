@@ -163,10 +163,10 @@ kafka_reader_fd(KafkaReader *reader)
 	return reader->client->fd;
 }
 
-const char *
-kafka_reader_trouble(KafkaReader *reader)
+void
+kafka_reader_no_answer(KafkaReader *reader, KafkaError *error)
 {
-	return reader->client->trouble;
+	kafka_client_no_answer(reader->client, 0, error);
 }
 
 const char *
@@ -205,9 +205,12 @@ drop_waiting(KafkaReader *reader)
 
 	while ((event = kafka_client_next(reader->client, 0)) != NULL)
 	{
-		if (rd_kafka_event_type(event) != RD_KAFKA_EVENT_FETCH &&
+		rd_kafka_event_type_t type = rd_kafka_event_type(event);
+
+		if (type != RD_KAFKA_EVENT_FETCH &&
 			!kafka_show_handle(&reader->show, reader->client, event) &&
-			rd_kafka_event_type(event) == RD_KAFKA_EVENT_LOG)
+			(type == RD_KAFKA_EVENT_LOG ||
+			 type == RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH))
 			kafka_client_handle(reader->client, event);
 		rd_kafka_event_destroy(event);
 	}
@@ -355,7 +358,7 @@ fill_error(KafkaReader *reader, KafkaItem *item, rd_kafka_event_t *event)
 	{
 		item->kind = KAFKA_ITEM_ERROR;
 		item->outcome = KAFKA_UNREACHABLE;
-		kafka_error_set(&item->error, code, "%s", reader->client->trouble);
+		kafka_client_no_answer(reader->client, code, &item->error);
 		return true;
 	}
 	if (rd_kafka_event_error_is_fatal(event))

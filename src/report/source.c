@@ -124,7 +124,7 @@ source_open(Source *source, const char *group_id)
 	if (source->reader == NULL)
 	{
 		source_trouble(source, SOURCE_STOPPED, error.message,
-					   "Correct carshop_outbox.brokers or the file that carshop_outbox.kafka_config_file names, then SELECT pg_reload_conf();");
+					   kafka_remedy(&error));
 		return false;
 	}
 	source->cluster_id[0] = '\0';
