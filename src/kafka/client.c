@@ -411,6 +411,18 @@ handle_log(KafkaClient *client, rd_kafka_event_t *event)
 	client->log(client->log_arg, level, line);
 }
 
+void
+kafka_client_take_lines(KafkaClient *client)
+{
+	rd_kafka_event_t *event;
+
+	while ((event = rd_kafka_queue_poll(client->logs, 0)) != NULL)
+	{
+		kafka_client_handle(client, event);
+		rd_kafka_event_destroy(event);
+	}
+}
+
 bool
 kafka_client_handle(KafkaClient *client, rd_kafka_event_t *event)
 {

@@ -90,6 +90,7 @@ enum
 	KAFKA_CODE_PROTOCOL,		/* the listener speaks another protocol */
 	KAFKA_CODE_NO_TOKEN,		/* the token's file holds none that is valid */
 	KAFKA_CODE_TOKEN_REFUSED,
+	KAFKA_CODE_SCRAM,			/* the broker refuses SCRAM */
 
 	/* what the operator has written */
 	KAFKA_CODE_PROPERTY,
@@ -222,6 +223,12 @@ extern rd_kafka_event_t *kafka_client_next(KafkaClient *client,
 
 /* The cluster's id, NULL until known. */
 extern const char *kafka_client_cluster_id(KafkaClient *client);
+
+/*
+ * Only the log lines that wait: who leaves messages in the queue learns by them
+ * why nothing comes.
+ */
+extern void kafka_client_take_lines(KafkaClient *client);
 
 /* Log lines and connection errors: true if the event was one of those. */
 extern bool kafka_client_handle(KafkaClient *client, rd_kafka_event_t *event);

@@ -40,13 +40,22 @@ remedy_for_security(int code)
 		case KAFKA_CODE_UNVERIFIED:
 			return "Check ssl.ca.location" IN_FILE ", and the certificate of the Kafka broker's listener: issuer, dates and names.";
 		case KAFKA_CODE_CLIENT_CERTIFICATE:
-			return "Set ssl.certificate.location and ssl.key.location" IN_FILE " to a certificate that has not expired and is signed by a CA that Kafka's listener trusts.";
+			return "Set ssl.certificate.location and ssl.key.location" IN_FILE ", to a certificate that has not expired and is signed by a CA that Kafka's listener trusts.";
 		case KAFKA_CODE_PROTOCOL:
 			return "Set security.protocol" IN_FILE ", to what the brokers' listener speaks (plaintext, ssl, sasl_plaintext, sasl_ssl), or correct the port in carshop_outbox.brokers. A broker that is about to start or end looks the same.";
 		case KAFKA_CODE_NO_TOKEN:
 			return "See to what renews the file that sasl.oauthbearer.token.file names; its new token is taken up by itself.";
 		case KAFKA_CODE_TOKEN_REFUSED:
 			return "See that the token in the file of sasl.oauthbearer.token.file (or from sasl.oauthbearer.token.endpoint.url) has the issuer, audience and claims that Kafka's listener asks for.";
+		case KAFKA_CODE_SCRAM:
+
+			/*
+			 * It repeats the client's part of the nonce, which Kafka 4 does
+			 * not let pass any more (librdkafka #4895).
+			 */
+			if (rd_kafka_version() < 0x020601ff)
+				return "Use librdkafka 2.6.1 or newer: this one cannot do SCRAM with Kafka 4.0 or newer, only with older ones. With those check sasl.username and sasl.password" IN_FILE ".";
+			return "Check sasl.username and sasl.password" IN_FILE ", and that Kafka has the user's credentials for this mechanism.";
 		case KAFKA_CODE_PROPERTY:
 			return "Correct carshop_outbox.brokers or the property that the message names" IN_FILE ", then SELECT pg_reload_conf();";
 		case KAFKA_CODE_UNSUPPORTED:

@@ -110,9 +110,11 @@ static const struct
 	int			code;
 }			meanings[] =
 {
+	{"SASL mechanism SCRAM-", "Authentication failed", KAFKA_CODE_SCRAM},
 	{"SASL OAUTHBEARER token", "", KAFKA_CODE_NO_TOKEN},	/* Failed to acquire */
 	{"no token available", "", KAFKA_CODE_NO_TOKEN},
 	{"OAUTHBEARER authentication failed", "", KAFKA_CODE_TOKEN_REFUSED},
+	{"SASL authentication error: {\"status\"", "", KAFKA_CODE_TOKEN_REFUSED},	/* RFC 7628 */
 	{"certificate verify failed", "", KAFKA_CODE_UNVERIFIED},
 	{"alert bad certificate", "", KAFKA_CODE_CLIENT_CERTIFICATE},
 	{"alert certificate", "", KAFKA_CODE_CLIENT_CERTIFICATE},
@@ -131,6 +133,11 @@ static const struct
 	{"Disconnected", "in state APIVERSION_QUERY", KAFKA_CODE_PROTOCOL},
 	{"verify that security.protocol", "", KAFKA_CODE_PROTOCOL},
 	{"current SASL state", "", KAFKA_CODE_PROTOCOL},
+
+	/* lines have no code, only the event that follows has */
+	{"SASL authentication error", "", RD_KAFKA_RESP_ERR__AUTHENTICATION},
+	{"mechanism handshake failed", "", RD_KAFKA_RESP_ERR__AUTHENTICATION},
+	{"SSL handshake failed", "", RD_KAFKA_RESP_ERR__SSL},
 	{NULL, NULL, 0}
 };
 

@@ -208,8 +208,8 @@ machine_pending(RelayMachine *machine, RelayActionKind kind, const RelayResult *
 
 	if (machine->deadline == 0)
 		machine->deadline = now + allowed;
-	/* a connection being made is no trouble yet */
-	if (now - (machine->deadline - allowed) < TROUBLE_AFTER)
+	/* a connection being made is no trouble yet, unless it is known to fail */
+	if (now - (machine->deadline - allowed) < TROUBLE_AFTER && result->remedy == NULL)
 		return;
 	late.message = result->message != NULL && result->message[0] != '\0' ?
 		result->message : kind == ACT_COMMIT ?

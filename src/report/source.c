@@ -127,6 +127,8 @@ source_open(Source *source, const char *group_id)
 					   kafka_remedy(&error));
 		return false;
 	}
+	/* what it was stopped for, if it was, is mended: a file, a setting */
+	source->state = SOURCE_WAITING;
 	source->cluster_id[0] = '\0';
 	source->look_at = 0;
 	source->attempts = 0;
