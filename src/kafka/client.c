@@ -403,6 +403,13 @@ handle_log(KafkaClient *client, rd_kafka_event_t *event)
 		strstr(text, "another concurrent operation") != NULL)
 		client->early++;
 
+	/* The error of the commit does not say which topic that was. */
+	if (strcmp(facility, "ADDPARTS") == 0 &&
+		strstr(text, "authorization") != NULL &&
+		strstr(text, "Failed to add partition") != NULL)
+		snprintf(client->not_added, sizeof(client->not_added), "%s",
+				 strstr(text, "Failed to add partition"));
+
 	if (client->log == NULL ||
 		(!client->verbose &&
 		 (level >= LOG_DEBUG || kafka_trouble_is_known(facility))))

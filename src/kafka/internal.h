@@ -166,6 +166,8 @@ typedef struct KafkaClient
 	void	   *log_arg;
 	unsigned int failures;		/* connection failures that count as taint */
 	unsigned int early;			/* partitions that were added too early */
+	char		not_added[320]; /* the topic that may not be written to, in
+								 * words; "": none */
 	char		trouble[512];	/* the last connection trouble in words */
 	int			trouble_code;	/* and its code; 0: not known */
 	char	   *cluster_id;

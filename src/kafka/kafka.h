@@ -398,7 +398,7 @@ typedef enum KafkaItemKind
 typedef struct KafkaItem
 {
 	KafkaItemKind kind;
-	const char *topic;
+	const char *topic;			/* NULL: an error that is not of a partition */
 	int			partition;
 	int64_t		offset;
 	int64_t		timestamp_ms;	/* -1: none */

@@ -417,6 +417,7 @@ kafka_reader_next(KafkaReader *reader, KafkaItem *item)
 
 	item->handle = NULL;
 	item->message = NULL;
+	item->topic = NULL;
 	while ((event = kafka_client_next(reader->client, 0)) != NULL)
 	{
 		if (take_event(reader, item, event))

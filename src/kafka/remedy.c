@@ -42,7 +42,7 @@ remedy_for_security(int code)
 		case KAFKA_CODE_CLIENT_CERTIFICATE:
 			return "Set ssl.certificate.location and ssl.key.location" IN_FILE ", to a certificate that has not expired and is signed by a CA that Kafka's listener trusts.";
 		case KAFKA_CODE_PROTOCOL:
-			return "Set security.protocol" IN_FILE ", to what the brokers' listener speaks (plaintext, ssl, sasl_plaintext, sasl_ssl), or correct the port in carshop_outbox.brokers. A broker that is about to start or end looks the same.";
+			return "Set security.protocol" IN_FILE ", to what the listener speaks (plaintext, ssl, sasl_plaintext, sasl_ssl), or correct the port in carshop_outbox.brokers. A broker that is starting looks the same.";
 		case KAFKA_CODE_NO_TOKEN:
 			return "See to what renews the file that sasl.oauthbearer.token.file names; its new token is taken up by itself.";
 		case KAFKA_CODE_TOKEN_REFUSED:
@@ -82,7 +82,7 @@ remedy_for_rights(rd_kafka_resp_err_t code)
 		case RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED:
 			return "Grant the Kafka user Read and Describe on the consumer group that carshop_outbox.group_id names, or leave that setting empty.";
 		case RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED:
-			return "Grant the Kafka user Create on the cluster, or make the topics by hand and turn carshop_outbox.create_topics off; carshop_outbox.delivery = at_least_once also needs IdempotentWrite on the cluster.";
+			return "Grant the Kafka user Create on the cluster, or make the topics by hand and turn carshop_outbox.create_topics off.";
 		default:
 			return NULL;
 	}

@@ -361,6 +361,18 @@ check_again(Source *source, const char *topic, bool there)
 	}
 }
 
+/* The topics are there, but not all may be read. */
+static bool
+is_refused(const Source *source)
+{
+	for (int i = 0; i < source->n; i++)
+	{
+		if (source->partitions[i].refused)
+			return true;
+	}
+	return false;
+}
+
 bool
 source_look(Source *source)
 {
@@ -421,7 +433,7 @@ source_look(Source *source)
 	if (worst != KAFKA_PENDING && worst != KAFKA_UNREACHABLE &&
 		!check_cluster(source))
 		return false;
-	if (worst == KAFKA_OK && doubtful)
+	if (worst == KAFKA_OK && (doubtful || is_refused(source)))
 	{
 		source_look_later(source);
 		return unknown;
