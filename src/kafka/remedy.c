@@ -44,7 +44,7 @@ remedy_for_security(int code)
 		case KAFKA_CODE_PROTOCOL:
 			return "Set security.protocol" IN_FILE ", to what the listener speaks (plaintext, ssl, sasl_plaintext, sasl_ssl), or correct the port in carshop_outbox.brokers. A broker that is starting looks the same.";
 		case KAFKA_CODE_NO_TOKEN:
-			return "See to what renews the file that sasl.oauthbearer.token.file names; its new token is taken up by itself.";
+			return "See to what renews the file that sasl.oauthbearer.token.file names (or to sasl.oauthbearer.token.endpoint.url, the client's id and secret); a new token is taken up by itself.";
 		case KAFKA_CODE_TOKEN_REFUSED:
 			return "See that the token in the file of sasl.oauthbearer.token.file (or from sasl.oauthbearer.token.endpoint.url) has the issuer, audience and claims that Kafka's listener asks for.";
 		case KAFKA_CODE_SCRAM:

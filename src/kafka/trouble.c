@@ -109,6 +109,7 @@ static const struct
 	const char *further;
 	int			code;
 }			meanings[] =
+
 {
 	{"SASL mechanism SCRAM-", "Authentication failed", KAFKA_CODE_SCRAM},
 	{"SASL OAUTHBEARER token", "", KAFKA_CODE_NO_TOKEN},	/* Failed to acquire */

@@ -122,7 +122,7 @@ static void
 refuse(const KafkaError *error, const char *remedy)
 {
 	bool		known = refusal.message[0] != '\0' &&
-		strcmp(refusal.remedy, remedy) == 0;
+	strcmp(refusal.remedy, remedy) == 0;
 
 	strlcpy(refusal.message, error->message, sizeof(refusal.message));
 	strlcpy(refusal.remedy, remedy, sizeof(refusal.remedy));

@@ -225,8 +225,22 @@ fails(qr/invalid_token/, qr/issuer, audience/, 'a token that the broker refuses'
 configure('SASL', %sasl, 'sasl.mechanism' => 'OAUTHBEARER');
 fails(qr/needs "sasl\.oauthbearer\.token\.file"/, qr/property/, 'a mechanism without a token');
 
-# The library asks for the next token before this one's life is over.
-my $early = -s $kafka->log_file;
+# ---- OIDC, where the library was built with it ----
+
+if ($oidc)
+{
+	my $issuer = $secure->start_issuer('shop', 'geheim-oidc-5');
+	my %oidc = (%sasl, 'sasl.mechanism' => 'OAUTHBEARER', 'sasl.oauthbearer.method' => 'oidc', 'sasl.oauthbearer.client.id' => 'shop',
+		'sasl.oauthbearer.token.endpoint.url' => $issuer->{url});
+
+	configure('SASL', %oidc, 'sasl.oauthbearer.client.secret' => 'geheim-oidc-5');
+	works('OIDC');
+	configure('SASL', %oidc, 'sasl.oauthbearer.client.secret' => 'falsch-9');
+	sell();
+	fails(qr/SASL OAUTHBEARER token/, qr/token\.endpoint\.url/, 'a secret that the issuer refuses', known => 1);
+	$issuer->stop;
+}
+
 configure('SASL', %token);
 $secure->put('token', $secure->token('shop', 600));
 works('a token again');

@@ -17,8 +17,10 @@ use warnings;
 
 use Carp qw(croak);
 use Carshop::Kafka;
+use IO::Socket::INET;
 use IPC::Run qw(run);
-use MIME::Base64 qw(encode_base64url);
+use MIME::Base64 qw(encode_base64 encode_base64url);
+use POSIX ();
 use PostgreSQL::Test::Utils ();
 
 sub new
@@ -134,6 +136,50 @@ sub scram_user
 
 	$kafka->tool('kafka.admin.ConfigCommand', '--alter', '--entity-type', 'users', '--entity-name', $user,
 		'--add-config', "$mechanism=[iterations=4096,password=$password]");
+}
+
+# An issuer of tokens for one client, as OIDC has it: {url}, stop.  It grants
+# without a signature, which the broker here does not ask for.
+sub start_issuer
+{
+	my ($self, $client, $secret) = @_;
+	my $server = IO::Socket::INET->new(Listen => 5, LocalAddr => '127.0.0.1') or croak "no listener: $@";
+	my $wanted = 'Basic ' . encode_base64("$client:$secret", '');
+	my $pid = fork // croak "fork: $!";
+
+	if ($pid == 0)
+	{
+		while (my $connection = $server->accept)
+		{
+			my ($head, $length) = ('', 0);
+
+			while (defined(my $line = <$connection>))
+			{
+				$head .= $line;
+				$length = $1 if $line =~ /^Content-Length: (\d+)/i;
+				last if $line =~ /^\r?\n$/;
+			}
+			read $connection, my $form, $length;
+			my $known = $head =~ /^Authorization: \Q$wanted\E\r/im;
+			my $answer = $known ? sprintf('{"access_token":"%s","token_type":"Bearer","expires_in":600}', $self->token($client, 600)) : '{"error":"invalid_client"}';
+
+			print $connection 'HTTP/1.1 ' . ($known ? '200 OK' : '401 Unauthorized') . "\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: "
+			  . length($answer) . "\r\n\r\n$answer";
+			close $connection;
+		}
+		POSIX::_exit(0);
+	}
+	return bless { url => 'http://127.0.0.1:' . $server->sockport . '/token', pid => $pid }, 'Carshop::Secure::Issuer';
+}
+
+package Carshop::Secure::Issuer;    ## no critic (Modules::ProhibitMultiplePackages)
+
+sub stop
+{
+	my ($self) = @_;
+
+	kill 'KILL', $self->{pid};
+	waitpid $self->{pid}, 0;
 }
 
 1;
