@@ -201,16 +201,20 @@ find_assigned(const KafkaReader *reader, const char *topic, int partition)
 static void
 drop_waiting(KafkaReader *reader)
 {
+	rd_kafka_topic_partition_t *partition;
 	rd_kafka_event_t *event;
 
 	while ((event = kafka_client_next(reader->client, 0)) != NULL)
 	{
 		rd_kafka_event_type_t type = rd_kafka_event_type(event);
 
-		if (type != RD_KAFKA_EVENT_FETCH &&
-			!kafka_show_handle(&reader->show, reader->client, event) &&
-			(type == RD_KAFKA_EVENT_LOG ||
-			 type == RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH))
+		/* what is not of a partition is still true, and may be said once */
+		partition = type == RD_KAFKA_EVENT_ERROR ?
+			rd_kafka_event_topic_partition(event) : NULL;
+		if (partition != NULL)
+			rd_kafka_topic_partition_destroy(partition);
+		else if (type != RD_KAFKA_EVENT_FETCH &&
+				 !kafka_show_handle(&reader->show, reader->client, event))
 			kafka_client_handle(reader->client, event);
 		rd_kafka_event_destroy(event);
 	}

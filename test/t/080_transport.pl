@@ -30,7 +30,7 @@ my $scram = $ENV{KAFKA_VERSION} =~ /^3\./ || (join '', map { sprintf '%03d', $_ 
 my @secrets = (values %password, 'falsch-9', 'geheim-oidc-5');
 
 $secure->certificate('shop');
-$secure->certificate('shop.old', user => 'shop', days => -1);
+$secure->certificate('shop.old', user => 'shop', days => 0);
 $secure->certificate('shop.other', user => 'shop', ca => 'other');
 
 # What a line of the file may be: value, or the path of one of our files.

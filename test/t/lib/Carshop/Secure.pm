@@ -35,7 +35,7 @@ sub new
 			'-days', 10, '-subj', "/CN=$ca");
 	}
 	$self->certificate('broker', extensions => 'subjectAltName=IP:127.0.0.1,DNS:localhost');
-	$self->certificate('expired', extensions => 'subjectAltName=IP:127.0.0.1', days => -1);
+	$self->certificate('expired', extensions => 'subjectAltName=IP:127.0.0.1', days => 0);
 	$self->certificate('elsewhere', extensions => 'subjectAltName=DNS:elsewhere.example');
 	return $self;
 }
@@ -53,7 +53,7 @@ sub _openssl
 	run([ 'openssl', @command ], '<', \undef, '>&', \$said, init => sub { chdir $dir or die }) or croak "openssl @command: $said";
 }
 
-# NAME.pem, NAME.key and NAME.both (as a broker wants it).  Options: days (-1:
+# NAME.pem, NAME.key and NAME.both (as a broker wants it).  Options: days (0:
 # it has expired), ca ('other': one that the brokers do not trust), extensions,
 # user (its name; default: NAME).
 sub certificate
@@ -151,7 +151,7 @@ sub start_issuer
 	{
 		while (my $connection = $server->accept)
 		{
-			my ($head, $length) = ('', 0);
+			my ($head, $form, $length) = ('', '', 0);
 
 			while (defined(my $line = <$connection>))
 			{
@@ -159,7 +159,7 @@ sub start_issuer
 				$length = $1 if $line =~ /^Content-Length: (\d+)/i;
 				last if $line =~ /^\r?\n$/;
 			}
-			read $connection, my $form, $length;
+			read $connection, $form, $length;
 			my $known = $head =~ /^Authorization: \Q$wanted\E\r/im;
 			my $answer = $known ? sprintf('{"access_token":"%s","token_type":"Bearer","expires_in":600}', $self->token($client, 600)) : '{"error":"invalid_client"}';
 
