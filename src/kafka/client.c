@@ -7,8 +7,9 @@
  *
  * Everything the library has to say comes as an event through a queue, whose
  * file descriptor the worker waits for; log lines through another one, which
- * is looked at whenever the first is empty.  There is no callback, so nothing of
- * ours runs inside the library or in one of its threads.
+ * is looked at whenever the first is empty.  There is one callback, which says
+ * why a certificate is refused (verify_certificate in trouble.c) and touches
+ * nothing; else nothing of ours runs inside the library or in its threads.
  *
  * Threads: the worker's.  The library's own threads are created with all
  * signals blocked.  kafka_client_close starts one helper, also with all
@@ -89,6 +90,12 @@ kafka_client_open(rd_kafka_conf_t *conf, rd_kafka_type_t type, int events,
 	char		reason[400] = "";
 	int			fd;
 
+	if (!kafka_properties_check(props, error) ||
+		!kafka_files_check(props, error))
+	{
+		rd_kafka_conf_destroy(conf);
+		return NULL;
+	}
 	fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	if (fd < 0)
 	{
@@ -106,12 +113,18 @@ kafka_client_open(rd_kafka_conf_t *conf, rd_kafka_type_t type, int events,
 	client->log_arg = log_arg;
 	client->verbose = debug != NULL && debug[0] != '\0';
 
+	/*
+	 * Whoever fetches tokens by himself (OIDC) must not have their refresh
+	 * made an event.
+	 */
+	if (kafka_properties_has(props, KAFKA_TOKEN_FILE))
+		events |= RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH;
 	rd_kafka_conf_set_events(conf, events | RD_KAFKA_EVENT_ERROR |
 							 RD_KAFKA_EVENT_LOG);
 	client->rk = new_handle_masked(type, conf, reason, sizeof(reason));
 	if (client->rk == NULL)
 	{
-		kafka_error_set(error, RD_KAFKA_RESP_ERR__INVALID_ARG,
+		kafka_error_set(error, KAFKA_CODE_CLIENT,
 						"could not create a Kafka client: %s", reason);
 		rd_kafka_conf_destroy(conf);
 		close(fd);
@@ -137,6 +150,11 @@ kafka_client_open(rd_kafka_conf_t *conf, rd_kafka_type_t type, int events,
 	client->logs = rd_kafka_queue_new(client->rk);
 	rd_kafka_set_log_queue(client->rk, client->logs);
 	rd_kafka_queue_io_event_enable(client->queue, fd, &one, sizeof(one));
+	if (!kafka_token_open(client, props, error))
+	{
+		(void) kafka_client_close(client, KAFKA_WORK_NONE);
+		return NULL;
+	}
 	return client;
 }
 
@@ -318,6 +336,7 @@ kafka_client_close(KafkaClient *client, KafkaOpenWork work)
 	pthread_mutex_destroy(&closing->mutex);
 	free(closing);
 	close(client->fd);
+	kafka_token_close(client);
 	free(client->cluster_id);
 	free(client);
 	return true;
@@ -336,21 +355,6 @@ kafka_client_cluster_id(KafkaClient *client)
 	client->cluster_id = kafka_strdup(id);
 	rd_kafka_mem_free(client->rk, id);
 	return client->cluster_id;
-}
-
-/*
- * No answer has come: the connection's trouble says more than "timed out", if
- * there is any.
- */
-void
-kafka_client_no_answer(const KafkaClient *client, int code, KafkaError *error)
-{
-	if (client->trouble[0] == '\0')
-		kafka_error_set(error, code, "no answer from Kafka yet");
-	else
-		kafka_error_set(error,
-						client->trouble_code != 0 ? client->trouble_code : code,
-						"%s", client->trouble);
 }
 
 /* ------------------------------------------------------------------------
@@ -377,95 +381,6 @@ kafka_client_next(KafkaClient *client, int timeout_ms)
 	return rd_kafka_queue_poll(client->queue, 0);
 }
 
-/* Without the name of the thread, which would hide the broker's name. */
-static const char *
-skip_thread(const char *text)
-{
-	const char *rest;
-
-	if (strncmp(text, "[thrd:", 6) != 0)
-		return text;
-	rest = strstr(text, "]: ");
-	return rest != NULL ? rest + 3 : text;
-}
-
-/* "... (_SSL)": the code that a failure line ends with; 0: it has none. */
-static rd_kafka_resp_err_t
-code_of_line(const char *text)
-{
-	const struct rd_kafka_err_desc *codes;
-	const char *open = strrchr(text, '(');
-	size_t		n = 0;
-	size_t		len;
-	size_t		i;
-
-	if (open == NULL || open[1] != '_')
-		return RD_KAFKA_RESP_ERR_NO_ERROR;
-	len = strcspn(open + 1, ")");
-	rd_kafka_get_err_descs(&codes, &n);
-	for (i = 0; i < n; i++)
-	{
-		if (codes[i].name != NULL && strlen(codes[i].name) == len &&
-			strncmp(codes[i].name, open + 1, len) == 0)
-			return codes[i].code;
-	}
-	return RD_KAFKA_RESP_ERR_NO_ERROR;
-}
-
-/*
- * "name: reason (after 5ms in state UP) (_X)" is kept as "name: reason", and
- * its code beside it.  The same failure also comes as a line without a code:
- * that takes nothing away.
- */
-static void
-remember_trouble(KafkaClient *client, const char *text,
-				 rd_kafka_resp_err_t code)
-{
-	char		words[sizeof(client->trouble)];
-	char	   *suffix;
-
-	snprintf(words, sizeof(words), "%s", text);
-	suffix = strstr(words, " (after ");
-	if (suffix != NULL)
-		*suffix = '\0';
-	if (code != RD_KAFKA_RESP_ERR_NO_ERROR ||
-		strcmp(words, client->trouble) != 0)
-		client->trouble_code = code;
-	snprintf(client->trouble, sizeof(client->trouble), "%s", words);
-}
-
-/*
- * Lines that only say what a call of ours returns, where the caller reports
- * it once and in its own words; or that repeat a connection failure.
- */
-static bool
-says_nothing_new(const char *facility)
-{
-	static const char *const known[] = {
-		"FAIL", "REQTMOUT", "GETPID", "TXNERR", "FATAL", "CONFWARN", NULL
-	};
-	int			i;
-
-	for (i = 0; known[i] != NULL; i++)
-	{
-		if (strcmp(known[i], facility) == 0)
-			return true;
-	}
-	return false;
-}
-
-/* The library's own closing of connections is no trouble. */
-static bool
-is_housekeeping(const char *text)
-{
-	if (strstr(text, "(_DESTROY)") != NULL)
-		return true;
-
-	/* At every start, once the coordinator's address is known. */
-	return strstr(text, "nodename change") != NULL &&
-		!kafka_failure_counts(text);
-}
-
 /* A line of the library's log: what it tells that no event does. */
 static void
 handle_log(KafkaClient *client, rd_kafka_event_t *event)
@@ -477,15 +392,7 @@ handle_log(KafkaClient *client, rd_kafka_event_t *event)
 
 	if (rd_kafka_event_log(event, &facility, &text, &level) != 0)
 		return;
-	text = skip_thread(text);
-
-	if ((strcmp(facility, "FAIL") == 0 || strcmp(facility, "REQTMOUT") == 0) &&
-		!is_housekeeping(text))
-	{
-		if (kafka_failure_counts(text))
-			client->failures++;
-		remember_trouble(client, text, code_of_line(text));
-	}
+	text = kafka_trouble_line(client, facility, text);
 
 	/*
 	 * AddPartitionsToTxn met the former transaction's markers being written,
@@ -496,40 +403,46 @@ handle_log(KafkaClient *client, rd_kafka_event_t *event)
 		strstr(text, "another concurrent operation") != NULL)
 		client->early++;
 
+	/* The error of the commit does not say which topic that was. */
+	if (strcmp(facility, "ADDPARTS") == 0 &&
+		strstr(text, "authorization") != NULL &&
+		strstr(text, "Failed to add partition") != NULL)
+		snprintf(client->not_added, sizeof(client->not_added), "%s",
+				 strstr(text, "Failed to add partition"));
+
 	if (client->log == NULL ||
 		(!client->verbose &&
-		 (level >= LOG_DEBUG || says_nothing_new(facility))))
+		 (level >= LOG_DEBUG || kafka_trouble_is_known(facility))))
 		return;
 	snprintf(line, sizeof(line), "%s: %s", facility, text);
 	client->log(client->log_arg, level, line);
 }
 
+void
+kafka_client_take_lines(KafkaClient *client)
+{
+	rd_kafka_event_t *event;
+
+	while ((event = rd_kafka_queue_poll(client->logs, 0)) != NULL)
+	{
+		kafka_client_handle(client, event);
+		rd_kafka_event_destroy(event);
+	}
+}
+
 bool
 kafka_client_handle(KafkaClient *client, rd_kafka_event_t *event)
 {
-	const char *text;
-
 	switch (rd_kafka_event_type(event))
 	{
 		case RD_KAFKA_EVENT_LOG:
 			handle_log(client, event);
 			return true;
 		case RD_KAFKA_EVENT_ERROR:
-			text = rd_kafka_event_error_string(event);
-
-			/*
-			 * "1/1 brokers are down" follows from failures that are counted
-			 * by their own lines, and says less.
-			 */
-			if (rd_kafka_event_error(event) == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
-			{
-				if (client->trouble[0] == '\0')
-					remember_trouble(client, text, rd_kafka_event_error(event));
-				return true;
-			}
-			if (kafka_failure_counts(text))
-				client->failures++;
-			remember_trouble(client, text, rd_kafka_event_error(event));
+			kafka_trouble_event(client, event);
+			return true;
+		case RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH:
+			kafka_token_refresh(client);
 			return true;
 		default:
 			return false;

@@ -82,6 +82,15 @@ kafka_conf_at_most(rd_kafka_conf_t *conf, const char *key, int64_t limit,
 		kafka_conf_set_int(conf, key, limit, error);
 }
 
+static bool
+verifies(const KafkaProperties *props)
+{
+	const char *value = kafka_properties_get(props,
+											 "enable.ssl.certificate.verification");
+
+	return value == NULL || strcmp(value, "true") == 0;
+}
+
 /*
  * What producers and readers have in common.  debug=broker makes the library
  * write a line for every connection failure, also for those whose log line
@@ -110,6 +119,10 @@ set_common(rd_kafka_conf_t *conf, const KafkaProperties *props,
 		snprintf(contexts, sizeof(contexts), "%s", debug);
 	if (contexts[0] != '\0' && !kafka_conf_set(conf, "debug", contexts, error))
 		return false;
+
+	/* Who has turned verification off must not get it back by our callback. */
+	if (verifies(props))
+		kafka_conf_explain_certificates(conf);
 
 	/* Metrics for the broker's operator: costs, and is new since 2.5. */
 	rd_kafka_conf_set(conf, "enable.metrics.push", "false", NULL, 0);

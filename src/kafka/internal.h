@@ -10,8 +10,8 @@
  * those of lookup.c, which only ask.
  *
  * Who uses whom, each only what stands before it: outcome, remedy, partition;
- * properties, conf; client, lookup, topic, request; producer, admin; show,
- * reader, last.
+ * properties, files; trouble, conf; token; client, lookup, topic, request;
+ * producer, admin; show, reader, last.
  *
  * Memory: malloc, because the library must work without PostgreSQL and
  * because nothing here may longjmp.  Like librdkafka itself we treat a failed
@@ -73,10 +73,52 @@ extern rd_kafka_resp_err_t kafka_error_take(rd_kafka_t *rk,
 /* True if a failure line may have cut off a request of a transaction. */
 extern bool kafka_failure_counts(const char *text);
 
+/*
+ * Codes of ours in KafkaError.code, where one of the library's stands for
+ * things that different people have to mend; far from the library's numbers.
+ */
+enum
+{
+	/* why the broker's certificate is refused */
+	KAFKA_CODE_UNTRUSTED = 20000,
+	KAFKA_CODE_EXPIRED,
+	KAFKA_CODE_OTHER_NAME,
+	KAFKA_CODE_REVOKED,
+	KAFKA_CODE_UNVERIFIED,		/* another reason, or one not known */
+
+	KAFKA_CODE_CLIENT_CERTIFICATE,	/* the broker refuses ours */
+	KAFKA_CODE_PROTOCOL,		/* the listener speaks another protocol */
+	KAFKA_CODE_NO_TOKEN,		/* the token's file holds none that is valid */
+	KAFKA_CODE_TOKEN_REFUSED,
+	KAFKA_CODE_SCRAM,			/* the broker refuses SCRAM */
+
+	/* what the operator has written */
+	KAFKA_CODE_PROPERTY,
+	KAFKA_CODE_UNSUPPORTED,		/* this library cannot do it */
+	KAFKA_CODE_FILE,			/* a file that is named cannot be read */
+	KAFKA_CODE_CLIENT,			/* the library makes no handle of it */
+	KAFKA_CODE_END
+};
+
 /* ------------------------------------------------------------------------
  * Properties (properties.c)
  * ------------------------------------------------------------------------
  */
+
+/* Ours: the file whose content is the token of OAUTHBEARER. */
+#define KAFKA_TOKEN_FILE "sasl.oauthbearer.token.file"
+#define KAFKA_TOKEN_EXTENSIONS "sasl.oauthbearer.extensions"
+
+/* Do they fit together?  False fills error. */
+extern bool kafka_properties_check(const KafkaProperties *props,
+								   KafkaError *error);
+
+/*
+ * The properties that name files one by one: false past the end.  *path is NULL
+ * for one that names none.
+ */
+extern bool kafka_properties_path(const KafkaProperties *props, size_t index,
+								  const char **key, const char **path);
 
 /* The value of a property as last set, NULL if it was not. */
 extern const char *kafka_properties_get(const KafkaProperties *props,
@@ -84,17 +126,33 @@ extern const char *kafka_properties_get(const KafkaProperties *props,
 
 /*
  * The properties one by one: false past the end.  *key is NULL for one that
- * does not fit the kind of handle.
+ * does not fit the kind of handle, or is not for the library.
  */
 extern bool kafka_properties_item(const KafkaProperties *props, size_t index,
 								  rd_kafka_type_t type, const char **key,
 								  const char **value);
 
 /* ------------------------------------------------------------------------
+ * Files that properties name (files.c; kafka.h has more)
+ * ------------------------------------------------------------------------
+ */
+
+/* Can all of them be read?  False fills error. */
+extern bool kafka_files_check(const KafkaProperties *props, KafkaError *error);
+
+/*
+ * A file's content, malloc'd, with a zero byte behind it; at most max bytes.
+ * NULL leaves errno (EFBIG: it is longer).
+ */
+extern char *kafka_read_all(int fd, size_t max, size_t *len);
+extern void kafka_wipe_and_free(char *text, size_t len);
+
+/* ------------------------------------------------------------------------
  * A handle with its one event queue (client.c)
  * ------------------------------------------------------------------------
  */
 typedef struct KafkaLookup KafkaLookup;
+typedef struct KafkaToken KafkaToken;
 
 typedef struct KafkaClient
 {
@@ -108,9 +166,12 @@ typedef struct KafkaClient
 	void	   *log_arg;
 	unsigned int failures;		/* connection failures that count as taint */
 	unsigned int early;			/* partitions that were added too early */
+	char		not_added[320]; /* the topic that may not be written to, in
+								 * words; "": none */
 	char		trouble[512];	/* the last connection trouble in words */
-	rd_kafka_resp_err_t trouble_code;	/* and its code; 0: not known */
+	int			trouble_code;	/* and its code; 0: not known */
 	char	   *cluster_id;
+	KafkaToken *token;			/* NULL: no file of a token is named */
 	KafkaLookup *lookups;		/* under way, or answered but not fetched */
 	int			lookup_ms;		/* what the last one took, see lookup.c */
 	uintptr_t	requests;		/* the last request's number, see request.c */
@@ -165,12 +226,59 @@ extern rd_kafka_event_t *kafka_client_next(KafkaClient *client,
 /* The cluster's id, NULL until known. */
 extern const char *kafka_client_cluster_id(KafkaClient *client);
 
+/*
+ * Only the log lines that wait: who leaves messages in the queue learns by them
+ * why nothing comes.
+ */
+extern void kafka_client_take_lines(KafkaClient *client);
+
+/* Log lines and connection errors: true if the event was one of those. */
+extern bool kafka_client_handle(KafkaClient *client, rd_kafka_event_t *event);
+
+/* ------------------------------------------------------------------------
+ * Trouble with connections, in words (trouble.c)
+ * ------------------------------------------------------------------------
+ */
+
 /* Say why there is no answer: the connection's trouble, if there is any. */
 extern void kafka_client_no_answer(const KafkaClient *client, int code,
 								   KafkaError *error);
 
-/* Log lines and connection errors: true if the event was one of those. */
-extern bool kafka_client_handle(KafkaClient *client, rd_kafka_event_t *event);
+/* A line of the library's log; returns it without the name of the thread. */
+extern const char *kafka_trouble_line(KafkaClient *client, const char *facility,
+									  const char *text);
+extern void kafka_trouble_event(KafkaClient *client, rd_kafka_event_t *event);
+
+/* Lines that only repeat what is told otherwise. */
+extern bool kafka_trouble_is_known(const char *facility);
+
+/* The code that says more than the library's, if there is one for the text. */
+extern int	kafka_trouble_code(int code, const char *text);
+
+/* Have the library say why it refuses a broker's certificate. */
+extern void kafka_conf_explain_certificates(rd_kafka_conf_t *conf);
+
+/* ------------------------------------------------------------------------
+ * The token of SASL OAUTHBEARER (token.c)
+ * ------------------------------------------------------------------------
+ */
+
+/* Give the handle the token of the file, if one is named; false fills error. */
+extern bool kafka_token_open(KafkaClient *client, const KafkaProperties *props,
+							 KafkaError *error);
+
+/* The library asks for it, well before the one it has expires. */
+extern void kafka_token_refresh(KafkaClient *client);
+extern void kafka_token_close(KafkaClient *client);
+
+/*
+ * What a token says of itself: until when it is valid, in ms since 1970, and
+ * whose it is.  False fills error, whose message has path in it.
+ */
+extern bool kafka_token_judge(const char *token, const char *path,
+							  int64_t now_ms, int64_t *until_ms,
+							  char *principal, size_t principal_size,
+							  KafkaError *error);
 
 /* ------------------------------------------------------------------------
  * Asking for topics (lookup.c)
@@ -337,6 +445,6 @@ extern KafkaReader *kafka_reader_open_wait(const KafkaProperties *props,
 										   const KafkaReaderOptions *options,
 										   int fetch_wait_ms,
 										   KafkaError *error);
-extern const char *kafka_reader_trouble(KafkaReader *reader);
+extern void kafka_reader_no_answer(KafkaReader *reader, KafkaError *error);
 
 #endif							/* KAFKA_INTERNAL_H */

@@ -66,7 +66,8 @@ typedef enum KafkaOutcome
 /* What went wrong, in words.  message never contains a secret. */
 typedef struct KafkaError
 {
-	int			code;			/* librdkafka's error code, 0 if none applies */
+	int			code;			/* librdkafka's error code, or one of our own
+								 * from 20000 on; 0: none applies */
 	bool		timed_out;		/* with KAFKA_UNCERTAIN: the transaction was
 								 * open for at least transaction_timeout_ms,
 								 * so the broker has most likely aborted it
@@ -88,6 +89,12 @@ extern const char *kafka_outcome_name(KafkaOutcome outcome);
  */
 extern const char *kafka_remedy(const KafkaError *error);
 
+/*
+ * Does only a person end it, however long one waits (a certificate, a password,
+ * the wrong protocol)?
+ */
+extern bool kafka_needs_person(const KafkaError *error);
+
 /* ------------------------------------------------------------------------
  * Properties: what the operator may say about the connection
  * ------------------------------------------------------------------------
@@ -99,7 +106,8 @@ extern void kafka_properties_free(KafkaProperties *props);	/* wipes values */
 
 /*
  * Parse "key=value" lines ('#' comments, blank lines, no quoting; white space
- * around key and value is dropped).  Only allow-listed keys are taken.  On a
+ * around key and value is dropped; in those that end in .pem the two characters
+ * \n stand for the end of a line).  Only allow-listed keys are taken.  On a
  * bad line returns false and fills error with "line N: ..." naming the key,
  * never the value.  May be called again; later values win.
  */
@@ -118,6 +126,19 @@ extern bool kafka_properties_read_file(KafkaProperties *props,
 extern bool kafka_properties_set(KafkaProperties *props, const char *key,
 								 const char *value, KafkaError *error);
 extern bool kafka_properties_has(const KafkaProperties *props, const char *key);
+
+/*
+ * The files that properties name (certificates, keys, tokens), watched for being
+ * replaced.  Watch before a handle is made of them.  kafka_files_replaced is
+ * true once for a change, at the first look that finds it as the look before
+ * did; at_once: at this look.
+ */
+typedef struct KafkaFiles KafkaFiles;
+
+extern KafkaFiles *kafka_files_watch(const KafkaProperties *props);
+extern bool kafka_files_any(const KafkaFiles *files);
+extern bool kafka_files_replaced(KafkaFiles *files, bool at_once);
+extern void kafka_files_free(KafkaFiles *files);
 
 /* ------------------------------------------------------------------------
  * Log lines, handed over in the worker's thread
@@ -387,7 +408,7 @@ typedef enum KafkaItemKind
 typedef struct KafkaItem
 {
 	KafkaItemKind kind;
-	const char *topic;
+	const char *topic;			/* NULL: an error that is not of a partition */
 	int			partition;
 	int64_t		offset;
 	int64_t		timestamp_ms;	/* -1: none */

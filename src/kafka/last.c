@@ -371,16 +371,13 @@ read_items(KafkaLastRead *read, int slice_ms, KafkaError *error)
 		kafka_reader_next(read->reader, &item);
 		if (item.kind == KAFKA_ITEM_NONE)
 		{
-			const char *trouble = kafka_reader_trouble(read->reader);
-
 			/* Wait once a call, or many small answers exceed the slice. */
 			if (!waited && wait_for_items(read, slice_ms))
 			{
 				waited = true;
 				continue;
 			}
-			kafka_error_set(error, 0, "%s",
-							trouble[0] != '\0' ? trouble : "no end yet");
+			kafka_reader_no_answer(read->reader, error);
 			return KAFKA_PENDING;
 		}
 		outcome = take_item(read, &item, error);

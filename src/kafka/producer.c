@@ -316,6 +316,7 @@ reset_batch(KafkaProducer *producer)
 	producer->incomplete = false;
 	producer->failure = KAFKA_OK;
 	producer->refused_tag = 0;
+	producer->client->not_added[0] = '\0';
 }
 
 KafkaOutcome
@@ -557,6 +558,9 @@ kafka_producer_commit(KafkaProducer *producer, int slice_ms,
 	producer->committing = false;
 	kafka_producer_poll(producer);
 	code = kafka_error_take(producer->client->rk, failed, &reason);
+	if (code == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED &&
+		producer->client->not_added[0] != '\0')
+		kafka_error_set(&reason, code, "%s", producer->client->not_added);
 	outcome = judge(producer, code, &reason);
 	if (error != NULL)
 		*error = reason;

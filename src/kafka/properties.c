@@ -6,10 +6,11 @@
  * Copyright (c) 2026, carshop_outbox contributors
  *
  * An allow-list, not a deny-list: librdkafka has properties that load a
- * library (plugin.library.paths) or run a shell command
- * (sasl.kerberos.kinit.cmd), and new ones come with every release.  What
- * correctness needs is set later by the producer and the reader and is not on
- * the list.
+ * library (plugin.library.paths, ssl.providers, ssl.engine.location) or run a shell command
+ * (sasl.kerberos.kinit.cmd), and new ones come
+ * with every release.  What correctness needs is set later by the producer and
+ * the reader and is not on the list; nor is what makes tokens that nobody has
+ * signed (enable.sasl.oauthbearer.unsecure.jwt).
  *
  * Values may be secrets.  Messages therefore name the key and the line only
  * (librdkafka's own error text repeats some values), a line that is not
@@ -19,71 +20,98 @@
  *
  *-------------------------------------------------------------------------
  */
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "kafka/internal.h"
-
-/* A properties file larger than this is a mistake. */
-#define MAX_FILE_BYTES (1024 * 1024)
 
 #define FOR_PRODUCER 1
 #define FOR_READER 2
 #define FOR_BOTH (FOR_PRODUCER | FOR_READER)
+#define IS_PATH 4				/* names a file, which is watched */
+#define IS_PEM 8				/* lines, written with \n between them */
+#define IS_OURS 16				/* not for the library */
 
 typedef struct AllowedProperty
 {
 	const char *key;
-	int			scope;
+	int			flags;
+	const char *since;			/* librdkafka's version; NULL: 2.0 or older */
 } AllowedProperty;
 
 static const AllowedProperty allowed_properties[] = {
-	{"bootstrap.servers", FOR_BOTH},
-	{"client.id", FOR_BOTH},
-	{"client.rack", FOR_READER},
-	{"broker.address.family", FOR_BOTH},
-	{"broker.address.ttl", FOR_BOTH},
-	{"security.protocol", FOR_BOTH},
-	{"sasl.mechanism", FOR_BOTH},
-	{"sasl.mechanisms", FOR_BOTH},
-	{"sasl.username", FOR_BOTH},
-	{"sasl.password", FOR_BOTH},
-	{"sasl.kerberos.service.name", FOR_BOTH},
-	{"sasl.kerberos.principal", FOR_BOTH},
-	{"sasl.kerberos.keytab", FOR_BOTH},
-	{"sasl.kerberos.min.time.before.relogin", FOR_BOTH},
-	{"ssl.ca.location", FOR_BOTH},
-	{"ssl.crl.location", FOR_BOTH},
-	{"ssl.certificate.location", FOR_BOTH},
-	{"ssl.key.location", FOR_BOTH},
-	{"ssl.key.password", FOR_BOTH},
-	{"ssl.keystore.location", FOR_BOTH},
-	{"ssl.keystore.password", FOR_BOTH},
-	{"ssl.endpoint.identification.algorithm", FOR_BOTH},
-	{"ssl.cipher.suites", FOR_BOTH},
-	{"ssl.curves.list", FOR_BOTH},
-	{"ssl.sigalgs.list", FOR_BOTH},
-	{"enable.ssl.certificate.verification", FOR_BOTH},
-	{"socket.timeout.ms", FOR_BOTH},
-	{"socket.connection.setup.timeout.ms", FOR_BOTH},
-	{"socket.send.buffer.bytes", FOR_BOTH},
-	{"socket.receive.buffer.bytes", FOR_BOTH},
-	{"socket.keepalive.enable", FOR_BOTH},
-	{"reconnect.backoff.ms", FOR_BOTH},
-	{"reconnect.backoff.max.ms", FOR_BOTH},
-	{"compression.codec", FOR_PRODUCER},
-	{"compression.type", FOR_PRODUCER},
-	{"compression.level", FOR_PRODUCER},
-	{"linger.ms", FOR_PRODUCER},
-	{"batch.size", FOR_PRODUCER},
-	{"batch.num.messages", FOR_PRODUCER},
-	{"message.max.bytes", FOR_BOTH},
-	{"debug", FOR_BOTH},
-	{NULL, 0}
+	{"bootstrap.servers", FOR_BOTH, NULL},
+	{"client.id", FOR_BOTH, NULL},
+	{"client.rack", FOR_READER, NULL},
+	{"client.dns.lookup", FOR_BOTH, "2.2.0"},
+	{"broker.address.family", FOR_BOTH, NULL},
+	{"broker.address.ttl", FOR_BOTH, NULL},
+	{"security.protocol", FOR_BOTH, NULL},
+	{"sasl.mechanism", FOR_BOTH, NULL},
+	{"sasl.mechanisms", FOR_BOTH, NULL},
+	{"sasl.username", FOR_BOTH, NULL},
+	{"sasl.password", FOR_BOTH, NULL},
+	{"sasl.kerberos.service.name", FOR_BOTH, NULL},
+	{"sasl.kerberos.principal", FOR_BOTH, NULL},
+	{"sasl.kerberos.keytab", FOR_BOTH | IS_PATH, NULL},
+	{"sasl.kerberos.min.time.before.relogin", FOR_BOTH, NULL},
+	{KAFKA_TOKEN_FILE, FOR_BOTH | IS_PATH | IS_OURS, NULL},
+	{KAFKA_TOKEN_EXTENSIONS, FOR_BOTH, NULL},
+	{"sasl.oauthbearer.method", FOR_BOTH, NULL},
+	{"sasl.oauthbearer.client.id", FOR_BOTH, NULL},
+	{"sasl.oauthbearer.client.secret", FOR_BOTH, NULL},
+	{"sasl.oauthbearer.scope", FOR_BOTH, NULL},
+	{"sasl.oauthbearer.token.endpoint.url", FOR_BOTH, NULL},
+	{"sasl.oauthbearer.client.credentials.client.id", FOR_BOTH, "2.11.0"},
+	{"sasl.oauthbearer.client.credentials.client.secret", FOR_BOTH, "2.11.0"},
+	{"sasl.oauthbearer.grant.type", FOR_BOTH, "2.11.0"},
+	{"sasl.oauthbearer.assertion.algorithm", FOR_BOTH, "2.11.0"},
+	{"sasl.oauthbearer.assertion.private.key.file", FOR_BOTH | IS_PATH, "2.11.0"},
+	{"sasl.oauthbearer.assertion.private.key.passphrase", FOR_BOTH, "2.11.0"},
+	{"sasl.oauthbearer.assertion.private.key.pem", FOR_BOTH | IS_PEM, "2.11.0"},
+	{"sasl.oauthbearer.assertion.file", FOR_BOTH | IS_PATH, "2.11.0"},
+	{"sasl.oauthbearer.assertion.claim.aud", FOR_BOTH, "2.11.0"},
+	{"sasl.oauthbearer.assertion.claim.exp.seconds", FOR_BOTH, "2.11.0"},
+	{"sasl.oauthbearer.assertion.claim.iss", FOR_BOTH, "2.11.0"},
+	{"sasl.oauthbearer.assertion.claim.jti.include", FOR_BOTH, "2.11.0"},
+	{"sasl.oauthbearer.assertion.claim.nbf.seconds", FOR_BOTH, "2.11.0"},
+	{"sasl.oauthbearer.assertion.claim.sub", FOR_BOTH, "2.11.0"},
+	{"sasl.oauthbearer.assertion.jwt.template.file", FOR_BOTH | IS_PATH, "2.11.0"},
+	{"sasl.oauthbearer.metadata.authentication.type", FOR_BOTH, "2.12.0"},
+	{"sasl.oauthbearer.sub.claim.name", FOR_BOTH, "2.14.0"},
+	{"https.ca.location", FOR_BOTH | IS_PATH, "2.11.0"},
+	{"https.ca.pem", FOR_BOTH | IS_PEM, "2.11.0"},
+	{"ssl.ca.location", FOR_BOTH | IS_PATH, NULL},
+	{"ssl.ca.pem", FOR_BOTH | IS_PEM, NULL},
+	{"ssl.crl.location", FOR_BOTH | IS_PATH, NULL},
+	{"ssl.certificate.location", FOR_BOTH | IS_PATH, NULL},
+	{"ssl.certificate.pem", FOR_BOTH | IS_PEM, NULL},
+	{"ssl.key.location", FOR_BOTH | IS_PATH, NULL},
+	{"ssl.key.pem", FOR_BOTH | IS_PEM, NULL},
+	{"ssl.key.password", FOR_BOTH, NULL},
+	{"ssl.keystore.location", FOR_BOTH | IS_PATH, NULL},
+	{"ssl.keystore.password", FOR_BOTH, NULL},
+	{"ssl.endpoint.identification.algorithm", FOR_BOTH, NULL},
+	{"ssl.cipher.suites", FOR_BOTH, NULL},
+	{"ssl.curves.list", FOR_BOTH, NULL},
+	{"ssl.sigalgs.list", FOR_BOTH, NULL},
+	{"enable.ssl.certificate.verification", FOR_BOTH, NULL},
+	{"socket.timeout.ms", FOR_BOTH, NULL},
+	{"socket.connection.setup.timeout.ms", FOR_BOTH, NULL},
+	{"socket.send.buffer.bytes", FOR_BOTH, NULL},
+	{"socket.receive.buffer.bytes", FOR_BOTH, NULL},
+	{"socket.keepalive.enable", FOR_BOTH, NULL},
+	{"reconnect.backoff.ms", FOR_BOTH, NULL},
+	{"reconnect.backoff.max.ms", FOR_BOTH, NULL},
+	{"compression.codec", FOR_PRODUCER, NULL},
+	{"compression.type", FOR_PRODUCER, NULL},
+	{"compression.level", FOR_PRODUCER, NULL},
+	{"linger.ms", FOR_PRODUCER, NULL},
+	{"batch.size", FOR_PRODUCER, NULL},
+	{"batch.num.messages", FOR_PRODUCER, NULL},
+	{"message.max.bytes", FOR_BOTH, NULL},
+	{"debug", FOR_BOTH, NULL},
+	{NULL, 0, NULL}
 };
 
 typedef struct Property
@@ -111,8 +139,8 @@ kafka_properties_new(void)
 	return props;
 }
 
-static void
-wipe_and_free(char *text, size_t len)
+void
+kafka_wipe_and_free(char *text, size_t len)
 {
 	explicit_bzero(text, len);
 	free(text);
@@ -126,7 +154,7 @@ kafka_properties_free(KafkaProperties *props)
 	if (props == NULL)
 		return;
 	for (i = 0; i < props->n; i++)
-		wipe_and_free(props->items[i].value, strlen(props->items[i].value));
+		kafka_wipe_and_free(props->items[i].value, strlen(props->items[i].value));
 	free(props->items);
 	free(props);
 }
@@ -165,20 +193,71 @@ looks_like_key(const char *key)
 /*
  * Let librdkafka judge the value now, while the line is known.  The probe is
  * thrown away (it wipes what it holds of secrets); its error text is not
- * used, since it repeats the values of some properties.
+ * shown, since it repeats the values of some properties.
  */
 static bool
-value_is_accepted(const char *key, const char *value)
+judge_value(const AllowedProperty *allowed, const char *value,
+			const char *where, KafkaError *error)
 {
+	const char *version = rd_kafka_version_str();
 	rd_kafka_conf_t *probe = rd_kafka_conf_new();
-	char		ignored[512];
-	bool		accepted;
+	char		reason[512] = "";
+	rd_kafka_conf_res_t answer;
+	bool		not_built;
 
-	accepted = rd_kafka_conf_set(probe, key, value, ignored,
-								 sizeof(ignored)) == RD_KAFKA_CONF_OK;
-	explicit_bzero(ignored, sizeof(ignored));
+	answer = rd_kafka_conf_set(probe, allowed->key, value, reason,
+							   sizeof(reason));
+	not_built = strstr(reason, "not supported in this build") != NULL;
+	explicit_bzero(reason, sizeof(reason));
 	rd_kafka_conf_destroy(probe);
-	return accepted;
+
+	if (answer == RD_KAFKA_CONF_OK)
+		return true;
+	if (answer == RD_KAFKA_CONF_UNKNOWN)
+		kafka_error_set(error, KAFKA_CODE_UNSUPPORTED,
+						"%slibrdkafka %s does not know property \"%s\", which came with version %s",
+						where, version, allowed->key,
+						allowed->since != NULL ? allowed->since : "2.0");
+	else if (not_built)
+		kafka_error_set(error, KAFKA_CODE_UNSUPPORTED,
+						"%slibrdkafka %s was built here without what property \"%s\" needs",
+						where, version, allowed->key);
+	else
+		kafka_error_set(error, KAFKA_CODE_PROPERTY,
+						"%svalue of property \"%s\" is not accepted by this build of librdkafka",
+						where, allowed->key);
+	return false;
+}
+
+/* Is the value to be judged by the library, and now? */
+static bool
+is_for_library(const AllowedProperty *allowed)
+{
+	/* with a token from a file the extensions are ours, too */
+	return (allowed->flags & IS_OURS) == 0 &&
+		strcmp(allowed->key, KAFKA_TOKEN_EXTENSIONS) != 0;
+}
+
+/* The two characters \n stand for the end of a line, as elsewhere with PEM. */
+static char *
+copy_lines(const char *value)
+{
+	char	   *copy = kafka_strdup(value);
+	char	   *to = copy;
+	const char *from;
+
+	for (from = value; *from != '\0'; from++)
+	{
+		if (from[0] == '\\' && from[1] == 'n')
+		{
+			*to++ = '\n';
+			from++;
+		}
+		else
+			*to++ = *from;
+	}
+	*to = '\0';
+	return copy;
 }
 
 static bool
@@ -195,20 +274,16 @@ set_property(KafkaProperties *props, const char *key, const char *value,
 	if (allowed == NULL)
 	{
 		if (looks_like_key(key))
-			kafka_error_set(error, 0,
+			kafka_error_set(error, KAFKA_CODE_PROPERTY,
 							"%sproperty \"%s\" is unknown or not allowed",
 							where, key);
 		else
-			kafka_error_set(error, 0, "%snot the name of a property", where);
+			kafka_error_set(error, KAFKA_CODE_PROPERTY,
+							"%snot the name of a property", where);
 		return false;
 	}
-	if (!value_is_accepted(key, value))
-	{
-		kafka_error_set(error, 0,
-						"%svalue of property \"%s\" is not accepted by this build of librdkafka",
-						where, key);
+	if (is_for_library(allowed) && !judge_value(allowed, value, where, error))
 		return false;
-	}
 
 	for (i = 0; i < props->n; i++)
 	{
@@ -228,8 +303,9 @@ set_property(KafkaProperties *props, const char *key, const char *value,
 		props->items[i].allowed = allowed;
 	}
 	else
-		wipe_and_free(props->items[i].value, strlen(props->items[i].value));
-	props->items[i].value = kafka_strdup(value);
+		kafka_wipe_and_free(props->items[i].value, strlen(props->items[i].value));
+	props->items[i].value = (allowed->flags & IS_PEM) != 0 ?
+		copy_lines(value) : kafka_strdup(value);
 	return true;
 }
 
@@ -270,9 +346,66 @@ kafka_properties_item(const KafkaProperties *props, size_t index,
 	if (props == NULL || index >= props->n)
 		return false;
 	item = &props->items[index];
-	*key = (item->allowed->scope & scope) != 0 ? item->allowed->key : NULL;
+	*key = (item->allowed->flags & scope) != 0 ? item->allowed->key : NULL;
 	*value = item->value;
+	if ((item->allowed->flags & IS_OURS) != 0 ||
+		(strcmp(item->allowed->key, KAFKA_TOKEN_EXTENSIONS) == 0 &&
+		 kafka_properties_has(props, KAFKA_TOKEN_FILE)))
+		*key = NULL;
 	return true;
+}
+
+bool
+kafka_properties_path(const KafkaProperties *props, size_t index,
+					  const char **key, const char **path)
+{
+	const Property *item;
+
+	if (props == NULL || index >= props->n)
+		return false;
+	item = &props->items[index];
+	*key = item->allowed->key;
+	*path = item->value;
+	/* "probe" lets the library look where systems keep their CAs */
+	if ((item->allowed->flags & IS_PATH) == 0 || item->value[0] == '\0' ||
+		strcmp(item->value, "probe") == 0)
+		*path = NULL;
+	return true;
+}
+
+/* Under either of its names. */
+static bool
+mechanism_is(const KafkaProperties *props, const char *mechanism)
+{
+	const char *one = kafka_properties_get(props, "sasl.mechanism");
+	const char *other = kafka_properties_get(props, "sasl.mechanisms");
+
+	return (one != NULL && strcmp(one, mechanism) == 0) ||
+		(other != NULL && strcmp(other, mechanism) == 0);
+}
+
+bool
+kafka_properties_check(const KafkaProperties *props, KafkaError *error)
+{
+	const char *method = kafka_properties_get(props, "sasl.oauthbearer.method");
+	bool		oidc = method != NULL && strcmp(method, "oidc") == 0;
+	bool		file = kafka_properties_has(props, KAFKA_TOKEN_FILE);
+
+	if (file && oidc)
+		kafka_error_set(error, KAFKA_CODE_PROPERTY,
+						"properties \"%s\" and \"sasl.oauthbearer.method\" = oidc exclude each other",
+						KAFKA_TOKEN_FILE);
+	else if (file && !mechanism_is(props, "OAUTHBEARER"))
+		kafka_error_set(error, KAFKA_CODE_PROPERTY,
+						"property \"%s\" needs \"sasl.mechanism\" = OAUTHBEARER",
+						KAFKA_TOKEN_FILE);
+	else if (mechanism_is(props, "OAUTHBEARER") && !file && !oidc)
+		kafka_error_set(error, KAFKA_CODE_PROPERTY,
+						"property \"sasl.mechanism\" = OAUTHBEARER needs \"%s\" or \"sasl.oauthbearer.method\" = oidc",
+						KAFKA_TOKEN_FILE);
+	else
+		return true;
+	return false;
 }
 
 /* ------------------------------------------------------------------------
@@ -321,13 +454,13 @@ parse_line(KafkaProperties *props, const char *start, const char *end,
 		return true;
 	if (memchr(start, '\0', (size_t) (end - start)) != NULL)
 	{
-		kafka_error_set(error, 0, "line %d: contains a zero byte", line);
+		kafka_error_set(error, KAFKA_CODE_PROPERTY, "line %d: contains a zero byte", line);
 		return false;
 	}
 	equals = memchr(start, '=', (size_t) (end - start));
 	if (equals == NULL)
 	{
-		kafka_error_set(error, 0, "line %d: expected key=value", line);
+		kafka_error_set(error, KAFKA_CODE_PROPERTY, "line %d: expected key=value", line);
 		return false;
 	}
 	key_end = equals;
@@ -338,8 +471,8 @@ parse_line(KafkaProperties *props, const char *start, const char *end,
 	key = copy_range(start, key_end);
 	value = copy_range(value_start, end);
 	ok = set_property(props, key, value, line, error);
-	wipe_and_free(value, strlen(value));
-	wipe_and_free(key, strlen(key));
+	kafka_wipe_and_free(value, strlen(value));
+	kafka_wipe_and_free(key, strlen(key));
 	return ok;
 }
 
@@ -360,112 +493,4 @@ kafka_properties_parse(KafkaProperties *props, const char *text, size_t len,
 		text = newline != NULL ? newline + 1 : end;
 	}
 	return true;
-}
-
-/* ------------------------------------------------------------------------
- * The file
- * ------------------------------------------------------------------------
- */
-
-/* PostgreSQL's rule for private keys, checked on what was really opened. */
-static bool
-file_is_private(const struct stat *status, const char *path,
-				KafkaError *error)
-{
-	if (!S_ISREG(status->st_mode))
-	{
-		kafka_error_set(error, 0, "\"%s\" is not a regular file", path);
-		return false;
-	}
-	if (status->st_uid != geteuid() && status->st_uid != 0)
-	{
-		kafka_error_set(error, 0,
-						"\"%s\" must be owned by the server's user or root",
-						path);
-		return false;
-	}
-	if ((status->st_uid == geteuid() &&
-		 (status->st_mode & (S_IRWXG | S_IRWXO)) != 0) ||
-		(status->st_uid == 0 &&
-		 (status->st_mode & (S_IWGRP | S_IXGRP | S_IRWXO)) != 0))
-	{
-		kafka_error_set(error, 0,
-						"\"%s\" has group or world access: it must have mode 0600 or less, or 0640 or less when owned by root",
-						path);
-		return false;
-	}
-	if (status->st_size > MAX_FILE_BYTES)
-	{
-		kafka_error_set(error, 0, "\"%s\" is larger than %d bytes", path,
-						MAX_FILE_BYTES);
-		return false;
-	}
-	return true;
-}
-
-/* Read to the end; a negative result leaves errno. */
-static ssize_t
-read_all(int fd, char *buffer, size_t size)
-{
-	size_t		done = 0;
-
-	while (done < size)
-	{
-		ssize_t		got = read(fd, buffer + done, size - done);
-
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got < 0)
-			return -1;
-		if (got == 0)
-			break;
-		done += (size_t) got;
-	}
-	return (ssize_t) done;
-}
-
-bool
-kafka_properties_read_file(KafkaProperties *props, const char *path,
-						   KafkaError *error)
-{
-	struct stat status;
-	char	   *buffer;
-	size_t		size;
-	ssize_t		len;
-	int			fd;
-	bool		ok = false;
-
-	/* O_NONBLOCK: opening a FIFO would otherwise wait for a writer. */
-	fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
-	if (fd < 0)
-	{
-		kafka_error_set(error, 0, "could not open \"%s\": %s", path,
-						errno == ELOOP ? "it is a symbolic link" :
-						strerror(errno));
-		return false;
-	}
-	if (fstat(fd, &status) != 0)
-	{
-		kafka_error_set(error, 0, "could not stat \"%s\": %s", path,
-						strerror(errno));
-		close(fd);
-		return false;
-	}
-	if (!file_is_private(&status, path, error))
-	{
-		close(fd);
-		return false;
-	}
-
-	size = (size_t) status.st_size;
-	buffer = kafka_malloc(size + 1);
-	len = read_all(fd, buffer, size);
-	if (len < 0)
-		kafka_error_set(error, 0, "could not read \"%s\": %s", path,
-						strerror(errno));
-	else
-		ok = kafka_properties_parse(props, buffer, (size_t) len, error);
-	wipe_and_free(buffer, size);
-	close(fd);
-	return ok;
 }

@@ -166,10 +166,10 @@ kafka_reader_fd(KafkaReader *reader)
 	return reader->client->fd;
 }
 
-const char *
-kafka_reader_trouble(KafkaReader *reader)
+void
+kafka_reader_no_answer(KafkaReader *reader, KafkaError *error)
 {
-	return reader->client->trouble;
+	kafka_client_no_answer(reader->client, 0, error);
 }
 
 const char *
@@ -204,11 +204,19 @@ find_assigned(const KafkaReader *reader, const char *topic, int partition)
 static void
 drop_waiting(KafkaReader *reader)
 {
+	rd_kafka_topic_partition_t *partition;
 	rd_kafka_event_t *event;
 
 	while ((event = kafka_client_next(reader->client, 0)) != NULL)
 	{
-		if (rd_kafka_event_type(event) == RD_KAFKA_EVENT_LOG)
+		rd_kafka_event_type_t type = rd_kafka_event_type(event);
+
+		/* what is not of a partition is still true, and may be said once */
+		partition = type == RD_KAFKA_EVENT_ERROR ?
+			rd_kafka_event_topic_partition(event) : NULL;
+		if (partition != NULL)
+			rd_kafka_topic_partition_destroy(partition);
+		else if (type != RD_KAFKA_EVENT_FETCH)
 			kafka_client_handle(reader->client, event);
 		rd_kafka_event_destroy(event);
 	}
@@ -356,7 +364,7 @@ fill_error(KafkaReader *reader, KafkaItem *item, rd_kafka_event_t *event)
 	{
 		item->kind = KAFKA_ITEM_ERROR;
 		item->outcome = KAFKA_UNREACHABLE;
-		kafka_error_set(&item->error, code, "%s", reader->client->trouble);
+		kafka_client_no_answer(reader->client, code, &item->error);
 		return true;
 	}
 	if (rd_kafka_event_error_is_fatal(event))
@@ -414,6 +422,7 @@ kafka_reader_next(KafkaReader *reader, KafkaItem *item)
 
 	item->handle = NULL;
 	item->message = NULL;
+	item->topic = NULL;
 	while ((event = kafka_client_next(reader->client, 0)) != NULL)
 	{
 		if (take_event(reader, item, event))

@@ -21,6 +21,54 @@
 static const char general[] =
 "Check that Kafka runs and that carshop_outbox.brokers names its brokers; the server's log and Kafka's may say more.";
 
+#define IN_FILE ", in the file that carshop_outbox.kafka_config_file names"
+
+/* Certificates, protocols and credentials: codes of ours, see trouble.c. */
+static const char *
+remedy_for_security(int code)
+{
+	switch (code)
+	{
+		case KAFKA_CODE_UNTRUSTED:
+			return "Name the CA that has signed the brokers' certificate with ssl.ca.location (or ssl.ca.pem)" IN_FILE ".";
+		case KAFKA_CODE_EXPIRED:
+			return "Renew the certificate of the Kafka broker's listener, or set the clock of the PostgreSQL server right.";
+		case KAFKA_CODE_OTHER_NAME:
+			return "Connect by a name that the brokers' certificate has (carshop_outbox.brokers and the brokers' advertised.listeners), or give them one with these names; ssl.endpoint.identification.algorithm = none would not look.";
+		case KAFKA_CODE_REVOKED:
+			return "Check ssl.crl.location" IN_FILE ", and the certificate of the Kafka broker's listener.";
+		case KAFKA_CODE_UNVERIFIED:
+			return "Check ssl.ca.location" IN_FILE ", and the certificate of the Kafka broker's listener: issuer, dates and names.";
+		case KAFKA_CODE_CLIENT_CERTIFICATE:
+			return "Set ssl.certificate.location and ssl.key.location" IN_FILE ", to a certificate that has not expired and is signed by a CA that Kafka's listener trusts.";
+		case KAFKA_CODE_PROTOCOL:
+			return "Set security.protocol" IN_FILE ", to what the listener speaks (plaintext, ssl, sasl_plaintext, sasl_ssl), or correct the port in carshop_outbox.brokers. A broker that is starting looks the same.";
+		case KAFKA_CODE_NO_TOKEN:
+			return "See to what renews the file that sasl.oauthbearer.token.file names (or to sasl.oauthbearer.token.endpoint.url, the client's id and secret); a new token is taken up by itself.";
+		case KAFKA_CODE_TOKEN_REFUSED:
+			return "See that the token in the file of sasl.oauthbearer.token.file (or from sasl.oauthbearer.token.endpoint.url) has the issuer, audience and claims that Kafka's listener asks for.";
+		case KAFKA_CODE_SCRAM:
+
+			/*
+			 * It repeats the client's part of the nonce, which Kafka 4 does
+			 * not let pass any more (librdkafka #4895).
+			 */
+			if (rd_kafka_version() < 0x020601ff)
+				return "Use librdkafka 2.6.1 or newer: this one cannot do SCRAM with Kafka 4.0 or newer, only with older ones. With those check sasl.username and sasl.password" IN_FILE ".";
+			return "Check sasl.username and sasl.password" IN_FILE ", and that Kafka has the user's credentials for this mechanism.";
+		case KAFKA_CODE_PROPERTY:
+			return "Correct carshop_outbox.brokers or the property that the message names" IN_FILE ", then SELECT pg_reload_conf();";
+		case KAFKA_CODE_UNSUPPORTED:
+			return "Use another librdkafka (Debian 12 builds it without OIDC, Debian 13 with it) or do without the property; a token can also come from a file: sasl.oauthbearer.token.file.";
+		case KAFKA_CODE_FILE:
+			return "Let the server's operating system user read the file, or correct the property" IN_FILE ", then SELECT pg_reload_conf();";
+		case KAFKA_CODE_CLIENT:
+			return "Correct the certificate, key or password that the message names, or the property" IN_FILE ", then SELECT pg_reload_conf();";
+		default:
+			return NULL;
+	}
+}
+
 /* Rights: each names the ACL. */
 static const char *
 remedy_for_rights(rd_kafka_resp_err_t code)
@@ -34,7 +82,7 @@ remedy_for_rights(rd_kafka_resp_err_t code)
 		case RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED:
 			return "Grant the Kafka user Read and Describe on the consumer group that carshop_outbox.group_id names, or leave that setting empty.";
 		case RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED:
-			return "Grant the Kafka user Create on the cluster, or make the topics by hand and turn carshop_outbox.create_topics off; carshop_outbox.delivery = at_least_once also needs IdempotentWrite on the cluster.";
+			return "Grant the Kafka user Create on the cluster, or make the topics by hand and turn carshop_outbox.create_topics off.";
 		default:
 			return NULL;
 	}
@@ -158,6 +206,8 @@ kafka_remedy(const KafkaError *error)
 
 	if (error == NULL)
 		return general;
+	if (error->code >= KAFKA_CODE_UNTRUSTED && error->code < KAFKA_CODE_END)
+		return remedy_for_security(error->code);
 	if (error->timed_out)
 		return "Kafka took longer than carshop_outbox.transaction_timeout: check the brokers' load and the network, raise that setting (up to Kafka's transaction.max.timeout.ms), or lower carshop_outbox.max_transaction_events.";
 	for (i = 0; kinds[i] != NULL; i++)
@@ -168,4 +218,14 @@ kafka_remedy(const KafkaError *error)
 			return remedy;
 	}
 	return general;
+}
+
+bool
+kafka_needs_person(const KafkaError *error)
+{
+	return (error->code >= KAFKA_CODE_UNTRUSTED && error->code < KAFKA_CODE_END) ||
+		error->code == RD_KAFKA_RESP_ERR__SSL ||
+		error->code == RD_KAFKA_RESP_ERR__AUTHENTICATION ||
+		error->code == RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED ||
+		error->code == RD_KAFKA_RESP_ERR_UNSUPPORTED_SASL_MECHANISM;
 }

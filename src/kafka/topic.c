@@ -106,6 +106,7 @@ kafka_client_topic(KafkaClient *client, const char *topic, int slice_ms,
 
 	if (answer.code != RD_KAFKA_RESP_ERR_NO_ERROR)
 	{
+		kafka_client_take_lines(client);
 		kafka_client_no_answer(client, answer.code, error);
 		return KAFKA_UNREACHABLE;
 	}

@@ -28,17 +28,14 @@ relay_answer(RelayResult *result, KafkaOutcome outcome, const KafkaError *error)
 	result->kind = error->code;
 	result->message = error->message;
 	result->timed_out = error->timed_out;
-	if (outcome != KAFKA_PENDING)
+	/* who waits for an answer does so in vain, or it may still come */
+	if (outcome != KAFKA_PENDING || kafka_needs_person(error))
 		result->remedy = kafka_remedy(error);
 }
 
-/* A call that is not finished has no words of its own: the connection has. */
 static void
 answer(RelayLink *link, RelayResult *result, KafkaOutcome outcome)
 {
-	if (outcome == KAFKA_PENDING && link->producer != NULL)
-		strlcpy(link->error.message, kafka_producer_last_trouble(link->producer),
-				sizeof(link->error.message));
 	relay_answer(result, outcome, &link->error);
 }
 

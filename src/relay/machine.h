@@ -125,7 +125,7 @@ typedef struct RelayResult
 	KafkaOutcome outcome;
 	int			kind;			/* for outcomes other than OK: see health.h */
 	const char *message;		/* may be NULL or "" */
-	const char *remedy;			/* the same */
+	const char *remedy;			/* the same; with PENDING: waiting is in vain */
 	bool		timed_out;		/* the broker ended the transaction for its
 								 * age */
 

@@ -27,7 +27,8 @@
 #define FENCED_MOST		5		/* times in ten minutes: then it stops */
 #define LOOK_PAUSE		MS(100) /* between two looks while stopped */
 
-/* Kinds of trouble of our own; librdkafka's codes are small numbers. */
+/* Kinds of trouble of our own; librdkafka's codes are small numbers, ours in src/kafka
+ * begin at 20000. */
 enum
 {
 	KIND_CONNECTING = 10000,

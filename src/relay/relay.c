@@ -325,6 +325,7 @@ take_reload(Relay *relay, RelayInput *input)
 	relay_machine_set_limits(&relay->machine, &limits);
 	relay->link.verification_known = false;
 	now = worker_kafka_fingerprint();
+	input->restart |= worker_kafka_files_replaced(true);
 	if (relay->handle_settings == NULL || strcmp(now, relay->handle_settings) != 0)
 	{
 		input->restart = true;
@@ -357,8 +358,22 @@ look_around(Relay *relay, RelayInput *input)
 	input->may_poll = relay->position.may_poll;
 	if (relay->reloads != worker_reloads())
 		take_reload(relay, input);
+	input->restart |= worker_kafka_files_replaced(false);
 	reset_statistics(relay);
 	input->now = worker_now_us();
+}
+
+/* How long to wait, in microseconds; -1: for ever. */
+static int64
+time_to_wait(const RelayAction *action)
+{
+	int64		due = worker_kafka_files_due();
+	int64		wait;
+
+	if (action->wait_until < 0)
+		return due;
+	wait = Max(action->wait_until - worker_now_us(), 0);
+	return due < 0 ? wait : Min(wait, due);
 }
 
 /* One turn of the loop. */
@@ -376,8 +391,7 @@ turn(Relay *relay)
 		tell(relay);
 		(void) worker_wait_exactly(relay->link.producer != NULL ?
 								   kafka_producer_fd(relay_link_sender(&relay->link)) : -1,
-								   action.wait_until < 0 ? -1 :
-								   Max(action.wait_until - worker_now_us(), 0));
+								   time_to_wait(&action));
 		return;
 	}
 	perform(relay, &action, &result);

@@ -208,14 +208,23 @@ machine_pending(RelayMachine *machine, RelayActionKind kind, const RelayResult *
 
 	if (machine->deadline == 0)
 		machine->deadline = now + allowed;
-	/* a connection being made is no trouble yet */
-	if (now - (machine->deadline - allowed) < TROUBLE_AFTER)
+	/* a connection being made is no trouble yet, unless it is known to fail */
+	if (now - (machine->deadline - allowed) < TROUBLE_AFTER && result->remedy == NULL)
 		return;
-	late.kind = KIND_SILENT;
 	late.message = result->message != NULL && result->message[0] != '\0' ?
 		result->message : kind == ACT_COMMIT ?
 		"Kafka does not confirm a transaction" : "Kafka does not answer";
-	late.remedy = REMEDY_SILENT;
+	if (result->remedy != NULL)
+	{
+		/* the reason is known, and will be the same when the time is over */
+		late.kind = result->kind;
+		late.remedy = result->remedy;
+	}
+	else
+	{
+		late.kind = KIND_SILENT;
+		late.remedy = REMEDY_SILENT;
+	}
 	if (now < machine->deadline)
 	{
 		health_trouble(&machine->health, late.kind, late.message, late.remedy,

@@ -396,10 +396,21 @@ fingerprint(void)
 	return kept;
 }
 
+/* Reading goes on with another handle, where it stands. */
+static void
+replace_handle(void)
+{
+	if (!source_close(reporter.source))
+		worker_leave_handle();
+	reporter.source->state = SOURCE_WAITING;
+	reporter.source->look_at = 0;
+	show_forget();
+}
+
 /*
- * Settings have been read again.  If they make another Kafka handle, reading
- * starts anew where it stands; so it does where a person had to mend something.
- * Otherwise only topics and tables are looked at.
+ * Settings have been read again, or files were replaced.  If they make another
+ * Kafka handle, reading starts anew where it stands; so it does where a person
+ * had to mend something.  Otherwise only topics and tables are looked at.
  */
 static void
 take_settings(void)
@@ -408,21 +419,22 @@ take_settings(void)
 	bool		same;
 
 	if (reporter.settings_of == worker_reloads())
+	{
+		if (worker_kafka_files_replaced(false))
+			replace_handle();
 		return;
+	}
 	reporter.settings_of = worker_reloads();
 	now = fingerprint();
-	same = strcmp(now, reporter.fingerprint) == 0;
+	same = strcmp(now, reporter.fingerprint) == 0 &&
+		!worker_kafka_files_replaced(true);
 	pfree(reporter.fingerprint);
 	reporter.fingerprint = now;
 
 	reporter.look_at = 0;
 	reporter.source->look_at = 0;
-	if (same && reporter.source->state != SOURCE_STOPPED)
-		return;
-	if (!source_close(reporter.source))
-		worker_leave_handle();
-	reporter.source->state = SOURCE_WAITING;
-	show_forget();
+	if (!same || reporter.source->state == SOURCE_STOPPED)
+		replace_handle();
 }
 
 /*
@@ -493,6 +505,8 @@ carshop_reporter_main(Datum arg)
 		MemoryContextSwitchTo(reporter.turn);
 		MemoryContextReset(reporter.turn);
 		wait_ms = turn();
+		if (reporter.reading == 1 && worker_kafka_files_due() >= 0)
+			wait_ms = sooner(wait_ms, (long) ((worker_kafka_files_due() + 999) / 1000));
 		if (reporter.source->reader != NULL)
 			fd = kafka_reader_fd(reporter.source->reader);
 		(void) worker_wait(fd, wait_ms);

@@ -117,6 +117,21 @@ note_positions(Source *source)
 	wanted = false;
 }
 
+/* Offsets are not shown: said in the status, and once in the log. */
+static void
+refuse(const KafkaError *error, const char *remedy)
+{
+	bool		known = refusal.message[0] != '\0' &&
+	strcmp(refusal.remedy, remedy) == 0;
+
+	strlcpy(refusal.message, error->message, sizeof(refusal.message));
+	strlcpy(refusal.remedy, remedy, sizeof(refusal.remedy));
+	if (refusal.at == 0)
+		refusal.at = GetCurrentTimestamp();
+	if (!known)
+		worker_log_change(true, error->message, remedy);
+}
+
 /* Write the positions into the group, if it is nobody else's. */
 static long
 ask(Source *source)
@@ -143,15 +158,10 @@ ask(Source *source)
 										  outcome == KAFKA_REFUSED ?
 										  REFUSED_MS : SHOW_EVERY_MS);
 	if (outcome == KAFKA_REFUSED)
-	{
-		strlcpy(refusal.message, error.message, sizeof(refusal.message));
-		strlcpy(refusal.remedy, "Choose another carshop_outbox.group_id; reading goes on without it.",
-				sizeof(refusal.remedy));
-		if (refusal.at == 0)
-			refusal.at = GetCurrentTimestamp();
-		worker_log_change(true, error.message,
-						  "Offsets are not shown; choose another carshop_outbox.group_id.");
-	}
+		refuse(&error, "Choose another carshop_outbox.group_id; reading goes on without it.");
+	/* what is wrong with a topic is told by who reads it */
+	else if (outcome == KAFKA_TROUBLE && source->state == SOURCE_READING)
+		refuse(&error, kafka_remedy(&error));
 	else if (outcome == KAFKA_OK)
 		memset(&refusal, 0, sizeof(refusal));
 	if (outcome != KAFKA_OK)

@@ -124,9 +124,11 @@ source_open(Source *source, const char *group_id)
 	if (source->reader == NULL)
 	{
 		source_trouble(source, SOURCE_STOPPED, error.message,
-					   "Correct carshop_outbox.brokers or the file that carshop_outbox.kafka_config_file names, then SELECT pg_reload_conf();");
+					   kafka_remedy(&error));
 		return false;
 	}
+	/* what it was stopped for, if it was, is mended: a file, a setting */
+	source->state = SOURCE_WAITING;
 	source->cluster_id[0] = '\0';
 	source->look_at = 0;
 	source->attempts = 0;
@@ -359,6 +361,18 @@ check_again(Source *source, const char *topic, bool there)
 	}
 }
 
+/* The topics are there, but not all may be read. */
+static bool
+is_refused(const Source *source)
+{
+	for (int i = 0; i < source->n; i++)
+	{
+		if (source->partitions[i].refused)
+			return true;
+	}
+	return false;
+}
+
 bool
 source_look(Source *source)
 {
@@ -419,7 +433,7 @@ source_look(Source *source)
 	if (worst != KAFKA_PENDING && worst != KAFKA_UNREACHABLE &&
 		!check_cluster(source))
 		return false;
-	if (worst == KAFKA_OK && doubtful)
+	if (worst == KAFKA_OK && (doubtful || is_refused(source)))
 	{
 		source_look_later(source);
 		return unknown;

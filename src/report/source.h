@@ -27,6 +27,8 @@ typedef struct SourcePartition
 	bool		checking;		/* the newest message is read again first */
 	bool		at_end;			/* all that was there has been read */
 	bool		lost_stored;	/* its row says that it has stopped */
+	bool		refused;		/* the broker gives nothing of it, and says so
+								 * once: until it does */
 	LogSource	log;			/* counts of the batch under way */
 	PartitionReport stats;
 } SourcePartition;

@@ -223,6 +223,14 @@ take_error(Source *source)
 
 	for (int i = 0; i < source->n; i++)
 		source->partitions[i].at_end = false;
+	if (item->outcome == KAFKA_TROUBLE && item->topic != NULL)
+	{
+		SourcePartition *partition = source_find(source, item->topic,
+												 item->partition);
+
+		if (partition != NULL)
+			partition->refused = true;
+	}
 	if (item->outcome == KAFKA_UNCERTAIN)
 		source->assign_needed = true;
 	if (item->outcome == KAFKA_UNREACHABLE)
@@ -252,6 +260,11 @@ source_collect(Source *source, EventBatch *batch, int max_events,
 			take_error(source);
 		else if (partition != NULL && is_readable(partition))
 		{
+			if (partition->refused)
+			{
+				partition->refused = false;
+				source->look_at = 0;
+			}
 			if (item->kind == KAFKA_ITEM_MESSAGE)
 				take_message(source, partition, batch);
 			else if (item->kind == KAFKA_ITEM_LOST)

@@ -26,6 +26,12 @@
 /* kafka_properties_read_file() takes no larger one */
 #define CONFIG_FILE_MOST	(1024 * 1024)
 
+/* A file that was replaced is used after two looks at the latest. */
+#define LOOK_EVERY_US		1000000
+
+static KafkaFiles *watched = NULL;	/* of the newest handle */
+static int64 look_at;
+
 KafkaProperties *
 worker_kafka_properties(KafkaError *error)
 {
@@ -44,7 +50,29 @@ worker_kafka_properties(KafkaError *error)
 		kafka_properties_free(props);
 		return NULL;
 	}
+	kafka_files_free(watched);
+	watched = kafka_files_watch(props);
+	look_at = worker_now_us() + LOOK_EVERY_US;
 	return props;
+}
+
+/*
+ * Polled, not announced by the system: what is replaced may be a symbolic link
+ * somewhere on the way to the file, or on another machine.
+ */
+int64
+worker_kafka_files_due(void)
+{
+	return kafka_files_any(watched) ? Max(look_at - worker_now_us(), 0) : -1;
+}
+
+bool
+worker_kafka_files_replaced(bool at_once)
+{
+	if (!kafka_files_any(watched) || (!at_once && worker_now_us() < look_at))
+		return false;
+	look_at = worker_now_us() + LOOK_EVERY_US;
+	return kafka_files_replaced(watched, at_once);
 }
 
 /*
@@ -80,43 +108,7 @@ add_number(pg_cryptohash_ctx * hash, int64 number)
 	add_bytes(hash, (const char *) &number, sizeof(number));
 }
 
-/*
- * The library reads certificates, keys and keytabs when a handle is made: one
- * that was renewed in its place makes a new handle, too.  Content is cut up.
- */
-static void
-add_named_files(pg_cryptohash_ctx * hash, char *content)
-{
-	char	   *line;
-	char	   *rest = content;
-
-	while ((line = strsep(&rest, "\n")) != NULL)
-	{
-		char	   *value = strchr(line, '=');
-		struct stat status;
-		size_t		len;
-
-		if (value == NULL)
-			continue;
-		value += 1 + strspn(value + 1, " \t\r\f\v");
-		len = strlen(value);
-		while (len > 0 && strchr(" \t\r\f\v", value[len - 1]) != NULL)
-			value[--len] = '\0';
-		if (value[0] != '/')
-			continue;
-		if (stat(value, &status) != 0)
-		{
-			add_number(hash, errno);
-			continue;
-		}
-		add_number(hash, status.st_ino);
-		add_number(hash, status.st_size);
-		add_number(hash, status.st_mtim.tv_sec);
-		add_number(hash, status.st_mtim.tv_nsec);
-	}
-}
-
-/* The file as kafka_properties_read_file() sees it, and what it names. */
+/* The file as kafka_properties_read_file() sees it. */
 static void
 add_config_file(pg_cryptohash_ctx * hash, const char *path)
 {
@@ -146,7 +138,6 @@ add_config_file(pg_cryptohash_ctx * hash, const char *path)
 	close(fd);
 	content[len] = '\0';
 	add_bytes(hash, content, len);
-	add_named_files(hash, content);
 	explicit_bzero(content, len);
 	pfree(content);
 }

@@ -150,17 +150,28 @@ extern void backoff_reset(Backoff *backoff);
 
 /*
  * Kafka's connection properties from the settings (brokers, config file).
- * NULL with error filled when they cannot be used.  Caller frees.
+ * NULL with error filled when they cannot be used.  Caller frees.  From now on
+ * the files that they name are watched.
  */
 extern KafkaProperties *worker_kafka_properties(KafkaError *error);
 
 /*
- * A palloc'd digest of all that the Kafka handles of this worker are made of:
- * settings, the content of kafka_config_file, and the state of the files that
- * it names.  Equal before and after a reload: the handles can stay.  Take it
- * before a handle is opened, outside of transactions.
+ * A palloc'd digest of what the Kafka handles of this worker are made of:
+ * settings and the content of kafka_config_file.  Equal before and after a
+ * reload, and none of the files that it names is replaced: the handles can stay.
+ * Take it before a handle is opened, outside of transactions.
  */
 extern char *worker_kafka_fingerprint(void);
+
+/*
+ * Was a file replaced (certificate, key, token) that the newest handle was made
+ * of?  True once for a change.  Looks once a second at most, and believes what it
+ * has seen twice; at_once: now.
+ */
+extern bool worker_kafka_files_replaced(bool at_once);
+
+/* Microseconds until the next look; -1: there is nothing to look at. */
+extern int64 worker_kafka_files_due(void);
 
 /* A KafkaLogFunc that maps syslog levels to ours and keeps the rate bounded. */
 extern void worker_kafka_log(void *arg, int syslog_level, const char *text);

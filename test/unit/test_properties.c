@@ -227,9 +227,111 @@ test_apply(void)
 	kafka_properties_free(props);
 }
 
+/* What is allowed but not known to this library, or not built into it. */
+static void
+test_versions(void)
+{
+	static const char *const newer[] = {
+		"https.ca.location", "https.ca.pem", "sasl.oauthbearer.assertion.file",
+		"sasl.oauthbearer.assertion.private.key.pem", NULL
+	};
+	static const char *const oidc[] = {
+		"sasl.oauthbearer.client.id", "sasl.oauthbearer.client.secret",
+		"sasl.oauthbearer.scope", "sasl.oauthbearer.token.endpoint.url", NULL
+	};
+	rd_kafka_conf_t *conf = rd_kafka_conf_new();
+	char		features[512];
+	char		expected[256];
+	size_t		size = sizeof(features);
+	bool		has_oidc;
+	int			i;
+
+	rd_kafka_conf_get(conf, "builtin.features", features, &size);
+	rd_kafka_conf_destroy(conf);
+	has_oidc = strstr(features, "oidc") != NULL;
+	for (i = 0; newer[i] != NULL; i++)
+	{
+		KafkaProperties *props = kafka_properties_new();
+		KafkaError	error = {0};
+		bool		known = rd_kafka_version() >= 0x020b00ff;
+
+		ok(kafka_properties_set(props, newer[i], SECRET, &error) == known, "%s: as old as this library?", newer[i]);
+		snprintf(expected, sizeof(expected), "librdkafka %s does not know property \"%s\", which came with version 2.11.0",
+				 rd_kafka_version_str(), newer[i]);
+		if (!known)
+			is_text(error.message, expected, "says the version");
+		is_int(error.code, known ? 0 : KAFKA_CODE_UNSUPPORTED, "and has a remedy");
+		kafka_properties_free(props);
+	}
+	for (i = 0; oidc[i] != NULL; i++)
+	{
+		KafkaProperties *props = kafka_properties_new();
+		KafkaError	error = {0};
+
+		ok(kafka_properties_set(props, oidc[i], SECRET, &error) == has_oidc, "%s: built in?", oidc[i]);
+		snprintf(expected, sizeof(expected), "librdkafka %s was built here without what property \"%s\" needs",
+				 rd_kafka_version_str(), oidc[i]);
+		if (!has_oidc)
+			is_text(error.message, expected, "says that it is not");
+		kafka_properties_free(props);
+	}
+}
+
+/* Properties that only together make sense. */
+static void
+test_together(void)
+{
+	static const struct
+	{
+		const char *text;
+		const char *message;	/* NULL: they fit */
+	}			sets[] = {
+		{"", NULL},
+		{"sasl.mechanism=PLAIN\n", NULL},
+		{"sasl.mechanism=OAUTHBEARER\nsasl.oauthbearer.token.file=/t\nsasl.oauthbearer.extensions=a=b\n", NULL},
+		{"sasl.mechanisms=OAUTHBEARER\nsasl.oauthbearer.token.file=/t\n", NULL},
+		{"sasl.mechanism=OAUTHBEARER\n", "property \"sasl.mechanism\" = OAUTHBEARER needs \"sasl.oauthbearer.token.file\" or \"sasl.oauthbearer.method\" = oidc"},
+		{"sasl.oauthbearer.token.file=/t\n", "property \"sasl.oauthbearer.token.file\" needs \"sasl.mechanism\" = OAUTHBEARER"},
+		{NULL, NULL}
+	};
+
+	for (int i = 0; sets[i].text != NULL; i++)
+	{
+		KafkaProperties *props = kafka_properties_new();
+		KafkaError	error = {0};
+		rd_kafka_conf_t *conf;
+
+		ok(parse(props, sets[i].text, &error), "parsed: %s", error.message);
+		ok(kafka_properties_check(props, &error) == (sets[i].message == NULL), "fits or not");
+		is_text(error.message, sets[i].message != NULL ? sets[i].message : "", "and says so");
+		/* what is ours is not handed on: a library without OIDC takes it */
+		conf = kafka_conf_new(props, RD_KAFKA_CONSUMER, &error);
+		ok(conf != NULL, "a configuration is made of it: %s", error.message);
+		if (conf != NULL)
+			rd_kafka_conf_destroy(conf);
+		kafka_properties_free(props);
+	}
+}
+
+/* A certificate in a line: \n between its lines, in such properties only. */
+static void
+test_pem(void)
+{
+	KafkaProperties *props = kafka_properties_new();
+	KafkaError	error = {0};
+
+	ok(parse(props, "ssl.ca.pem=-----BEGIN\\nab\\n-----END\\n\nsasl.password=a\\nb\n", &error), "parsed");
+	is_text(kafka_properties_get(props, "ssl.ca.pem"), "-----BEGIN\nab\n-----END\n", "lines");
+	is_text(kafka_properties_get(props, "sasl.password"), "a\\nb", "a password is taken as it is");
+	kafka_properties_free(props);
+}
+
 int
 main(void)
 {
+	test_versions();
+	test_together();
+	test_pem();
 	test_parse();
 	test_refusals();
 	test_apply();

@@ -26,7 +26,7 @@ my @brokers;
 my $folders = 0;
 
 # Options: port, advertise ('host:port', for a proxy), set => ['key=value', …],
-# version.
+# listeners => { NAME => 'SSL', … } (besides the plain one), version.
 sub start
 {
 	my ($class, %options) = @_;
@@ -38,6 +38,7 @@ sub start
 
 	push @arguments, '--port', $options{port} if $options{port};
 	push @arguments, '--advertise', $options{advertise} if $options{advertise};
+	push @arguments, map { ('--listener', "$_=$options{listeners}{$_}") } sort keys %{ $options{listeners} // {} };
 	$self->{dir} = abs_path(dirname($self->{dir})) . "/kafka$folders";
 	push @brokers, $self;
 	$self->_script('start', @arguments);
@@ -66,7 +67,15 @@ sub restart
 
 sub dir { return $_[0]->{dir}; }
 sub log_file { return "$_[0]->{dir}/kafka.log"; }
-sub bootstrap { return $_[0]->_content('bootstrap'); }
+
+# Of the plain listener, or of one that is named.
+sub bootstrap
+{
+	my ($self, $listener) = @_;
+
+	return $self->_content($listener ? "bootstrap.$listener" : 'bootstrap');
+}
+
 sub pid { return $_[0]->_content('pid'); }
 
 # The broker's own port, which is not the one of bootstrap behind a proxy.
