@@ -109,7 +109,14 @@ enum
 #define KAFKA_TOKEN_FILE "sasl.oauthbearer.token.file"
 #define KAFKA_TOKEN_EXTENSIONS "sasl.oauthbearer.extensions"
 
-/* Do they fit together?  False fills error. */
+/*
+ * May this version of the library be given that property (library.c)?  False
+ * fills error: it could end the process, and with it the server.
+ */
+extern bool kafka_library_may_set(uint32_t version, const char *key,
+								  const char *value, KafkaError *error);
+
+/* Do they fit together, and to the library?  False fills error. */
 extern bool kafka_properties_check(const KafkaProperties *props,
 								   KafkaError *error);
 

@@ -11,9 +11,12 @@
  *
  *-------------------------------------------------------------------------
  */
-#include <librdkafka/rdkafka.h>
+#include <string.h>
 
-#include "kafka/kafka.h"
+#include "kafka/internal.h"
+
+/* librdkafka 4689: the length at which it happens depends on other strings */
+#define CLIENT_ID_MOST	64
 
 typedef struct Fault
 {
@@ -50,4 +53,21 @@ kafka_library_fault(uint32_t version)
 			return faults[i].what;
 	}
 	return NULL;
+}
+
+bool
+kafka_library_may_set(uint32_t version, const char *key, const char *value, KafkaError *error)
+{
+	const char *why = NULL;
+
+	if (version < 0x020101 && strcmp(key, "client.rack") == 0)
+		why = "before version 2.1.1 can crash the server with it";
+	else if (version < 0x020500 && strcmp(key, "client.id") == 0 &&
+			 strlen(value) > CLIENT_ID_MOST)
+		why = "before version 2.5.0 can crash the server with one longer than 64 bytes";
+	if (why == NULL)
+		return true;
+	kafka_error_set(error, KAFKA_CODE_UNSUPPORTED, "property \"%s\": librdkafka %s",
+					key, why);
+	return false;
 }

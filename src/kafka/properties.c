@@ -390,7 +390,16 @@ kafka_properties_check(const KafkaProperties *props, KafkaError *error)
 	const char *method = kafka_properties_get(props, "sasl.oauthbearer.method");
 	bool		oidc = method != NULL && strcmp(method, "oidc") == 0;
 	bool		file = kafka_properties_has(props, KAFKA_TOKEN_FILE);
+	static const char *const crashing[] = {"client.rack", "client.id"};
 
+	for (size_t i = 0; i < sizeof(crashing) / sizeof(crashing[0]); i++)
+	{
+		const char *value = kafka_properties_get(props, crashing[i]);
+
+		if (value != NULL &&
+			!kafka_library_may_set(kafka_library_number(), crashing[i], value, error))
+			return false;
+	}
 	if (file && oidc)
 		kafka_error_set(error, KAFKA_CODE_PROPERTY,
 						"properties \"%s\" and \"sasl.oauthbearer.method\" = oidc exclude each other",

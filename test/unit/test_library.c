@@ -9,8 +9,27 @@
  */
 #include <stdio.h>
 
-#include "kafka/kafka.h"
+#include "kafka/internal.h"
 #include "tap.h"
+
+/* Properties with which a version crashes are refused, and only there. */
+static void
+test_properties(void)
+{
+	KafkaError	error = {0};
+	char		long_id[100];
+
+	memset(long_id, 'c', sizeof(long_id) - 1);
+	long_id[sizeof(long_id) - 1] = '\0';
+	ok(!kafka_library_may_set(0x020002, "client.rack", "a", &error), "client.rack, 2.0.2");
+	is_text(error.message, "property \"client.rack\": librdkafka before version 2.1.1 can crash the server with it",
+			"the reason");
+	ok(kafka_library_may_set(0x020101, "client.rack", "a", &error), "client.rack, 2.1.1");
+	ok(kafka_library_may_set(0x020002, "client.id", "short", &error), "client.id, 2.0.2");
+	ok(!kafka_library_may_set(0x020002, "client.id", long_id, &error), "a long one, 2.0.2");
+	ok(kafka_library_may_set(0x020500, "client.id", long_id, &error), "a long one, 2.5.0");
+	ok(kafka_library_may_set(0x020002, "linger.ms", "5", &error), "another property");
+}
 
 int
 main(void)
@@ -28,5 +47,6 @@ main(void)
 	ok(kafka_library_fault(0x020a00) != NULL, "2.10.0 is warned of");
 	for (size_t i = 0; i < sizeof(fine) / sizeof(fine[0]); i++)
 		ok(kafka_library_fault(fine[i]) == NULL, "%06x is not", fine[i]);
+	test_properties();
 	return done_testing();
 }
