@@ -113,6 +113,9 @@ SELECT report.wait_applied();
 TABLE outbox.status;
 TABLE report.status;
 
+-- [segments]
+SELECT segment, current, settled_at IS NOT NULL AS settled, empty_after, held_by FROM outbox.segments ORDER BY segment;
+
 -- [stat]
 SELECT state, tick, confirmed_tick, unconfirmed_events, events_published FROM outbox.stat_relay;
 SELECT topic, partition, kafka_offset, lag, events_applied FROM report.stat_reporter;
