@@ -58,6 +58,13 @@ finish_with_code(KafkaShow *show, rd_kafka_resp_err_t code, const char *text)
 		outcome = KAFKA_REFUSED;
 		text = "it has live members: it belongs to another service";
 	}
+
+	/*
+	 * A topic that may not be read is no fault of the group: its reader
+	 * tells.
+	 */
+	if (code == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED)
+		outcome = KAFKA_UNCERTAIN;
 	kafka_error_set(&show->error, code, "group \"%s\": %s", show->group_id,
 					text != NULL ? text : rd_kafka_err2str(code));
 	finish(show, outcome == KAFKA_OK ? KAFKA_UNCERTAIN : outcome);

@@ -14,7 +14,7 @@
 #include "kafka/internal.h"
 #include "tap.h"
 
-#define TOKEN "eyJhbGciOiJub25lIn0.eyJzdWIiOiJzaG9wIiwiZXhwIjo0MDAwMDAwMDAwfQ."	/* the year 2096 */
+#define TOKEN "eyJhbGciOiJub25lIn0.eyJzdWIiOiJzaG9wIiwiZXhwIjo0MDAwMDAwMDAwfQ." /* the year 2096 */
 
 /* header.payload.signature: {"sub":"shop","exp":2000000000} and others */
 static void
