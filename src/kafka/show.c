@@ -91,7 +91,12 @@ fail(KafkaShow *show, rd_kafka_resp_err_t code)
 		show->outcome = KAFKA_REFUSED;
 		text = "it has live members: it belongs to another service";
 	}
-	if (show->outcome == KAFKA_OK)
+
+	/*
+	 * A topic that may not be read is no fault of the group: its reader
+	 * tells.
+	 */
+	if (show->outcome == KAFKA_OK || code == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED)
 		show->outcome = KAFKA_UNCERTAIN;
 	kafka_error_set(&show->error, code, "group \"%s\": %s", show->group_id, text);
 }

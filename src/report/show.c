@@ -159,8 +159,7 @@ ask(Source *source)
 										  REFUSED_MS : SHOW_EVERY_MS);
 	if (outcome == KAFKA_REFUSED)
 		refuse(&error, "Choose another carshop_outbox.group_id; reading goes on without it.");
-	/* what is wrong with a topic is told by who reads it */
-	else if (outcome == KAFKA_TROUBLE && source->state == SOURCE_READING)
+	else if (outcome == KAFKA_TROUBLE)
 		refuse(&error, kafka_remedy(&error));
 	else if (outcome == KAFKA_OK)
 		memset(&refusal, 0, sizeof(refusal));
