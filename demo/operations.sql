@@ -74,7 +74,12 @@ SELECT outbox.wait_published('30s');
 SELECT outbox.claim();
 
 -- [dead letters]
-TABLE outbox.dead_letters;
+SELECT id, type, key, reason FROM outbox.dead_letters;
+SELECT outbox.retry();                                            -- all of them, when the cause is mended; or retry(id)
+SELECT outbox.skip('01990000-0000-7000-8000-000000000000');      -- this one never
+
+-- [replay]
+SELECT outbox.replay(now() - interval '1 hour', event_type => 'OrderPlaced');
 
 -- [car shop]
 SELECT outbox.capture_car_shop();

@@ -189,7 +189,7 @@ CREATE VIEW outbox.stat_relay AS
 		   CASE WHEN r.lineage = l.lineage THEN GREATEST(r.confirmed_tick, l.confirmed_tick) ELSE l.confirmed_tick END AS confirmed_tick,
 		   u.events AS unconfirmed_events, clock_timestamp() - u.oldest AS oldest_unconfirmed,
 		   r.events_published, r.bytes_published, r.transactions,
-		   (SELECT count(*) FROM outbox.dead_letter) AS dead_letters,
+		   (SELECT count(*) FROM outbox.dead_letters) AS dead_letters,
 		   r.last_transaction_ms, r.settle_ms, r.errors, r.last_error, r.last_error_at,
 		   r.stats_reset
 	FROM outbox.relay_report() r
@@ -265,6 +265,7 @@ COMMENT ON COLUMN outbox.segments.held_by IS 'Who has a lock on it, if it is to 
 CREATE VIEW outbox.stat_dead_letters AS
 	SELECT d.type, d.topic, count(*) AS events, min(d.at) AS first_at, max(d.at) AS last_at
 	FROM outbox.dead_letter d
+	WHERE d.settled IS NULL
 	GROUP BY d.type, d.topic;
 COMMENT ON VIEW outbox.stat_dead_letters IS 'How many events cannot be published; the events themselves: outbox.dead_letters';
 COMMENT ON COLUMN outbox.stat_dead_letters.type IS 'Type of the events';
@@ -349,8 +350,8 @@ CREATE VIEW outbox.status AS
 		SELECT 9, 'dead letters',
 			   CASE WHEN d.n = 0 THEN 'ok' ELSE 'warn' END,
 			   CASE WHEN d.n = 0 THEN 'No event was refused.' ELSE format('%s event(s) cannot be published.', d.n) END,
-			   CASE WHEN d.n > 0 THEN 'SELECT * FROM outbox.dead_letters;' END
-		FROM (SELECT count(*) AS n FROM outbox.dead_letter) d
+			   CASE WHEN d.n > 0 THEN 'SELECT * FROM outbox.dead_letters; -- repair what is said there, then: SELECT outbox.retry(); or give one up: SELECT outbox.skip(id);' END
+		FROM (SELECT count(*) AS n FROM outbox.dead_letters) d
 		UNION ALL
 		SELECT 10, 'retention', CASE WHEN n.late IS NULL THEN 'ok' ELSE 'warn' END,
 			   COALESCE(n.late, format('The outbox takes %s; published events are kept for %s.', pg_size_pretty(n.bytes), n.kept)),

@@ -105,8 +105,11 @@ outbox_insert(OutboxEvent *event)
 				 errhint("Leave it out for the time of now, or put an unusual date into the payload.")));
 	if (!event->has_id)
 		make_uuid_v7(&event->id, GetCurrentTimestamp());
-	outbox_set_traceparent(event);
-	outbox_add_session_headers(event);
+	if (!event->again)
+	{
+		outbox_set_traceparent(event);
+		outbox_add_session_headers(event);
+	}
 	outbox_check_texts(event);
 	outbox_check_size(event);
 

@@ -42,6 +42,8 @@ typedef struct OutboxEvent
 	TextSlice	traceparent;
 	Jsonb	   *headers;		/* NULL: none */
 	bytea	   *value;			/* NULL: none */
+	bool		again;			/* written before: nothing of the session is
+								 * added, and its header may say so */
 	bool		may_wait;		/* see writer_put */
 	bool		own_json;		/* payload holds JSON texts of the writer's */
 

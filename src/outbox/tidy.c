@@ -235,6 +235,8 @@ static bool
 empty(int segment, const char *lineage, int64 confirmed)
 {
 	Oid			relid = outbox_segment_relation(segment);
+	Oid			types[1] = {INT8OID};
+	Datum		values[1];
 	Relation	rel;
 
 	if (!ConditionalLockRelationOid(relid, MUTANT("no_writer_proof") ?
@@ -246,6 +248,14 @@ empty(int segment, const char *lineage, int64 confirmed)
 	rewrite(rel, NULL, 0);
 	table_close(rel, NoLock);
 	set_settled(segment, "NULL");
+
+	/* what was decided about: nobody need leave those out any more */
+	values[0] = Int64GetDatum(confirmed);
+	execute("DELETE FROM outbox.dead_letter d WHERE settled IS NOT NULL"
+			" AND tick_id OPERATOR(pg_catalog.<=) $1"
+			" AND NOT EXISTS (SELECT FROM outbox.event e WHERE e.seq OPERATOR(pg_catalog.=) d.seq"
+			" AND (d.xid IS NULL OR e.xid OPERATOR(pg_catalog.=) d.xid))",
+			1, types, values, SPI_OK_DELETE);
 	return true;
 }
 
