@@ -452,6 +452,9 @@ relay_machine_idle(const RelayMachine *machine)
 HealthNews
 relay_machine_news(RelayMachine *machine, int64_t now)
 {
+	/* whoever looks again after a stop does not publish yet */
+	if (!machine->health.trouble && machine->state != RELAY_READY && !in_transaction(machine))
+		return NEWS_NONE;
 	return health_news(&machine->health,
 					   machine->state == RELAY_STOPPED || machine->attempts > 1 ||
 					   now - machine->health.since >= TROUBLE_AFTER);

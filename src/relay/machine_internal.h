@@ -37,7 +37,7 @@ enum
 	KIND_DOUBT,					/* a contradiction that is looked at again */
 	KIND_OWN_RECORD,			/* the progress record was refused */
 	KIND_VERIFICATION,
-	KIND_STOPPED
+	KIND_STOPPED				/* and above: one for each reason */
 };
 
 #define REMEDY_CONNECTION \

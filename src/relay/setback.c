@@ -42,6 +42,17 @@
  * ------------------------------------------------------------------------
  */
 
+/* Tells one reason from another. */
+static int
+reason_number(const char *reason)
+{
+	unsigned	number = 0;
+
+	for (; *reason != '\0'; reason++)
+		number = (number * 31 + (unsigned char) *reason) & 0xffff;
+	return (int) number;
+}
+
 /* A contradiction: only a person can tell.  The handle goes, nothing is fenced. */
 void
 machine_stop(RelayMachine *machine, const char *reason, const char *remedy, int64_t now)
@@ -50,7 +61,7 @@ machine_stop(RelayMachine *machine, const char *reason, const char *remedy, int6
 	machine->state = RELAY_STOPPED;
 	/* what is wrong now is not what was wrong before */
 	health_fine(&machine->health);
-	health_trouble(&machine->health, KIND_STOPPED, reason, remedy, now);
+	health_trouble(&machine->health, KIND_STOPPED + reason_number(reason), reason, remedy, now);
 	machine->errors++;
 }
 

@@ -466,6 +466,60 @@ test_health(void)
 	ok(machine.health.trouble, "connecting for long is trouble");
 }
 
+/* From CHECK to a stop: this server is not at home. */
+static void
+stop_again(bool other_reason)
+{
+	RelayResult compared = fine();
+	RelayResult read = found(5);
+
+	compared.newest_tick = 5;
+	if (other_reason)
+		compared.tick_known = false;
+	else
+		compared.home_same = false;
+	is_int(relay_machine_news(&machine, now), NEWS_NONE, "looking again is no news");
+	step(ACT_CHECK, fine(), "check");
+	ok(relay_machine_news(&machine, now) != NEWS_FINE, "nor is an answer on the way good news");
+	step(ACT_READ_PROGRESS, read, "advisory read");
+	step(ACT_COMPARE, compared, "compare");
+	is_int(machine.state, RELAY_STOPPED, "stopped");
+}
+
+/* A stop is told once for each reason, and its end by who publishes again. */
+static void
+test_stop_told(void)
+{
+	RelayInput	again = {.retry = true};
+	RelayResult compared = fine();
+
+	compared.newest_tick = 5;
+	start();
+	stop_again(false);
+	is_int(relay_machine_news(&machine, now), NEWS_TROUBLE, "it is told");
+	step(ACT_CLOSE, fine(), "the handle goes");
+	for (int i = 0; i < 3; i++)
+	{
+		RelayAction action = ask(again);
+
+		is_int(action.kind, ACT_OPEN, "a reload: open");
+		answer(action, compared);
+		stop_again(i == 1);
+		is_int(relay_machine_news(&machine, now), i == 1 ? NEWS_TROUBLE : NEWS_NONE,
+			   i == 1 ? "another reason is told" : "the same is not told again");
+		step(ACT_CLOSE, fine(), "the handle goes");
+	}
+	answer(ask(again), compared);
+	step(ACT_CHECK, fine(), "check");
+	step(ACT_READ_PROGRESS, found(5), "advisory read");
+	step(ACT_COMPARE, compared, "compare");
+	step(ACT_INIT, fine(), "init_transactions");
+	is_int(relay_machine_news(&machine, now), NEWS_NONE, "not yet");
+	step(ACT_READ_PROGRESS, found(5), "authoritative read");
+	step(ACT_COMPARE, compared, "compare");
+	is_int(relay_machine_news(&machine, now), NEWS_FINE, "now it publishes again");
+}
+
 /* The progress record is ours: its refusal judges no event. */
 static void
 test_own_record(void)
@@ -577,5 +631,6 @@ main(void)
 	test_health();
 	test_own_record();
 	test_tidy();
+	test_stop_told();
 	return done_testing();
 }
