@@ -127,6 +127,9 @@ SELECT topic, partition, kafka_offset, lag, events_applied FROM report.stat_repo
 SELECT name, state, events, runs, last_ms FROM report.stat_reports;
 SELECT outbox.stat_reset(), report.stat_reset();
 
+-- [metrics]
+SELECT name, labels, value FROM outbox.metrics WHERE name LIKE 'outbox_published%' UNION ALL TABLE report.metrics;
+
 -- [grant]
 CREATE ROLE support;
 GRANT SELECT ON outbox.dead_letters, report.dead_letters TO support;

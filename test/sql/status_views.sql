@@ -43,3 +43,10 @@ SELECT level, message, remedy FROM outbox.status WHERE concern = 'sequence';
 -- nothing is published from here: in order as long as there is nothing to publish
 SELECT level, replace(message, current_database(), '<this>') AS message, replace(remedy, quote_ident(current_database()), '<this>') AS remedy
   FROM outbox.status WHERE concern = 'relay';
+
+-- metrics: names in Prometheus' form, labels objects of strings, counters end in _total
+SELECT name, labels FROM outbox.metrics WHERE name <> 'outbox_info' ORDER BY name, labels;
+SELECT DISTINCT name FROM report.metrics ORDER BY name;
+SELECT name FROM (TABLE outbox.metrics UNION ALL TABLE report.metrics) m
+ WHERE name !~ '^outbox_[a-z_]+$' OR jsonb_typeof(labels) <> 'object' OR EXISTS (SELECT FROM jsonb_each(labels) WHERE jsonb_typeof(value) <> 'string');
+SELECT array_agg(k ORDER BY k) AS info FROM outbox.metrics, jsonb_object_keys(labels) k WHERE name = 'outbox_info';

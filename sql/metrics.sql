@@ -1,0 +1,62 @@
+-- sql/metrics.sql: the numbers for a scraper, in Prometheus' form: base units, counters
+-- end in _total.  A row for each value, at a constant cost.
+
+CREATE VIEW outbox.metrics AS
+	WITH relay AS (
+		SELECT r.*, r.pid IS NOT NULL AS runs FROM outbox.relay_report() r LIMIT 1
+	)
+	SELECT m.name, m.labels, m.value
+	FROM relay r CROSS JOIN outbox.unconfirmed u CROSS JOIN LATERAL (VALUES
+		('outbox_up', '{}'::jsonb, r.runs::integer::double precision),
+		('outbox_stopped', '{}', (r.runs AND r.stopped)::integer),
+		('outbox_trouble', '{}', (r.runs AND r.trouble IS NOT NULL)::integer),
+		('outbox_pending_events', '{}', u.events),
+		('outbox_oldest_pending_age_seconds', '{}', COALESCE(extract(epoch FROM clock_timestamp() - u.oldest)::double precision, 0)),
+		('outbox_published_events_total', '{}', r.events_published),
+		('outbox_published_bytes_total', '{}', r.bytes_published),
+		('outbox_kafka_transactions_total', '{}', r.transactions),
+		('outbox_errors_total', '{}', r.errors),
+		('outbox_tick', '{}', r.tick),
+		('outbox_confirmed_tick', '{}', r.confirmed_tick),
+		('outbox_last_transaction_seconds', '{}', r.last_transaction_ms / 1000)) m (name, labels, value)
+	UNION ALL
+	-- a table of many is not counted to its end
+	SELECT 'outbox_dead_letter_events', '{}', (SELECT count(*) FROM (SELECT FROM outbox.dead_letters LIMIT 10000) d)
+	UNION ALL
+	SELECT 'outbox_segment_bytes', jsonb_build_object('segment', g.segment::text), g.bytes FROM outbox.segments g
+	UNION ALL
+	SELECT 'outbox_segment_late', jsonb_build_object('segment', g.segment::text), (g.late_since IS NOT NULL)::integer FROM outbox.segments g
+	UNION ALL
+	SELECT 'outbox_info', jsonb_build_object('library', l.library, 'objects', l.objects, 'librdkafka', l.librdkafka), 1 FROM outbox.library l;
+COMMENT ON VIEW outbox.metrics IS 'Numbers of publishing for a scraper; counters since the relay''s start or outbox.stat_reset()';
+COMMENT ON COLUMN outbox.metrics.name IS 'Name of the metric, in Prometheus'' form';
+COMMENT ON COLUMN outbox.metrics.labels IS 'Its labels: an object of strings';
+COMMENT ON COLUMN outbox.metrics.value IS 'Its value, in base units; outbox_dead_letter_events stops at 10000';
+
+CREATE VIEW report.metrics AS
+	SELECT 'outbox_reporter_up' AS name, '{}'::jsonb AS labels, (w.pid IS NOT NULL)::integer::double precision AS value
+	FROM report.worker() w
+	UNION ALL
+	SELECT m.name, jsonb_build_object('topic', s.topic, 'partition', s.partition::text), m.value
+	FROM report.stat_reporter s CROSS JOIN LATERAL (VALUES
+		('outbox_consumer_lag_events', s.lag::double precision),
+		('outbox_consumer_stopped', (s.state = 'stopped')::integer),
+		('outbox_applied_events_total', s.events_applied),
+		('outbox_duplicate_events_total', s.duplicates),
+		('outbox_skipped_messages_total', s.skipped),
+		('outbox_unreadable_messages_total', s.dead_letters)) m (name, value)
+	UNION ALL
+	SELECT m.name, jsonb_build_object('report', r.name), m.value
+	FROM report.stat_reports r CROSS JOIN LATERAL (VALUES
+		('outbox_report_current', (r.state = 'current')::integer::double precision),
+		('outbox_report_failed', (r.state = 'failed')::integer),
+		('outbox_report_events_total', r.events),
+		('outbox_report_runs_total', r.runs),
+		('outbox_report_seconds_total', r.total_ms / 1000),
+		('outbox_report_dead_letter_events', r.dead_letters)) m (name, value);
+COMMENT ON VIEW report.metrics IS 'Numbers of reading and of the reports for a scraper; counters since the reporter''s start or report.stat_reset()';
+COMMENT ON COLUMN report.metrics.name IS 'Name of the metric, in Prometheus'' form';
+COMMENT ON COLUMN report.metrics.labels IS 'Its labels: an object of strings';
+COMMENT ON COLUMN report.metrics.value IS 'Its value, in base units; NULL: not known';
+
+GRANT SELECT ON outbox.metrics, report.metrics TO pg_monitor;
