@@ -105,6 +105,7 @@ void
 worker_wait_for_extension(void)
 {
 	const char *missing;
+	bool		waited = false;
 
 	for (;;)
 	{
@@ -122,8 +123,16 @@ worker_wait_for_extension(void)
 			break;
 		worker_show_state(missing);
 		(void) worker_wait(-1, LOOK_AGAIN_MS);
+		waited = true;
 	}
 	worker_log_change(false, "", NULL);
+
+	/*
+	 * CREATE DATABASE, ALTER DATABASE ... SET, CREATE EXTENSION: we were
+	 * there from the first on.
+	 */
+	if (waited)
+		worker_check_stored_settings();
 	found = true;
 }
 

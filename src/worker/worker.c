@@ -264,16 +264,11 @@ worker_database_named(const char *setting)
 	return false;
 }
 
-/* SIGHUP: take the settings, or leave if they are not for us any more. */
-static void
-reload(void)
+void
+worker_check_stored_settings(void)
 {
 	char	   *now;
 
-	Assert(!IsTransactionState());
-	ProcessConfigFile(PGC_SIGHUP);
-	reloads++;
-	leave_if_not_wanted();
 	now = read_stored_settings();
 	if (strcmp(now, stored_settings) != 0)
 	{
@@ -283,6 +278,17 @@ reload(void)
 		proc_exit(1);
 	}
 	pfree(now);
+}
+
+/* SIGHUP: take the settings, or leave if they are not for us any more. */
+static void
+reload(void)
+{
+	Assert(!IsTransactionState());
+	ProcessConfigFile(PGC_SIGHUP);
+	reloads++;
+	leave_if_not_wanted();
+	worker_check_stored_settings();
 }
 
 uint32

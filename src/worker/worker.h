@@ -77,6 +77,12 @@ extern void worker_wait_for_extension(void);
  */
 extern void worker_check_extension(void);
 
+/*
+ * Leave, to start again, if ALTER DATABASE or ALTER ROLE have stored something
+ * else for this process since it began: only a new connection takes that.
+ */
+extern void worker_check_stored_settings(void);
+
 /* The library's own version, and what makes objects of a version fit it (NULL: they do). */
 extern const char *worker_library_version(void);
 extern const char *worker_version_remedy(const char *objects);
