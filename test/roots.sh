@@ -59,7 +59,7 @@ enter() {
 # inside COMMAND...: with an environment of its own.
 inside() {
 	local given=() name
-	for name in KAFKA_VERSION VERBOSE KEEP TEST_TIMEOUT; do
+	for name in KAFKA_VERSION VERBOSE KEEP TEST_TIMEOUT TEST_JOBS; do
 		[ -z "${!name:-}" ] || given+=("$name=${!name}")
 	done
 	while read -r name; do
