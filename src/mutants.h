@@ -23,6 +23,7 @@
  *	 emptying the outbox (042)
  *	 empty_unconfirmed	segments are emptied whatever Kafka has
  *	 no_writer_proof	... and whoever still writes into them
+ *	 toast_pointers		what is kept of a table points into its former TOAST table
  *
  *	 what is stored (054)
  *	 no_pins			values as the session's settings format them

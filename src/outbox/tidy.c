@@ -36,6 +36,7 @@
 #include "postgres.h"
 
 #include "access/heapam.h"
+#include "access/heaptoast.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
@@ -287,9 +288,13 @@ rotate_ticks(const char *lineage, int64 confirmed)
 	n = (int) SPI_processed;
 	if (n == 0)
 		return false;
-	keep = MemoryContextAlloc(caller, sizeof(HeapTuple) * n);
+
+	/* with all that stands in the TOAST table, which gets a new file, too */
+	MemoryContextSwitchTo(caller);
+	keep = palloc(sizeof(HeapTuple) * n);
 	for (int i = 0; i < n; i++)
-		keep[i] = SPI_copytuple(SPI_tuptable->vals[i]);
+		keep[i] = MUTANT("toast_pointers") ? SPI_copytuple(SPI_tuptable->vals[i]) :
+			toast_flatten_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc);
 	rel = table_open(relid, NoLock);
 	rewrite(rel, keep, n);
 	table_close(rel, NoLock);

@@ -128,7 +128,7 @@ foreach my $mutant (sort keys %notice, keys %answer)
 }
 
 # None is forgotten, here, in 052, 035 or 042.
-my %tried = map { $_ => 1 } keys %notice, keys %answer, qw(stale_progress read_first keep_handle any_tuple virtual_null empty_unconfirmed no_writer_proof);
+my %tried = map { $_ => 1 } keys %notice, keys %answer, qw(stale_progress read_first keep_handle any_tuple virtual_null empty_unconfirmed no_writer_proof toast_pointers);
 is_deeply([ sort keys %tried ], [ sort(Mutants::names()) ], 'every mutant of src/mutants.h is tried');
 
 $node->stop;
