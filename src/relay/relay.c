@@ -395,6 +395,7 @@ turn(Relay *relay)
 		return;
 	}
 	perform(relay, &action, &result);
+	relay->shown[0] = '\0';		/* its transactions have shown what they do */
 	relay_machine_done(&relay->machine, &action, &result, worker_now_us());
 	tell(relay);
 }

@@ -146,12 +146,16 @@ sub both_work
 {
 	my ($what) = @_;
 
-	poll_until(
-		sub {
-			my $now = query_value($node, 'postgres', $states) // '';
-			$now =~ /relay: .*reporter: / && $now !~ /waiting for (?:CREATE|ALTER)/;
-		}, 30, $what);
-	pass($what);
+	my $now;
+
+	eval {
+		poll_until(
+			sub {
+				$now = query_value($node, 'postgres', $states) // '';
+				$now =~ /relay: .*reporter: / && $now !~ /waiting for (?:CREATE|ALTER)/;
+			}, 30, $what);
+	};
+	is($@, '', $what) or diag($now, $node->safe_psql('postgres', 'SELECT * FROM pg_stat_activity'), $node->safe_psql('late', 'SELECT extname, extversion FROM pg_extension'));
 }
 
 $node->safe_psql('postgres', 'DROP DATABASE three WITH (FORCE)');

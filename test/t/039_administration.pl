@@ -379,7 +379,7 @@ poll_until(
 	}, 30, 'the relay waits for the standby');
 $from = log_end();
 $administrator->query_until(qr/begun/, "\\echo begun\nALTER DATABASE shop RENAME TO mart;\n");
-poll_until(sub { (sql_of('wait_event') // '') eq 'Extension' && !worker_pids($node, 'reporter', $name) }, 30, 'the command waits, the reporter has left');
+poll_until(sub { (sql_of('wait_event') // '') =~ /^(?:Extension|CarshopStepAside)$/ && !worker_pids($node, 'reporter', $name) }, 30, 'the command waits, the reporter has left');
 $node->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'ALTER DATABASE%' AND backend_type = 'client backend'});
 ok(wait_for_worker($node, 'reporter', $name, $pid{reporter}), 'terminated while it waits: the reporter comes back');
 is((worker_pids($node, 'relay', $name))[0], $pid{relay}, 'the relay has stayed');
