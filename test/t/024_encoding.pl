@@ -114,10 +114,15 @@ foreach my $db ('utf8', 'ascii', 'eucjp')
 like($error, qr/22023: invalid value for parameter "carshop_outbox.traceparent"/, 'traceparent of ALTER DATABASE');
 
 # A database that no text can be read from: refused at once, also what is ASCII.
-$node->safe_psql('postgres', q{CREATE DATABASE mule ENCODING 'MULE_INTERNAL' LOCALE 'C' TEMPLATE template0});
-$node->safe_psql('mule', 'SET client_min_messages = error; CREATE EXTENSION carshop_outbox');
-($status, $output, $error) = $node->psql('mule', "\\set VERBOSITY verbose\nSELECT outbox.emit('Plain')");
-like($error, qr/OB002: type of an event has no form in UTF-8/, 'an encoding without a conversion to UTF-8');
+SKIP:
+{
+	# PostgreSQL 19 has given up the only encoding without a conversion
+	skip 'every encoding has a form in UTF-8', 1 if query_value($node, 'postgres', q{SELECT pg_char_to_encoding('MULE_INTERNAL')}) < 0;
+	$node->safe_psql('postgres', q{CREATE DATABASE mule ENCODING 'MULE_INTERNAL' LOCALE 'C' TEMPLATE template0});
+	$node->safe_psql('mule', 'SET client_min_messages = error; CREATE EXTENSION carshop_outbox');
+	($status, $output, $error) = $node->psql('mule', "\\set VERBOSITY verbose\nSELECT outbox.emit('Plain')");
+	like($error, qr/OB002: type of an event has no form in UTF-8/, 'an encoding without a conversion to UTF-8');
+}
 
 # ---- sizes are those of UTF-8 ----
 
