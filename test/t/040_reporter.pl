@@ -271,8 +271,9 @@ foreach my $i (1 .. 3)
 {
 	my $enough = $n * $i / 5;
 	poll_until(sub {
-			my ($rc, $count) = $node->psql('shop', q(SELECT count(*) FROM report.reported_events WHERE event_type = 'Load'));
-			return $rc == 0 && $count >= $enough;
+			# psql may be gone before it was given the query
+			my ($rc, $count) = eval { $node->psql('shop', q(SELECT count(*) FROM report.reported_events WHERE event_type = 'Load')) };
+			return defined $rc && $rc == 0 && $count >= $enough;
 		}, 60, 'some of the load is applied');
 	if ($i == 2)
 	{
@@ -282,7 +283,7 @@ foreach my $i (1 .. 3)
 	else
 	{
 		kill9_worker($node, 'reporter', 'shop');
-		poll_until(sub { ($node->psql('shop', 'SELECT 1'))[0] == 0 }, 60, 'the server is back');
+		poll_until(sub { ((eval { $node->psql('shop', 'SELECT 1') })[0] // 1) == 0 }, 60, 'the server is back');
 	}
 }
 applied();
