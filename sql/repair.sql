@@ -19,8 +19,8 @@ CREATE TABLE outbox.dead_letter (
 	at				timestamptz	NOT NULL DEFAULT clock_timestamp(),
 	attempts		integer		NOT NULL DEFAULT 1,
 	settled			text		CHECK (settled IN ('retried', 'skipped')),
+	xid				xid8		NOT NULL,
 	-- the event, which outlives its segment here
-	xid				xid8,
 	occurred_at		timestamptz,
 	aggregatetype	text,
 	payload			json,
@@ -32,8 +32,8 @@ CREATE TABLE outbox.dead_letter (
 	value			bytea
 );
 COMMENT ON TABLE outbox.dead_letter IS 'Events that Kafka refused for good, each with all that stood in outbox.event';
-COMMENT ON COLUMN outbox.dead_letter.xid IS 'As in outbox.event; NULL here and in all that follow: what is stored there cannot be read';
-COMMENT ON COLUMN outbox.dead_letter.occurred_at IS 'As in outbox.event';
+COMMENT ON COLUMN outbox.dead_letter.xid IS 'As in outbox.event';
+COMMENT ON COLUMN outbox.dead_letter.occurred_at IS 'As in outbox.event; NULL here and in all that follow: what is stored there cannot be read';
 COMMENT ON COLUMN outbox.dead_letter.aggregatetype IS 'As in outbox.event';
 COMMENT ON COLUMN outbox.dead_letter.payload IS 'As in outbox.event';
 COMMENT ON COLUMN outbox.dead_letter.description IS 'As in outbox.event';
@@ -123,7 +123,7 @@ DECLARE
 	unreadable	text;
 BEGIN
 	SELECT min(d.id::text) INTO unreadable FROM outbox.dead_letter d
-	WHERE d.settled IS NULL AND d.xid IS NULL AND d.id = retry.id;
+	WHERE d.settled IS NULL AND d.format IS NULL AND d.id = retry.id;
 	IF unreadable IS NOT NULL THEN
 		RAISE EXCEPTION USING ERRCODE = 'OB002',
 			MESSAGE = format('event %s cannot be read, so it cannot be published', unreadable),
@@ -131,7 +131,7 @@ BEGIN
 	END IF;
 	WITH taken AS MATERIALIZED (
 		UPDATE outbox.dead_letter d SET settled = 'retried'
-		WHERE d.settled IS NULL AND d.xid IS NOT NULL AND (retry.id IS NULL OR d.id = retry.id)
+		WHERE d.settled IS NULL AND d.format IS NOT NULL AND (retry.id IS NULL OR d.id = retry.id)
 		RETURNING d.*
 	)
 	SELECT count(outbox.write_again(t.id, t.occurred_at, t.type, t.aggregatetype, t.key, t.payload, t.description, t.own_topic,

@@ -94,7 +94,7 @@ AS $$
 	SELECT 1, 'library',
 		   CASE WHEN preloaded AND l.remedy IS NULL THEN 'ok' ELSE 'fail' END,
 		   CASE WHEN NOT preloaded THEN 'The library is not preloaded: ' || without
-				WHEN l.remedy IS NOT NULL THEN format('The library in memory is of version %s, this database''s objects are of version %s: the workers wait.', l.library, l.objects)
+				WHEN l.remedy IS NOT NULL THEN format('The library in memory is of version %s, this database''s objects are of version %s: no worker acts until they fit.', l.library, l.objects)
 				ELSE format('The library, version %s, is preloaded.', l.library) END,
 		   CASE WHEN preloaded THEN l.remedy ELSE outbox.preload_remedy() END
 	FROM outbox.library l
@@ -259,7 +259,7 @@ COMMENT ON COLUMN outbox.segments.opened_at IS 'When it became the current one';
 COMMENT ON COLUMN outbox.segments.settled_at IS 'Since when it is known that all of it is in Kafka and nobody writes into it';
 COMMENT ON COLUMN outbox.segments.bytes IS 'Its size on disk, with index and TOAST table';
 COMMENT ON COLUMN outbox.segments.empty_after IS 'When carshop_outbox.retention has passed, or when it should be settled at the latest; NULL: current or empty';
-COMMENT ON COLUMN outbox.segments.late_since IS 'The same, if it was more than a minute ago: something is in the way';
+COMMENT ON COLUMN outbox.segments.late_since IS 'The same, if it was more than a minute ago: held_by is in the way, or the relay is not at work';
 COMMENT ON COLUMN outbox.segments.held_by IS 'Who has a lock on it, if it is to be emptied';
 
 CREATE VIEW outbox.stat_dead_letters AS

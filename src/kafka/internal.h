@@ -422,7 +422,7 @@ extern KafkaShow *kafka_show_open(const KafkaProperties *props,
 								  const char *group_id, int fd,
 								  KafkaError *error);
 
-/* Waits for its thread (two seconds at most), then as kafka_client_close. */
+/* Waits for its thread (a second at most), then as kafka_client_close. */
 extern bool kafka_show_close(KafkaShow *show);
 
 /* Ask, or see whether what was asked before is answered. */

@@ -37,7 +37,7 @@
 #include "kafka/internal.h"
 
 #define PIECE_MS 500			/* of waiting, while it grows: */
-#define LONGEST_PIECE_MS 2000
+#define LONGEST_PIECE_MS 1000	/* closing waits for the piece */
 #define MOST_MS 10000			/* then the question has failed */
 
 struct KafkaShow

@@ -46,7 +46,10 @@ extern bool batch_next(Batch *batch, StoredEvent *event);
 /* Close relations and scans before the transaction ends. */
 extern void batch_pause(Batch *batch);
 
-/* Is any event visible in the active snapshot among these transactions?  In this segment, or in any (-1). */
+/*
+ * Is any event visible in the active snapshot among these transactions?  In one
+ * segment only, or in any of them (-1).
+ */
 extern bool batch_any_event(int only, const XidRange *ranges, size_t n);
 
 #endif							/* OUTBOX_BATCH_H */

@@ -170,16 +170,22 @@ lineage_record_home(const char *lineage, const char *home)
 }
 
 bool
+lineage_try_lock(LOCKMODE mode)
+{
+	if (!ConditionalLockRelationOid(outbox_relation("lineage"), mode))
+		return false;
+	if (SPI_execute("SELECT FROM outbox.lineage FOR UPDATE SKIP LOCKED", false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not lock outbox.lineage");
+	return SPI_processed == 1;
+}
+
+bool
 lineage_try_record_confirmed(const char *lineage, int64 tick)
 {
 	Oid			types[2] = {INT8OID};
 	Datum		values[2];
 
-	if (!ConditionalLockRelationOid(outbox_relation("lineage"), RowExclusiveLock))
-		return false;
-	if (SPI_execute("SELECT FROM outbox.lineage FOR UPDATE SKIP LOCKED", false, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not lock outbox.lineage");
-	if (SPI_processed == 0)
+	if (!lineage_try_lock(RowExclusiveLock))
 		return false;
 	values[0] = Int64GetDatum(tick);
 	update_row("confirmed_tick = $1", 1, types, values, lineage);

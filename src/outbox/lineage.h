@@ -12,6 +12,8 @@
 
 #include "postgres.h"
 
+#include "storage/lockdefs.h"
+
 typedef struct Lineage
 {
 	char		lineage[37];
@@ -51,6 +53,12 @@ extern void lineage_record_birth(const char *lineage, const char *cluster_id,
 
 /* The record in Kafka names this home now; outbox.claim() has taken effect. */
 extern void lineage_record_home(const char *lineage, const char *home);
+
+/*
+ * Lock the table and its row to the end of the transaction; false if somebody
+ * would have to be waited for.
+ */
+extern bool lineage_try_lock(LOCKMODE mode);
 
 /*
  * All up to that tick is in Kafka.  False, and nothing is written, while somebody

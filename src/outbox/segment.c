@@ -29,6 +29,7 @@
 #include "executor/tuptable.h"
 #include "fmgr.h"
 #include "mutants.h"
+#include "outbox/lineage.h"
 #include "outbox/relations.h"
 #include "outbox/segment.h"
 #include "shared.h"
@@ -213,11 +214,7 @@ switch_on(void)
 bool
 segment_try_switch(void)
 {
-	if (!ConditionalLockRelationOid(outbox_relation("lineage"), ShareRowExclusiveLock))
-		return false;
-	if (SPI_execute("SELECT FROM outbox.lineage FOR UPDATE SKIP LOCKED", false, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not lock outbox.lineage");
-	return SPI_processed == 1 && switch_on() >= 0;
+	return lineage_try_lock(ShareRowExclusiveLock) && switch_on() >= 0;
 }
 
 /*

@@ -66,6 +66,9 @@
 #define TICKS_LARGE_BLOCKS	(2 * 1024 * 1024 / BLCKSZ)
 #define TICKS_SMALL_BLOCKS	2
 
+/* Of some dead letter's event the segment may be gone; not known at a start. */
+static bool letters_due = true;
+
 typedef struct SegmentState
 {
 	BlockNumber blocks;			/* 0: empty */
@@ -200,10 +203,20 @@ rewrite(Relation rel, HeapTuple *keep, int n)
 		compat_new_file(toast_rel);
 		table_close(toast_rel, NoLock);
 	}
-	for (int i = 0; i < n; i++)
-		heap_insert(rel, keep[i], GetCurrentCommandId(true), HEAP_INSERT_FROZEN, NULL);
-	CommandCounterIncrement();
+
+	/*
+	 * before the inserts: a large value is put into the TOAST table's index
+	 * at once
+	 */
 	compat_reindex_table(RelationGetRelid(rel));
+	for (int i = 0; i < n; i++)
+		heap_insert(rel, keep[i], GetCurrentCommandId(true),
+					HEAP_INSERT_FROZEN | HEAP_INSERT_NO_LOGICAL, NULL);
+	if (n > 0)
+	{
+		CommandCounterIncrement();
+		compat_reindex_table(RelationGetRelid(rel));
+	}
 	pgstat_count_truncate(rel);
 }
 
@@ -226,7 +239,7 @@ settle(int segment, const char *lineage, int64 confirmed)
 {
 	if (!ConditionalLockRelationOid(outbox_segment_relation(segment),
 									MUTANT("no_writer_proof") ? AccessShareLock : ShareLock) ||
-		!hold(lineage, confirmed) || !is_confirmed(segment, confirmed))
+		!is_confirmed(segment, confirmed) || !hold(lineage, confirmed))
 		return false;
 	set_settled(segment, "pg_catalog.clock_timestamp()");
 	return true;
@@ -236,34 +249,46 @@ static bool
 empty(int segment, const char *lineage, int64 confirmed)
 {
 	Oid			relid = outbox_segment_relation(segment);
-	Oid			types[1] = {INT8OID};
-	Datum		values[1];
 	Relation	rel;
 
 	if (!ConditionalLockRelationOid(relid, MUTANT("no_writer_proof") ?
 									AccessShareLock : AccessExclusiveLock))
 		return false;
-	if (!hold(lineage, confirmed) || !is_confirmed(segment, confirmed))
+	if (!is_confirmed(segment, confirmed) || !hold(lineage, confirmed))
 		return false;
 	rel = table_open(relid, NoLock);
 	rewrite(rel, NULL, 0);
 	table_close(rel, NoLock);
 	set_settled(segment, "NULL");
-
-	/* what was decided about: nobody need leave those out any more */
-	values[0] = Int64GetDatum(confirmed);
-	execute("DELETE FROM outbox.dead_letter d WHERE settled IS NOT NULL"
-			" AND tick_id OPERATOR(pg_catalog.<=) $1"
-			" AND NOT EXISTS (SELECT FROM outbox.event e WHERE e.seq OPERATOR(pg_catalog.=) d.seq"
-			" AND (d.xid IS NULL OR e.xid OPERATOR(pg_catalog.=) d.xid))",
-			1, types, values, SPI_OK_DELETE);
+	letters_due = true;
 	return true;
 }
 
 /*
+ * Dead letters that somebody has decided about: the relay need not leave them
+ * out any more when their events are gone.  In a transaction of its own, since
+ * it looks into all segments.
+ */
+static void
+forget_letters(int64 confirmed)
+{
+	Oid			types[1] = {INT8OID};
+	Datum		values[1];
+
+	letters_due = false;
+	values[0] = Int64GetDatum(confirmed);
+	execute("DELETE FROM outbox.dead_letter d WHERE settled IS NOT NULL"
+			" AND tick_id OPERATOR(pg_catalog.<=) $1"
+			" AND NOT EXISTS (SELECT FROM outbox.event e WHERE e.xid OPERATOR(pg_catalog.=) d.xid"
+			" AND e.seq OPERATOR(pg_catalog.=) d.seq)",
+			1, types, values, SPI_OK_DELETE);
+}
+
+/*
  * Ticks before the newest confirmed one are not asked for any more: batches
- * begin there or later, Kafka's progress is there or one further, and an older
- * one in Kafka would be a contradiction whether its tick is there or not.
+ * begin there or later, and Kafka's progress is there or one further.  If it is
+ * further back, Kafka has lost data, and position_compare() lets that be said
+ * though the tick is gone.
  */
 static bool
 rotate_ticks(const char *lineage, int64 confirmed)
@@ -420,6 +445,11 @@ tidy_step(const char *lineage, int64_t confirmed)
 	int64		wait_ms = TIDY_NEVER;
 	int64		ticks_ms;
 
+	if (letters_due)
+	{
+		forget_letters(confirmed);
+		return 0;
+	}
 	if (!read_states(states))
 		return TIDY_BLOCKED;
 	if (tidy_former(current, states, lineage, confirmed, now, &wait_ms) ||

@@ -403,6 +403,11 @@ relay_machine_done(RelayMachine *machine, const RelayAction *action,
 		ticked(machine, result);
 		return;
 	}
+	if (kind == ACT_TIDY)
+	{
+		tidied(machine, result, now);
+		return;
+	}
 	if (result->outcome == KAFKA_PENDING)
 	{
 		machine_pending(machine, kind, result, now);
@@ -463,9 +468,6 @@ relay_machine_done(RelayMachine *machine, const RelayAction *action,
 			machine->state = RELAY_READY;
 			(void) take_lineage(machine, result);
 			break;
-		case ACT_TIDY:
-			tidied(machine, result, now);
-			break;
 		case ACT_RECORD_CONFIRMED:
 			if (result->recorded)
 				machine->recorded = action->confirmed;
@@ -482,6 +484,7 @@ relay_machine_done(RelayMachine *machine, const RelayAction *action,
 		case ACT_WAIT:
 		case ACT_CLOSE:
 		case ACT_MAKE_TICK:
+		case ACT_TIDY:
 			break;
 	}
 }

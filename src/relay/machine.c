@@ -140,6 +140,22 @@ publish(RelayMachine *machine, RelayAction *action, int64_t now,
 	action->part_bytes = machine->pace.part_bytes;
 }
 
+/* What is confirmed leaves the outbox, if that is due; Kafka is not asked. */
+static bool
+tidy(const RelayMachine *machine, RelayAction *action, int64_t now)
+{
+	if (machine->tidy_at < 0 || machine->lineage[0] == '\0')
+		return false;
+	if (now < machine->tidy_at)
+	{
+		wait_for(action, machine->tidy_at);
+		return false;
+	}
+	action->kind = ACT_TIDY;
+	action->confirmed = machine->confirmed;
+	return true;
+}
+
 /* Nothing to publish.  PostgreSQL learns once, later, how far that was. */
 static void
 rest(RelayMachine *machine, RelayAction *action, int64_t now)
@@ -149,8 +165,6 @@ rest(RelayMachine *machine, RelayAction *action, int64_t now)
 	 MS(machine->limits.poll_interval_ms) : RECORD_AFTER);
 
 	health_fine(&machine->health);
-	if (machine->tidy_at >= 0)
-		wait_for(action, machine->tidy_at);
 	if (machine->confirmed <= machine->recorded)
 		return;
 	if (at < machine->record_at)
@@ -182,13 +196,9 @@ next_ready(RelayMachine *machine, const RelayInput *input, RelayAction *action)
 	}
 
 	/* between two transactions, when nothing in Kafka waits to be settled */
-	if (machine->tidy_at >= 0 && input->now >= machine->tidy_at &&
-		!machine->settle_home && !machine->settle_place)
-	{
-		action->kind = ACT_TIDY;
-		action->confirmed = machine->confirmed;
+	if (!machine->settle_home && !machine->settle_place &&
+		tidy(machine, action, input->now))
 		return;
-	}
 	if (!begin)
 	{
 		rest(machine, action, input->now);
@@ -390,7 +400,7 @@ relay_machine_next(RelayMachine *machine, const RelayInput *input,
 			else if (input->now >= machine->retry_at)
 				action->kind = machine->state == RELAY_CLOSED ? ACT_OPEN :
 					ACT_PREPARE_TOPIC;
-			else
+			else if (!tidy(machine, action, input->now))
 			{
 				wait_for(action, machine->retry_at);
 				if (!machine->health.trouble)

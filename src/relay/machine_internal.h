@@ -27,8 +27,10 @@
 #define FENCED_MOST		5		/* times in ten minutes: then it stops */
 #define LOOK_PAUSE		MS(100) /* between two looks while stopped */
 
-/* Kinds of trouble of our own; librdkafka's codes are small numbers, ours in src/kafka
- * begin at 20000. */
+/*
+ * Kinds of trouble of our own; librdkafka's codes are small numbers, those of
+ * src/kafka begin at 20000, and reasons for a stop have their own range.
+ */
 enum
 {
 	KIND_CONNECTING = 10000,
@@ -37,7 +39,7 @@ enum
 	KIND_DOUBT,					/* a contradiction that is looked at again */
 	KIND_OWN_RECORD,			/* the progress record was refused */
 	KIND_VERIFICATION,
-	KIND_STOPPED				/* and above: one for each reason */
+	KIND_STOPPED = 100000		/* and above: one for each reason */
 };
 
 #define REMEDY_CONNECTION \

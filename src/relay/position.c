@@ -163,12 +163,17 @@ position_compare(RelayPosition *position, const RelayAction *action,
 	if (record != NULL)
 	{
 		result->lineage_matches = strcmp(record->lineage, position->lineage.lineage) == 0;
-		result->tick_known = record->tick <= position->newest.tick_id &&
-			tick_find(record->tick, &tick);
-		if (result->tick_known)
+		if (record->tick > position->newest.tick_id)
+			result->tick_known = false;
+		else if (tick_find(record->tick, &tick))
 		{
-			if (record->tick > 0)
-				result->tick_known = strcmp(tick.nonce, record->nonce) == 0;
+			result->tick_known = record->tick == 0 || strcmp(tick.nonce, record->nonce) == 0;
+			tick_free(&tick);
+		}
+		else if (tick_next(0, &tick))
+		{
+			/* before those that are kept: known once, and behind */
+			result->tick_known = record->tick < tick.tick_id;
 			tick_free(&tick);
 		}
 	}
@@ -283,14 +288,14 @@ insert_dead_letter(const RelayRefusal *refusal, const char *reason, bool whole)
 	Datum		values[3];
 	char	   *query;
 
-	query = psprintf("INSERT INTO outbox.dead_letter (seq, tick_id, id, type, key, topic, reason%s)"
-					 " SELECT seq, $2, id, type, aggregateid, COALESCE(topic,"
+	query = psprintf("INSERT INTO outbox.dead_letter (seq, xid, tick_id, id, type, key, topic, reason%s)"
+					 " SELECT seq, xid, $2, id, type, aggregateid, COALESCE(topic,"
 					 " pg_catalog.current_setting('carshop_outbox.topic')), $3%s"
 					 " FROM outbox.event WHERE seq OPERATOR(pg_catalog.=) $1"
 					 " ON CONFLICT (seq) DO UPDATE SET reason = EXCLUDED.reason,"
 					 " attempts = dead_letter.attempts OPERATOR(pg_catalog.+) 1",
-					 whole ? ", xid, occurred_at, aggregatetype, payload, description, own_topic, headers, traceparent, format, value" : "",
-					 whole ? ", xid, occurred_at, aggregatetype, payload, description, topic, headers, traceparent, format, value" : "");
+					 whole ? ", occurred_at, aggregatetype, payload, description, own_topic, headers, traceparent, format, value" : "",
+					 whole ? ", occurred_at, aggregatetype, payload, description, topic, headers, traceparent, format, value" : "");
 	values[0] = Int64GetDatum(refusal->seq);
 	values[1] = Int64GetDatum(refusal->tick);
 	values[2] = CStringGetTextDatum(reason);

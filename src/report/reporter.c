@@ -54,6 +54,7 @@ typedef struct Reporter
 	Source	   *source;
 	EventBatch *batch;
 	ReporterReport *report;
+	bool		shown;			/* the state, in pg_stat_activity */
 	int			reading;		/* as progress_reading() says */
 	int64		head;			/* newest log_seq given */
 	TimestampTz look_at;		/* when to look at the tables; 0: at once */
@@ -79,6 +80,7 @@ static void
 begin(const char *activity)
 {
 	worker_begin(activity);
+	reporter.shown = reporter.shown && activity == NULL;
 	(void) set_config_option("synchronous_commit", "off", PGC_USERSET,
 							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
 }
@@ -230,10 +232,10 @@ tell(const char *state)
 
 	reset_counters();
 	if (changed)
-	{
 		strlcpy(report->state, state, sizeof(report->state));
+	if (changed || !reporter.shown)
 		worker_show_state(state);
-	}
+	reporter.shown = true;
 	/* report.wait_applied() relies on this meaning of "current since". */
 	if (strcmp(state, "current") == 0)
 		report->since = current;

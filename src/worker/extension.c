@@ -19,6 +19,7 @@
 #include "postmaster/bgworker.h"
 #include "shared.h"
 #include "storage/ipc.h"
+#include "utils/memutils.h"
 #include "worker/worker.h"
 
 #ifndef CARSHOP_OUTBOX_VERSION
@@ -69,35 +70,44 @@ worker_version_remedy(const char *objects)
 	return "Restart the server, which still has the former library in memory, after the new version's package is installed.";
 }
 
-/* NULL: it is there and fits.  Otherwise what the worker waits for. */
-static const char *
-missing_extension(void)
+/* The version of the objects in this database, in TopMemoryContext; NULL: there are none. */
+static char *
+objects_version(void)
 {
-	const char *missing = "waiting for CREATE EXTENSION carshop_outbox";
+	char	   *version = NULL;
 
 	worker_begin(NULL);
 	if (SPI_execute("SELECT extversion FROM pg_catalog.pg_extension"
 					" WHERE extname OPERATOR(pg_catalog.=) 'carshop_outbox'",
 					true, 1) == SPI_OK_SELECT && SPI_processed > 0)
-	{
-		char	   *version = SPI_getvalue(SPI_tuptable->vals[0],
-										   SPI_tuptable->tupdesc, 1);
-		const char *remedy = worker_version_remedy(version);
-
-		if (remedy == NULL)
-			missing = NULL;
-		else
-		{
-			missing = compare_versions(version, CARSHOP_OUTBOX_VERSION) < 0 ?
-				"waiting for ALTER EXTENSION carshop_outbox UPDATE" :
-				"waiting for a restart with the new library";
-			worker_log_change(true,
-							  psprintf("extension carshop_outbox has version %s, the library is of version %s",
-									   version, CARSHOP_OUTBOX_VERSION),
-							  remedy);
-		}
-	}
+		version = MemoryContextStrdup(TopMemoryContext,
+									  SPI_getvalue(SPI_tuptable->vals[0],
+												   SPI_tuptable->tupdesc, 1));
 	worker_commit();
+	return version;
+}
+
+/* NULL: it is there and fits.  Otherwise what the worker waits for. */
+static const char *
+missing_extension(void)
+{
+	char	   *version = objects_version();
+	const char *missing = NULL;
+	int			order;
+
+	if (version == NULL)
+		return "waiting for CREATE EXTENSION carshop_outbox";
+	order = compare_versions(version, CARSHOP_OUTBOX_VERSION);
+	if (order != 0)
+	{
+		missing = order < 0 ? "waiting for ALTER EXTENSION carshop_outbox UPDATE" :
+			"waiting for a restart with the new library";
+		worker_log_change(true,
+						  psprintf("extension carshop_outbox has version %s, the library is of version %s",
+								   version, CARSHOP_OUTBOX_VERSION),
+						  worker_version_remedy(version));
+	}
+	pfree(version);
 	return missing;
 }
 
@@ -140,11 +150,17 @@ void
 worker_check_extension(void)
 {
 	uint32		changes = shared_extension_changes();
+	char	   *version;
+	bool		fits;
 
 	if (!found || changes == changes_seen)
 		return;
 	changes_seen = changes;
-	if (missing_extension() == NULL)
+	version = objects_version();
+	fits = version != NULL && worker_version_remedy(version) == NULL;
+	if (version != NULL)
+		pfree(version);
+	if (fits)
 		return;
 	ereport(LOG,
 			(errmsg("%s starts again: the extension has changed",

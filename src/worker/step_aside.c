@@ -66,7 +66,7 @@
 #include "utils/timestamp.h"
 #include "worker/step_aside.h"
 
-/* How long a worker may take to end; its Kafka handle has three seconds. */
+/* How long a worker may take to end; a Kafka handle that hangs has three seconds. */
 #define STEP_ASIDE_MOST_MS	5000
 #define POLITE_MS			300
 #define LOOK_MS				10

@@ -83,7 +83,10 @@ extern void worker_check_extension(void);
  */
 extern void worker_check_stored_settings(void);
 
-/* The library's own version, and what makes objects of a version fit it (NULL: they do). */
+/*
+ * The library's own version, and what makes objects of a version fit it (NULL:
+ * they do).
+ */
 extern const char *worker_library_version(void);
 extern const char *worker_version_remedy(const char *objects);
 
@@ -124,8 +127,9 @@ extern uint32 worker_reloads(void);
 
 /*
  * A transaction with a fresh snapshot pushed and SPI connected, and its end.
- * May end the process when it is asked to leave.  Its commit waits for the disk, and for synchronous standbys as the setting
- * says.  Both change the current memory context, and its end does not restore it.
+ * Its beginning may end the process, when it is asked to leave.  Its commit waits
+ * for the disk, and for synchronous standbys as the setting says.  Both change the
+ * current memory context, and its end does not restore it.
  */
 extern void worker_begin(const char *activity);
 extern void worker_commit(void);

@@ -31,8 +31,8 @@ TABLE look;
 INSERT INTO waiting VALUES (7);
 TABLE look;
 -- dead letters do not wait
-INSERT INTO outbox.dead_letter (seq, tick_id, id, type, topic, reason)
-	SELECT seq, 0, id, type, 'topic', 'refused' FROM outbox.event WHERE aggregateid IN ('4', '7') AND type = 'Waiting';
+INSERT INTO outbox.dead_letter (seq, xid, tick_id, id, type, topic, reason)
+	SELECT seq, xid, 0, id, type, 'topic', 'refused' FROM outbox.event WHERE aggregateid IN ('4', '7') AND type = 'Waiting';
 TABLE look;
 SELECT type, topic, events FROM outbox.stat_dead_letters;
 SELECT level, substring(message FROM '^[^,.]*') AS message FROM outbox.status WHERE concern IN ('backlog', 'dead letters') ORDER BY concern;

@@ -146,8 +146,21 @@ published($heir, 'back at its cluster');
 is(in_topic($again), 1, 'the event that waited, once');
 $other->stop;
 
-# --- the progress topic is gone ---
+# --- Kafka has lost its newest data; the tick of what is left has been rotated away ---
 my $lineage = query_value($heir, 'shop', 'SELECT lineage FROM outbox.stat_relay');
+my $older = ($kafka->read_topic("carshop-outbox-progress-$lineage"))[-1];
+add_car($heir), published($heir, 'more') for 1 .. 2;
+poll_until(sub { query_value($heir, 'shop', 'SELECT l.confirmed_tick = (SELECT max(tick_id) FROM outbox.tick) FROM outbox.lineage l') eq 't' }, 60, 'it is written down');
+$kafka->produce("carshop-outbox-progress-$lineage", $older->{value}, key => $older->{key});
+$heir->safe_psql('shop', 'DELETE FROM outbox.tick t USING outbox.lineage l WHERE t.tick_id < l.confirmed_tick');
+$heir->restart;
+stopped($heir, qr/behind what was confirmed: the cluster has lost committed data/, qr/Find out what was lost/, 'an older progress');
+$heir->safe_psql('shop', 'SELECT outbox.start_lineage()');
+add_car($heir);
+published($heir, 'when a person has looked');
+
+# --- the progress topic is gone ---
+$lineage = query_value($heir, 'shop', 'SELECT lineage FROM outbox.stat_relay');
 $kafka->delete_topic("carshop-outbox-progress-$lineage");
 $heir->restart;
 add_car($heir);

@@ -28,6 +28,13 @@ sub shop
 	$node->safe_psql('shop', q{
 		CREATE EXTENSION carshop_outbox;
 		CREATE TABLE item (id bigint PRIMARY KEY, v text);
+		CREATE PROCEDURE trickle(first integer, last integer) LANGUAGE plpgsql AS $$
+		BEGIN
+			FOR i IN first .. last LOOP
+				INSERT INTO item VALUES (i, repeat('y', 300));
+				COMMIT;
+			END LOOP;
+		END $$;
 		ALTER TABLE item ALTER v SET STORAGE EXTERNAL;
 		SET client_min_messages = error;
 		SELECT outbox.capture('item', 'Item')});
@@ -79,14 +86,6 @@ isnt($current, 0, 'another segment is current');
 
 $node->append_conf('postgresql.conf', "carshop_outbox.retention = '2s'");
 $node->reload;
-$node->safe_psql('shop', q{
-	CREATE PROCEDURE trickle(first integer, last integer) LANGUAGE plpgsql AS $$
-	BEGIN
-		FOR i IN first .. last LOOP
-			INSERT INTO item VALUES (i, repeat('y', 300));
-			COMMIT;
-		END LOOP;
-	END $$});
 my $round = 0;
 my $n = 2000;
 my %seen = ($current => 1);
@@ -188,14 +187,7 @@ sub large_ticks_are_kept
 	my @many = 1 .. 300;
 
 	$node->safe_psql('shop', q{
-		ALTER TABLE outbox.tick ALTER snapshot SET STORAGE EXTERNAL;
-		CREATE OR REPLACE PROCEDURE trickle(first integer, last integer) LANGUAGE plpgsql AS $$
-		BEGIN
-			FOR i IN first .. last LOOP
-				INSERT INTO item VALUES (i, repeat('y', 300));
-				COMMIT;
-			END LOOP;
-		END $$});
+		ALTER TABLE outbox.tick ALTER snapshot SET STORAGE EXTERNAL});
 	$node->safe_psql('shop', join '', map { "BEGIN; SELECT pg_current_xact_id(); PREPARE TRANSACTION 'many $_';\n" } @many);
 	my $from = value($node, 'SELECT COALESCE(max(id), 0) FROM item');
 	my $log = -s $node->logfile;

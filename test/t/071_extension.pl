@@ -149,7 +149,7 @@ ALTER TABLE outbox.lineage ADD COLUMN next integer;
 		foreach my $status ('outbox.status', 'report.status')
 		{
 			like(query_value($node, 'shop', "SELECT level || ' ' || message || ' ' || remedy FROM $status WHERE concern = 'library'"),
-				qr/^fail The library in memory is of version 1.0, this database's objects are of version 1.0.next: the workers wait. Restart the server/,
+				qr/^fail The library in memory is of version 1.0, this database's objects are of version 1.0.next: no worker acts until they fit. Restart the server/,
 				"$status says so");
 		}
 		like(slurp_file($node->logfile), qr/extension carshop_outbox has version 1.0.next, the library is of version 1.0/, 'so does the log');

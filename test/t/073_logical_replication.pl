@@ -158,6 +158,29 @@ foreach my $pair ([ 'north', 'south' ], [ 'south', 'north' ])
 
 	$node->safe_psql($to, "ALTER SUBSCRIPTION from_$from DISABLE; ALTER SUBSCRIPTION from_$from SET (slot_name = NONE); DROP SUBSCRIPTION from_$from");
 }
+
+# A subscriber of everything goes on when segments are emptied and ticks rotated:
+# neither a TRUNCATE nor rows that are written again come its way.
+$node->safe_psql('north', 'CREATE PUBLICATION everything FOR ALL TABLES');
+$node->safe_psql('north', q{SELECT pg_create_logical_replication_slot('from_north', 'pgoutput')});
+$node->safe_psql('south', "CREATE SUBSCRIPTION from_north CONNECTION '" . ($node->connstr('north') =~ s/'/''/gr) . "' PUBLICATION everything
+	WITH (create_slot = false, slot_name = 'from_north', copy_data = false)");
+synced('north', 'south');
+$log = -s $node->logfile;
+$node->append_conf('postgresql.conf', "carshop_outbox.retention = '0'");
+$node->reload;
+$node->safe_psql('north', q{CREATE PROCEDURE sell(first integer) LANGUAGE plpgsql AS 'BEGIN FOR i IN first .. first + 299 LOOP INSERT INTO sale VALUES (i, $$north$$, $$emptied$$); COMMIT; END LOOP; END'});
+my $sold = 0;
+poll_until(
+	sub {
+		$node->safe_psql('north', sprintf 'CALL sell(%d)', 1001 + $sold);
+		$sold += 300;
+		return query_value($node, 'north', q{SELECT min(tick_id) > 1 FROM outbox.tick}) eq 't' && query_value($node, 'north', q{SELECT min(seq) > 200 FROM outbox.event}) eq 't';
+	}, 60, 'segments are emptied and ticks rotated');
+synced('north', 'south');
+is(query_value($node, 'south', q{SELECT count(*) FROM sale WHERE note = 'emptied'}), $sold, 'a subscriber of FOR ALL TABLES has what came meanwhile');
+unlike(substr(slurp_file($node->logfile), $log), qr/replicated TRUNCATE|logical replication.*ERROR/, 'and nothing of the emptying');
+
 no_crash($node);
 $node->stop;
 done_testing();

@@ -341,8 +341,7 @@ compare(Model *model, const RelayAction *action, RelayResult *result)
 	if (action->record)
 	{
 		result->lineage_matches = strcmp(action->record->lineage, model->row_text) == 0;
-		result->tick_known = action->record->tick <= model->ticks &&
-			action->record->tick >= model->tidied;
+		result->tick_known = action->record->tick <= model->ticks;
 	}
 	if (action->other)
 		result->other_home_same = strcmp(action->other->home, model->home) == 0;
