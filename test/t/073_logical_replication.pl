@@ -161,11 +161,14 @@ foreach my $pair ([ 'north', 'south' ], [ 'south', 'north' ])
 
 # A subscriber of everything goes on when segments are emptied and ticks rotated:
 # neither a TRUNCATE nor rows that are written again come its way.
+poll_until(sub { query_value($node, 'postgres', q{SELECT count(*) FROM pg_replication_slots WHERE active}) == 0 }, 60, 'the walsenders have ended');
+$node->safe_psql('north', q{SELECT pg_drop_replication_slot('from_north')});
 $node->safe_psql('north', 'CREATE PUBLICATION everything FOR ALL TABLES');
 $node->safe_psql('north', q{SELECT pg_create_logical_replication_slot('from_north', 'pgoutput')});
 $node->safe_psql('south', "CREATE SUBSCRIPTION from_north CONNECTION '" . ($node->connstr('north') =~ s/'/''/gr) . "' PUBLICATION everything
 	WITH (create_slot = false, slot_name = 'from_north', copy_data = false)");
 synced('north', 'south');
+$node->safe_psql('north', q{SELECT pg_create_logical_replication_slot('look', 'test_decoding')});
 $log = -s $node->logfile;
 $node->append_conf('postgresql.conf', "carshop_outbox.retention = '0'");
 $node->reload;
@@ -180,6 +183,11 @@ poll_until(
 synced('north', 'south');
 is(query_value($node, 'south', q{SELECT count(*) FROM sale WHERE note = 'emptied'}), $sold, 'a subscriber of FOR ALL TABLES has what came meanwhile');
 unlike(substr(slurp_file($node->logfile), $log), qr/replicated TRUNCATE|logical replication.*ERROR/, 'and nothing of the emptying');
+$node->safe_psql('north', q{CREATE TABLE decoded AS SELECT data FROM pg_logical_slot_get_changes('look', NULL, NULL)});
+is(query_value($node, 'north', q{SELECT count(*) FROM decoded WHERE data LIKE '%TRUNCATE%'}), 0, 'no TRUNCATE is decoded');
+is($node->safe_psql('north', q{SELECT m[1], count(*) FROM decoded, regexp_match(data, '^table outbox.tick: INSERT: tick_id\[bigint\]:(\d+)') m WHERE m IS NOT NULL GROUP BY 1 HAVING count(*) > 1}),
+	'', 'no tick is decoded twice');
+cmp_ok(query_value($node, 'north', q{SELECT count(*) FROM decoded WHERE data LIKE 'table outbox.tick: INSERT%'}), '>', 0, 'and each once');
 
 no_crash($node);
 $node->stop;
