@@ -206,6 +206,32 @@ test_tidy(void)
 	is_int(action.kind, ACT_RECORD_CONFIRMED, "again later");
 	answer(action, fine());
 	is_int(machine.recorded, 6, "until it is written");
+
+	/* also while Kafka is away, whose answer it is not */
+	ready(5, 5);
+	machine.recorded = 5;
+	machine.tidy_at = now + 3600000000;
+	input.wake = false;
+	input.restart = true;
+	action = ask(input);
+	is_int(action.kind, ACT_CLOSE, "begin anew");
+	answer(action, fine());
+	input.restart = false;
+	result = fine();
+	result.newest_tick = 5;
+	answer(ask(input), result);
+	answer(ask(input), failed(KAFKA_UNREACHABLE, 7, "no broker"));
+	answer(ask(input), fine());
+	is_int(machine.state, RELAY_CLOSED, "waiting for Kafka");
+	machine.tidy_at = now;
+	action = ask(input);
+	is_int(action.kind, ACT_TIDY, "what is confirmed leaves all the same");
+	is_int(action.confirmed, 5, "and nothing else");
+	result.tidy_ms = TIDY_NEVER;
+	answer(action, result);
+	ok(machine.health.trouble, "which mends nothing");
+	action = ask(input);
+	ok(action.kind == ACT_WAIT && action.wait_until > now, "then it waits on");
 	tidying = false;
 }
 
