@@ -134,15 +134,14 @@ cmp_ok(
 
 # ---- distance ----
 
+# A lower bound: with load beside the test everything may take longer, nothing
+# less.
 $proxy->command('clear');
-$proxy->command('delay ms=80 client=somebody-else');
-my ($near) = (produce(2, 1))[2];
 $proxy->command('delay ms=80 client=carshop');
 my ($far_status, $far_output, $far) = produce(2, 1);
 is($far_status, 0, 'transactions pass over a distance') or diag($far_output);
 # connecting, the versions, the producer's id, then partition, records and end
-cmp_ok($far - $near, '>', 9 * 0.16, 'each round trip takes its time')
-  or diag("$near s and $far s");
+cmp_ok($far, '>', 9 * 0.16, 'each round trip takes its time');
 $proxy->command('delay ms=0');
 
 # ---- restrictions ----
