@@ -78,6 +78,11 @@ SELECT id, type, key, reason FROM outbox.dead_letters;
 SELECT outbox.retry();                                            -- all of them, when the cause is mended; or retry(id)
 SELECT outbox.skip('01990000-0000-7000-8000-000000000000');      -- this one never
 
+-- [park]
+SELECT outbox.park('audit');
+SELECT topic, events, reason FROM outbox.parked;
+SELECT outbox.unpark('audit');
+
 -- [replay]
 SELECT outbox.replay(now() - interval '1 hour', event_type => 'OrderPlaced');
 

@@ -23,6 +23,8 @@ CREATE VIEW outbox.metrics AS
 	-- a table of many is not counted to its end
 	SELECT 'outbox_dead_letter_events', '{}', (SELECT count(*) FROM (SELECT FROM outbox.dead_letters LIMIT 10000) d)
 	UNION ALL
+	SELECT 'outbox_parked_events', jsonb_build_object('topic', p.topic), p.events FROM outbox.parked p
+	UNION ALL
 	SELECT 'outbox_segment_bytes', jsonb_build_object('segment', g.segment::text), g.bytes FROM outbox.segments g
 	UNION ALL
 	SELECT 'outbox_segment_late', jsonb_build_object('segment', g.segment::text), (g.late_since IS NOT NULL)::integer FROM outbox.segments g

@@ -463,7 +463,7 @@ SELECT outbox.wake();
 CREATE FUNCTION outbox.wait_published(timeout interval DEFAULT '10s') RETURNS boolean
 	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'outbox_wait_published';
 COMMENT ON FUNCTION outbox.wait_published(interval) IS
-'Waits until all that was committed before the call is in Kafka; false when the time is over. Do not call it in a transaction that has written events itself: those are not committed yet.';
+'Waits until all that was committed before the call is in Kafka; false when the time is over. What Kafka has refused (outbox.dead_letters) or is aside (outbox.parked) is not waited for. Do not call it in a transaction that has written events itself: those are not committed yet.';
 REVOKE ALL ON FUNCTION outbox.wait_published(interval) FROM PUBLIC;
 
 CREATE FUNCTION outbox.switch_segment() RETURNS smallint

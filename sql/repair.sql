@@ -89,19 +89,21 @@ BEGIN
 			MESSAGE = 'since and until must not be NULL',
 			HINT = 'Use ''-infinity'' and ''infinity'' for everything that is kept.';
 	END IF;
-	-- What Kafka has, in the order of writing; copies are not copied again.
+	-- What Kafka has, in the order of writing; copies are not copied again, and
+	-- what was written again, of a parked topic, is there once.
 	SELECT count(outbox.write_again(e.id, e.occurred_at, e.type, e.aggregatetype, e.aggregateid, e.payload, e.description, e.topic,
 			COALESCE(e.headers, '{}') || '{"replayed": "true"}', e.traceparent, e.format, e.value))
 	INTO written
-	FROM (
-		SELECT o.* FROM outbox.confirmed c CROSS JOIN outbox.event o
+	FROM (SELECT * FROM (
+		SELECT DISTINCT ON (o.id) o.* FROM outbox.confirmed c CROSS JOIN outbox.event o
 		WHERE o.occurred_at >= since AND o.occurred_at < until
 			AND (replay.event_type IS NULL OR o.type = replay.event_type)
 			AND (replay.topic IS NULL OR COALESCE(o.topic, current_setting('carshop_outbox.topic')) = replay.topic)
 			AND pg_visible_in_snapshot(o.xid, c.snapshot)
 			AND NOT COALESCE(o.headers ? 'replayed', false)
 			AND NOT EXISTS (SELECT FROM outbox.dead_letter d WHERE d.seq = o.seq)
-		ORDER BY o.seq) e;
+			AND NOT EXISTS (SELECT FROM outbox.parked_event p WHERE p.seq = o.seq)
+		ORDER BY o.id, o.seq DESC) n ORDER BY n.seq) e;
 	IF written = 0 THEN
 		RAISE NOTICE USING
 			MESSAGE = 'nothing is replayed',

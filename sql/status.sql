@@ -113,7 +113,7 @@ COMMENT ON FUNCTION outbox.library_concerns(boolean, text) IS
 
 CREATE FUNCTION outbox.relay_report(
 	OUT pid integer, OUT state text, OUT since timestamptz, OUT stopped boolean,
-	OUT trouble text, OUT remedy text, OUT broker_warning text,
+	OUT trouble text, OUT remedy text, OUT trouble_topic text, OUT broker_warning text,
 	OUT tick bigint, OUT confirmed_tick bigint,
 	OUT events_published bigint, OUT bytes_published bigint, OUT transactions bigint,
 	OUT last_transaction_ms double precision, OUT settle_ms double precision,
@@ -314,10 +314,20 @@ CREATE VIEW outbox.status AS
 			   CASE WHEN r.runs AND NOT r.stopped AND r.trouble IS NOT NULL THEN 'fail' ELSE 'ok' END,
 			   CASE WHEN NOT r.runs THEN 'Nothing is known while the relay is not running.'
 					WHEN r.stopped THEN 'Nothing is asked of Kafka until the divergence is settled.'
-					WHEN r.trouble IS NOT NULL THEN outbox.sentence(r.trouble)
+					WHEN r.trouble IS NOT NULL THEN outbox.sentence(r.trouble) || COALESCE(' Routes: ' || outbox.topic_routes(r.trouble_topic) || '.', '')
 					ELSE 'No trouble with Kafka.' END,
-			   CASE WHEN r.runs AND NOT r.stopped THEN r.remedy END
+			   CASE WHEN r.runs AND NOT r.stopped THEN r.remedy || COALESCE(format(' To let the events of other topics flow meanwhile: SELECT outbox.park(%L);', r.trouble_topic), '') END
 		FROM relay r
+		UNION ALL
+		SELECT 5, 'topics', 'ok', 'No topic is parked.', NULL
+		WHERE NOT EXISTS (SELECT FROM outbox.parked_topic)
+		UNION ALL
+		SELECT 5, 'topics', 'warn',
+			   format('Topic "%s" is parked since %s: %s event(s) are aside%s.%s%s', p.topic, date_trunc('second', p.since), p.events,
+				CASE WHEN p.leaving AND r.runs THEN ' and will be published as soon as all before them is' WHEN p.leaving THEN ' and will be published when the relay runs' ELSE '' END,
+				' Reason: ' || outbox.sentence(p.reason), ' Routes: ' || outbox.topic_routes(p.topic) || '.'),
+			   CASE WHEN NOT p.leaving THEN format('SELECT outbox.unpark(%L);', p.topic) END
+		FROM outbox.parked p CROSS JOIN relay r
 		UNION ALL
 		SELECT 5, 'kafka', 'warn', outbox.sentence(r.broker_warning),
 			   'Allow the relay''s principal DescribeConfigs on the cluster, or check yourself that the brokers verify partitions in transactions (transaction.partition.verification.enable).'
@@ -395,6 +405,6 @@ COMMENT ON COLUMN outbox.status.remedy IS 'What to do';
 
 -- Writers of captured tables need nothing.  Members of pg_monitor see counts
 -- and states, and no event: payloads, keys and headers are a grant of their own.
-GRANT SELECT ON outbox.status, outbox.library, outbox.segments, outbox.stat_relay, outbox.stat_dead_letters, outbox.routes,
+GRANT SELECT ON outbox.status, outbox.library, outbox.segments, outbox.parked, outbox.stat_relay, outbox.stat_dead_letters, outbox.routes,
 	outbox.backfill_progress, outbox.unconfirmed_count TO pg_monitor;
 GRANT EXECUTE ON FUNCTION outbox.count_unconfirmed() TO pg_monitor;

@@ -7,7 +7,7 @@
  *
  * A test that cannot fail shows nothing.  With -DMUTANTS the extension has a
  * setting, carshop_outbox.mutant, that breaks one promise at a time; the tests
- * 035, 052 and 054 set each of the names below and see that others notice.  Without
+ * 035, 042, 048, 052 and 054 set each of the names below and see that others notice.  Without
  * it MUTANT() is false and nothing of this is compiled.
  *
  * All names, and what is broken:
@@ -24,6 +24,10 @@
  *	 empty_unconfirmed	segments are emptied whatever Kafka has
  *	 no_writer_proof	... and whoever still writes into them
  *	 toast_pointers		what is kept of a table points into its former TOAST table
+ *
+ *	 parked topics (048)
+ *	 aside_lost			what should go aside is left out
+ *	 any_order			what was aside is published beside what came later
  *
  *	 what is stored (054)
  *	 no_pins			values as the session's settings format them

@@ -80,6 +80,7 @@ shared_startup(void)
 			pg_atomic_init_u32(&slot->reporter_wake, 0);
 			pg_atomic_init_u32(&slot->prepared, 0);
 			pg_atomic_init_u32(&slot->extension_changes, 0);
+			pg_atomic_init_u32(&slot->parking_changes, 0);
 			pg_atomic_init_u64(&slot->segment, 0);
 			pg_atomic_init_u64(&slot->published_request, 0);
 			pg_atomic_init_u64(&slot->published_answer, 0);
@@ -415,6 +416,26 @@ shared_extension_changes(void)
 	DatabaseSlot *slot = shared_find_slot(MyDatabaseId, false);
 
 	return slot == NULL ? 0 : pg_atomic_read_u32(&slot->extension_changes);
+}
+
+void
+shared_note_parking(Oid database)
+{
+	DatabaseSlot *slot = shared_find_slot(database, false);
+
+	if (slot != NULL)
+	{
+		pg_atomic_fetch_add_u32(&slot->parking_changes, 1);
+		shared_wake(slot, 'r');
+	}
+}
+
+uint32
+shared_parking_changes(void)
+{
+	DatabaseSlot *slot = shared_find_slot(MyDatabaseId, false);
+
+	return slot == NULL ? 0 : pg_atomic_read_u32(&slot->parking_changes);
 }
 
 void

@@ -30,12 +30,14 @@
 #define SHARED_MAX_PARTITIONS	64	/* rows of report.stat_reporter per
 									 * database */
 #define SHARED_TEXT				256
+#define SHARED_TOPIC			250
 
 /* A message about trouble, with its remedy; "" when there is none. */
 typedef struct SharedTrouble
 {
 	char		message[SHARED_TEXT];
 	char		remedy[SHARED_TEXT];
+	char		topic[SHARED_TOPIC];	/* whose it is; "": not one topic's */
 	TimestampTz at;
 } SharedTrouble;
 
@@ -156,6 +158,13 @@ extern bool shared_take_wake(void);
  */
 extern void shared_note_extension(Oid database);
 extern uint32 shared_extension_changes(void);
+
+/*
+ * Which topics are parked has changed: wakes the relay, which compares the number
+ * of such changes with that of its last look.
+ */
+extern void shared_note_parking(Oid database);
+extern uint32 shared_parking_changes(void);
 
 /* Something for the reporter to look at (start, stop, define, retry). */
 extern void shared_wake_reporter(Oid database);

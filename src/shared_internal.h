@@ -31,6 +31,7 @@ typedef struct DatabaseSlot
 	pg_atomic_uint32 reporter_wake;
 	pg_atomic_uint32 prepared;
 	pg_atomic_uint32 extension_changes;
+	pg_atomic_uint32 parking_changes;
 	pg_atomic_uint64 segment;	/* outbox/segment.c's; 0: not known */
 	pg_atomic_uint64 published_request;
 	pg_atomic_uint64 published_answer;

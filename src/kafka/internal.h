@@ -46,6 +46,7 @@ extern void kafka_cond_init(pthread_cond_t *cond);
 extern bool kafka_thread_start(pthread_t *thread, void *(*run) (void *),
 							   void *arg);
 
+extern void kafka_error_of_topic(KafkaError *error, const char *topic);
 extern void kafka_error_set(KafkaError *error, int code, const char *format,
 							...) __attribute__((format(printf, 3, 4)));
 

@@ -63,6 +63,9 @@ typedef enum KafkaOutcome
 	KAFKA_MISCONFIGURED			/* a setting is wrong; only a person can tell */
 } KafkaOutcome;
 
+/* A topic's name, at most 249 bytes, with its NUL. */
+#define KAFKA_TOPIC_SIZE 250
+
 /* What went wrong, in words.  message never contains a secret. */
 typedef struct KafkaError
 {
@@ -77,6 +80,7 @@ typedef struct KafkaError
 								 * transaction helps if Kafka was slow; after
 								 * an outage of that length it does no harm. */
 	char		message[512];
+	char		topic[KAFKA_TOPIC_SIZE];	/* "": it is not one topic's */
 } KafkaError;
 
 /* Short lower-case word for an outcome, for logs and tests. */

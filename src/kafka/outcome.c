@@ -102,9 +102,18 @@ kafka_error_set(KafkaError *error, int code, const char *format, ...)
 		return;
 	error->code = code;
 	error->timed_out = false;
+	error->topic[0] = '\0';
 	va_start(args, format);
 	vsnprintf(error->message, sizeof(error->message), format, args);
 	va_end(args);
+}
+
+/* Whose trouble it is that has been set. */
+void
+kafka_error_of_topic(KafkaError *error, const char *topic)
+{
+	if (error != NULL)
+		snprintf(error->topic, sizeof(error->topic), "%s", topic);
 }
 
 /* ------------------------------------------------------------------------

@@ -151,6 +151,8 @@ note_failure(KafkaProducer *producer, const rd_kafka_message_t *message)
 					"topic \"%s\" partition %d: %s",
 					message->rkt != NULL ? rd_kafka_topic_name(message->rkt) : "",
 					(int) message->partition, rd_kafka_err2str(message->err));
+	if (message->rkt != NULL)
+		kafka_error_of_topic(&error, rd_kafka_topic_name(message->rkt));
 	outcome = judge(producer, message->err, &error);
 	if (outcome == KAFKA_UNCERTAIN && trouble[0] != '\0')
 	{

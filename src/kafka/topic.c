@@ -50,6 +50,7 @@ bad_name(const char *topic, KafkaError *error)
 {
 	kafka_error_set(error, RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION,
 					"\"%s\" is not a valid name of a topic", topic);
+	kafka_error_of_topic(error, topic);
 	return KAFKA_MISCONFIGURED;
 }
 
@@ -68,6 +69,7 @@ lookup_answer(const rd_kafka_metadata_topic_t *topic, const char *name,
 				return KAFKA_OK;
 			kafka_error_set(error, RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE,
 							"a partition of topic \"%s\" has no leader", name);
+			kafka_error_of_topic(error, name);
 			return KAFKA_TROUBLE;
 		case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
 		case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
@@ -77,6 +79,7 @@ lookup_answer(const rd_kafka_metadata_topic_t *topic, const char *name,
 		default:
 			kafka_error_set(error, topic->err, "topic \"%s\": %s", name,
 							rd_kafka_err2str(topic->err));
+			kafka_error_of_topic(error, name);
 			return KAFKA_TROUBLE;
 	}
 }

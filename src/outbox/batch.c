@@ -347,3 +347,9 @@ batch_next(Batch *batch, StoredEvent *event)
 	plan_advance(batch->plan);
 	return true;
 }
+
+TupleTableSlot *
+batch_row(const Batch *batch)
+{
+	return batch->slot;
+}

@@ -43,6 +43,9 @@ extern int64 batch_next_transaction(Batch *batch);
  */
 extern bool batch_next(Batch *batch, StoredEvent *event);
 
+/* The row of the event that batch_next has given last; until its next call. */
+extern TupleTableSlot *batch_row(const Batch *batch);
+
 /* Close relations and scans before the transaction ends. */
 extern void batch_pause(Batch *batch);
 

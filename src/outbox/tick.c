@@ -9,6 +9,8 @@
  */
 #include "postgres.h"
 
+#include "access/transam.h"
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -127,42 +129,13 @@ tick_snapshot_now(TickSnapshot *snapshot)
 	return snapshot_parse(snapshot, OidOutputFunctionCall(F_PG_SNAPSHOT_OUT, now));
 }
 
-bool
-tick_make(const Tick *prev, int64 confirmed_tick, Tick *tick)
+/* The row of a tick whose snapshot is filled already. */
+static void
+insert_tick(const Tick *prev, int64 confirmed_tick, Datum snapshot, Tick *tick)
 {
 	static SPIPlanPtr plan = NULL;
-	Datum		snapshot;
-	char	   *text;
-	XidRange   *ranges;
-	size_t		n;
-	bool		any;
 	Datum		values[3];
 	HeapTuple	row;
-
-	/*
-	 * The active snapshot was taken before this transaction gets an id, so
-	 * the tick does not list itself as in progress.
-	 */
-	snapshot = DirectFunctionCall1(pg_current_snapshot, (Datum) 0);
-	text = OidOutputFunctionCall(F_PG_SNAPSHOT_OUT, snapshot);
-
-	memset(tick, 0, sizeof(*tick));
-	parse_snapshot(&tick->snapshot, text);
-	if (!snapshot_difference(&prev->snapshot, &tick->snapshot, &ranges, &n))
-	{
-		tick_free(tick);
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("snapshot %s is older than that of tick " INT64_FORMAT,
-						text, prev->tick_id)));
-	}
-	any = batch_any_event(-1, ranges, n);
-	free(ranges);
-	if (!any)
-	{
-		tick_free(tick);
-		return false;
-	}
 
 	if (plan == NULL)
 	{
@@ -186,5 +159,71 @@ tick_make(const Tick *prev, int64 confirmed_tick, Tick *tick)
 	strlcpy(tick->nonce, SPI_getvalue(row, SPI_tuptable->tupdesc, 1),
 			sizeof(tick->nonce));
 	SPI_freetuptable(SPI_tuptable);
+}
+
+bool
+tick_make(const Tick *prev, int64 confirmed_tick, bool always, Tick *tick)
+{
+	Datum		snapshot;
+	char	   *text;
+	XidRange   *ranges;
+	size_t		n;
+	bool		any;
+
+	/*
+	 * The active snapshot was taken before this transaction gets an id, so
+	 * the tick does not list itself as in progress.
+	 */
+	snapshot = DirectFunctionCall1(pg_current_snapshot, (Datum) 0);
+	text = OidOutputFunctionCall(F_PG_SNAPSHOT_OUT, snapshot);
+
+	memset(tick, 0, sizeof(*tick));
+	parse_snapshot(&tick->snapshot, text);
+	if (!snapshot_difference(&prev->snapshot, &tick->snapshot, &ranges, &n))
+	{
+		tick_free(tick);
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("snapshot %s is older than that of tick " INT64_FORMAT,
+						text, prev->tick_id)));
+	}
+	any = always || batch_any_event(-1, ranges, n);
+	free(ranges);
+	if (any)
+		insert_tick(prev, confirmed_tick, snapshot, tick);
+	else
+		tick_free(tick);
+	return any;
+}
+
+bool
+tick_is_near(const Tick *prev, uint64 most)
+{
+	FullTransactionId next = ReadNextFullTransactionId();
+
+	if (U64FromFullTransactionId(next) - prev->snapshot.xmax > most)
+		return false;
+	(void) GetTopFullTransactionId();
+	return true;
+}
+
+bool
+tick_make_own(const Tick *prev, int64 confirmed_tick, Tick *tick)
+{
+	const TickSnapshot *former = &prev->snapshot;
+	uint64		own = U64FromFullTransactionId(GetTopFullTransactionId());
+	StringInfoData text;
+	const char *comma = "";
+
+	memset(tick, 0, sizeof(*tick));
+	initStringInfo(&text);
+	appendStringInfo(&text, UINT64_FORMAT ":" UINT64_FORMAT ":", former->xmin, own + 1);
+	for (size_t i = 0; i < former->nxip; i++, comma = ",")
+		appendStringInfo(&text, "%s" UINT64_FORMAT, comma, former->xip[i]);
+	for (uint64 xid = former->xmax; xid < own; xid++, comma = ",")
+		appendStringInfo(&text, "%s" UINT64_FORMAT, comma, xid);
+	parse_snapshot(&tick->snapshot, text.data);
+	insert_tick(prev, confirmed_tick,
+				OidInputFunctionCall(F_PG_SNAPSHOT_IN, text.data, InvalidOid, -1), tick);
 	return true;
 }

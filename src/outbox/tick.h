@@ -49,10 +49,20 @@ extern bool tick_snapshot_now(TickSnapshot *snapshot);
 
 /*
  * Make a tick if events have become visible since prev (the newest tick);
- * false if there are none, and then nothing is written.  The transaction must
- * be committed synchronously before anything of the tick is committed in
- * Kafka.
+ * false if there are none, and then nothing is written.  always: also if there
+ * are none.  The transaction must be committed synchronously before anything of
+ * the tick is committed in Kafka.
  */
-extern bool tick_make(const Tick *prev, int64 confirmed_tick, Tick *tick);
+extern bool tick_make(const Tick *prev, int64 confirmed_tick, bool always, Tick *tick);
+
+/*
+ * The same, of what this transaction itself has written and nothing else: the
+ * batch holds just that, and all that others have committed since prev comes
+ * later.  The tick lists each transaction since prev as in progress, so prev must
+ * be near: have at most so many transactions begun since?  True gives this
+ * transaction its id.
+ */
+extern bool tick_is_near(const Tick *prev, uint64 most);
+extern bool tick_make_own(const Tick *prev, int64 confirmed_tick, Tick *tick);
 
 #endif							/* OUTBOX_TICK_H */

@@ -16,6 +16,8 @@
  * prepared transaction held events is not known there; a wake-up for nothing
  * costs one look at an index.
  *
+ * outbox.park() and unpark() make the relay read anew which topics are parked.
+ *
  * CREATE and ALTER EXTENSION wake both workers: they may wait for just that, or
  * have to leave.  Of which extension does not matter, since one can bring ours
  * along.
@@ -33,6 +35,7 @@
 
 static bool wanted = false;
 static bool extension_changed = false;
+static bool parking_changed = false;
 static ProcessUtility_hook_type prev_process_utility = NULL;
 
 void
@@ -41,27 +44,43 @@ wakeup_at_commit(void)
 	wanted = true;
 }
 
-/* Must not raise an error: the transaction is over. */
+void
+wakeup_note_parking(void)
+{
+	parking_changed = true;
+}
+
+/* Must not raise an error once the transaction is over. */
 static void
 at_transaction_end(XactEvent event, void *arg)
 {
 	switch (event)
 	{
+		case XACT_EVENT_PRE_PREPARE:
+			/* whoever commits it would not know */
+			if (parking_changed)
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("cannot PREPARE a transaction that has called outbox.park() or outbox.unpark()"),
+						 errhint("Call it in a transaction of its own.")));
+			break;
 		case XACT_EVENT_COMMIT:
+			if (parking_changed)
+				shared_note_parking(MyDatabaseId);
 			if (extension_changed)
 				shared_note_extension(MyDatabaseId);
 			else if (wanted)
 				shared_wake_relay(MyDatabaseId);
-			wanted = extension_changed = false;
+			wanted = extension_changed = parking_changed = false;
 			break;
 		case XACT_EVENT_PREPARE:
 			/* nothing is visible yet; arm the relay's fallback timer */
 			if (wanted)
 				shared_note_prepared(MyDatabaseId);
-			wanted = extension_changed = false;
+			wanted = extension_changed = parking_changed = false;
 			break;
 		case XACT_EVENT_ABORT:
-			wanted = extension_changed = false;
+			wanted = extension_changed = parking_changed = false;
 			break;
 		default:
 			break;

@@ -20,15 +20,17 @@ copy_text(char *to, const char *from)
 
 void
 health_trouble(RelayHealth *health, int kind, const char *message,
-			   const char *remedy, int64_t now)
+			   const char *remedy, const char *topic, int64_t now)
 {
 	if (!health->trouble)
 	{
 		health->trouble = true;
 		health->since = now;
-		health->message[0] = health->remedy[0] = '\0';
+		health->message[0] = health->remedy[0] = health->topic[0] = '\0';
 	}
 	health->kind = kind;
+	if (message != NULL && message[0] != '\0')
+		snprintf(health->topic, sizeof(health->topic), "%s", topic != NULL ? topic : "");
 	copy_text(health->message, message);
 	copy_text(health->remedy, remedy);
 	if (health->message[0] == '\0')
@@ -39,7 +41,7 @@ void
 health_fine(RelayHealth *health)
 {
 	health->trouble = false;
-	health->message[0] = health->remedy[0] = '\0';
+	health->message[0] = health->remedy[0] = health->topic[0] = '\0';
 }
 
 HealthNews

@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #define HEALTH_TEXT		512
+#define HEALTH_TOPIC	250
 #define HEALTH_KINDS	8		/* said in one spell at most */
 
 typedef struct RelayHealth
@@ -27,6 +28,8 @@ typedef struct RelayHealth
 	int			kind;			/* tells one trouble from another */
 	char		message[HEALTH_TEXT];
 	char		remedy[HEALTH_TEXT];
+	char		topic[HEALTH_TOPIC];	/* whose trouble it is; "": not one
+										 * topic's */
 	int64_t		since;			/* microseconds; the spell's beginning */
 	int			said[HEALTH_KINDS]; /* kinds that the log has already */
 	int			n_said;
@@ -39,9 +42,12 @@ typedef enum HealthNews
 	NEWS_FINE					/* the spell that was logged is over */
 } HealthNews;
 
-/* Something failed.  An empty message or remedy keeps what is there. */
+/*
+ * Something failed.  An empty message or remedy keeps what is there.  topic may
+ * be NULL.
+ */
 extern void health_trouble(RelayHealth *health, int kind, const char *message,
-						   const char *remedy, int64_t now);
+						   const char *remedy, const char *topic, int64_t now);
 extern void health_fine(RelayHealth *health);
 
 /*

@@ -67,6 +67,7 @@ begin_lineage(RelayMachine *machine, const RelayResult *result)
 	machine->claimed = result->claimed;
 	machine->paused = result->paused;
 	machine->newest_tick = result->newest_tick;
+	machine->leaving = result->leaving;
 	machine->recorded = result->confirmed;
 	if (result->confirmed > machine->confirmed)
 		machine->confirmed = result->confirmed;
@@ -264,6 +265,22 @@ ticked(RelayMachine *machine, const RelayResult *result)
 	machine_take_ticket(machine, result->ticket, result->newest_tick);
 }
 
+/* What was aside stands in a tick of its own, or that must be tried again. */
+static void
+unparked(RelayMachine *machine, const RelayResult *result, int64_t now)
+{
+	if (take_lineage(machine, result))
+		return;
+	machine->leaving = result->leaving;
+	if (result->newest_tick > machine->newest_tick)
+	{
+		machine->recorded = machine->confirmed;
+		machine->newest_tick = result->newest_tick;
+	}
+	else
+		machine->unpark_at = now + UNPARK_AGAIN;
+}
+
 /* An event that cannot be read becomes a dead letter. */
 static void
 judge_unreadable(RelayMachine *machine, const RelayResult *result)
@@ -308,8 +325,8 @@ published(RelayMachine *machine, const RelayResult *result, int64_t now)
 	}
 
 	/*
-	 * Nothing in it but dead letters.  If no event follows, a record alone
-	 * makes them confirmed.
+	 * Nothing in it but dead letters and what has gone aside.  If no event
+	 * follows, a record alone makes them confirmed.
 	 */
 	machine->settle_place |= stand(machine, &result->reached);
 	machine_answer_tickets(machine);
@@ -408,6 +425,11 @@ relay_machine_done(RelayMachine *machine, const RelayAction *action,
 		tidied(machine, result, now);
 		return;
 	}
+	if (kind == ACT_UNPARK)
+	{
+		unparked(machine, result, now);
+		return;
+	}
 	if (result->outcome == KAFKA_PENDING)
 	{
 		machine_pending(machine, kind, result, now);
@@ -485,6 +507,7 @@ relay_machine_done(RelayMachine *machine, const RelayAction *action,
 		case ACT_CLOSE:
 		case ACT_MAKE_TICK:
 		case ACT_TIDY:
+		case ACT_UNPARK:
 			break;
 	}
 }

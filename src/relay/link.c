@@ -27,6 +27,7 @@ relay_answer(RelayResult *result, KafkaOutcome outcome, const KafkaError *error)
 		return;
 	result->kind = error->code;
 	result->message = error->message;
+	result->topic = error->topic;
 	result->timed_out = error->timed_out;
 	/* who waits for an answer does so in vain, or it may still come */
 	if (outcome != KAFKA_PENDING || kafka_needs_person(error))
@@ -288,6 +289,7 @@ may_create(RelayLink *link, const char *name, const char *how)
 	snprintf(link->error.message, sizeof(link->error.message),
 			 "topic \"%s\" does not exist and carshop_outbox.create_topics is off%s",
 			 name, how);
+	strlcpy(link->error.topic, name, sizeof(link->error.topic));
 	return false;
 }
 

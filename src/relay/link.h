@@ -27,7 +27,7 @@
 /* A topic of events as this handle knows it. */
 typedef struct RelayTopic
 {
-	char		name[250];
+	char		name[KAFKA_TOPIC_SIZE];
 	int			partitions;		/* 0: not looked up with this handle */
 	int64_t		max_bytes;		/* its max.message.bytes; 0: not known */
 } RelayTopic;
@@ -48,7 +48,7 @@ typedef struct RelayLink
 	int			n_topics;
 	bool		default_reserved;	/* carshop_outbox.topic is a progress
 									 * topic */
-	char		wanted[250];	/* for relay_link_prepare_topic */
+	char		wanted[KAFKA_TOPIC_SIZE];	/* for relay_link_prepare_topic */
 	KafkaError	error;			/* of the last action */
 } RelayLink;
 

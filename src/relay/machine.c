@@ -156,6 +156,25 @@ tidy(const RelayMachine *machine, RelayAction *action, int64_t now)
 	return true;
 }
 
+/*
+ * A parked topic is published again from a place at which Kafka has all that was
+ * ticked: behind it nothing of the topic can go aside, or be met again.
+ */
+static bool
+unpark(const RelayMachine *machine, RelayAction *action, int64_t now)
+{
+	if (!machine->leaving || machine->paused || has_work(machine))
+		return false;
+	if (now < machine->unpark_at)
+	{
+		wait_for(action, machine->unpark_at);
+		return false;
+	}
+	action->kind = ACT_UNPARK;
+	action->confirmed = machine->place.tick;
+	return true;
+}
+
 /* Nothing to publish.  PostgreSQL learns once, later, how far that was. */
 static void
 rest(RelayMachine *machine, RelayAction *action, int64_t now)
@@ -197,7 +216,7 @@ next_ready(RelayMachine *machine, const RelayInput *input, RelayAction *action)
 
 	/* between two transactions, when nothing in Kafka waits to be settled */
 	if (!machine->settle_home && !machine->settle_place &&
-		tidy(machine, action, input->now))
+		(tidy(machine, action, input->now) || unpark(machine, action, input->now)))
 		return;
 	if (!begin)
 	{
@@ -303,7 +322,7 @@ watch(RelayMachine *machine, int64_t now)
 	else if (!machine->health.trouble && machine->state != RELAY_TOPIC &&
 			 now - machine->unready_since >= TROUBLE_AFTER)
 		health_trouble(&machine->health, KIND_CONNECTING,
-					   "Kafka has not answered yet", REMEDY_CONNECTION,
+					   "Kafka has not answered yet", REMEDY_CONNECTION, NULL,
 					   machine->unready_since);
 }
 

@@ -86,6 +86,7 @@ typedef enum RelayActionKind
 								 * used */
 	ACT_RECORD_CONFIRMED,
 	ACT_TIDY,					/* what is in Kafka leaves the outbox */
+	ACT_UNPARK,					/* what is aside of a topic becomes a tick */
 	ACT_DEAD_LETTER,
 	ACT_LOOK					/* stopped: what does the lineage's row say? */
 } RelayActionKind;
@@ -115,7 +116,8 @@ typedef struct RelayAction
 	int64_t		max_bytes;		/* database is begun beyond this */
 	int64_t		part_events;	/* PUBLISH: a single one is cut here, */
 	int64_t		part_bytes;		/* any at twice these bytes */
-	int64_t		confirmed;		/* MAKE_TICK, RECORD_CONFIRMED, TIDY: a tick */
+	int64_t		confirmed;		/* MAKE_TICK, RECORD_CONFIRMED, TIDY, UNPARK:
+								 * a tick */
 	const RelayRefusal *refusal;	/* DEAD_LETTER */
 } RelayAction;
 
@@ -126,18 +128,25 @@ typedef struct RelayResult
 	int			kind;			/* for outcomes other than OK: see health.h */
 	const char *message;		/* may be NULL or "" */
 	const char *remedy;			/* the same; with PENDING: waiting is in vain */
+	const char *topic;			/* the same: whose trouble it is */
 	bool		timed_out;		/* the broker ended the transaction for its
 								 * age */
 
-	/* OPEN, COMPARE, MAKE_TICK, RECORD_BIRTH, RECORD_HOME, LOOK: the row */
+	/*
+	 * OPEN, COMPARE, MAKE_TICK, RECORD_BIRTH, RECORD_HOME, LOOK, UNPARK: the
+	 * row
+	 */
 	const char *lineage;
 	bool		claimed;
 	bool		paused;
 
-	/* OPEN, COMPARE, MAKE_TICK: what PostgreSQL knows */
+	/* OPEN, COMPARE, MAKE_TICK, UNPARK: what PostgreSQL knows */
 	int64_t		newest_tick;
 	int64_t		confirmed;		/* highest tick recorded as confirmed */
 	int64_t		start_tick;
+
+	/* OPEN, UNPARK */
+	bool		leaving;		/* a parked topic is to be published again */
 
 	/* CHECK, READ_PROGRESS */
 	bool		topic_exists;	/* as one broker says */
@@ -186,6 +195,7 @@ typedef struct RelayResult
 	int64_t		unreadable_seq; /* message says why */
 	int64_t		unreadable_tick;
 	int64_t		events;			/* sent in this transaction */
+	int64_t		aside;			/* of parked topics, not sent */
 	bool		alone;			/* all of one transaction of the database */
 	int64_t		last_seq;		/* of the last event sent or refused */
 	Progress	reached;		/* where it ends */
@@ -262,6 +272,8 @@ typedef struct RelayMachine
 	int64_t		record_at;		/* RECORD_CONFIRMED: not before */
 	int64_t		tidy_at;		/* TIDY: not before; -1: never */
 	int			tidy_tries;		/* that were blocked */
+	bool		leaving;		/* UNPARK is due when all is in Kafka */
+	int64_t		unpark_at;		/* not before */
 	bool		ticked;			/* since the last publication */
 	bool		wake;			/* a tick may be due */
 	int64_t		wake_at;		/* when the wake came (linger) */

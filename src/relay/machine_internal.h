@@ -21,6 +21,8 @@
 #define RECORD_AFTER	MS(1000)	/* idle that long: write down what is
 									 * confirmed */
 
+#define UNPARK_AGAIN	MS(1000)	/* when somebody was in the way */
+
 #define TIDY_AFTER		MS(5000)	/* after a publication, at the latest */
 #define TIDY_BACKOFF_MOST MS(60000)
 

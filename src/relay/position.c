@@ -12,6 +12,7 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "mutants.h"
 #include "outbox/tidy.h"
 #include "relay/position.h"
 #include "settings.h"
@@ -118,6 +119,8 @@ position_open(RelayPosition *position, RelayResult *result)
 	home = home_text();
 	strlcpy(position->home, home, sizeof(position->home));
 	load_dead_letters(position);
+	parked_load(&position->parked);
+	result->leaving = position->parked.leaving != NULL;
 	worker_commit();
 }
 
@@ -261,7 +264,7 @@ position_make_tick(RelayPosition *position, const RelayAction *action,
 	confirmed = Max(position->newest.confirmed_tick, position->lineage.start_tick);
 	if (same)
 		confirmed = Max(confirmed, action->confirmed);
-	if (tick_make(&position->newest, confirmed, &tick))
+	if (tick_make(&position->newest, confirmed, false, &tick))
 	{
 		tick_free(&position->newest);
 		position->newest = tick;
@@ -270,6 +273,97 @@ position_make_tick(RelayPosition *position, const RelayAction *action,
 
 	/* durable, also on synchronous standbys, before anything of it is sent */
 	worker_commit();
+}
+
+/* ------------------------------------------------------------------------
+ * Parked topics
+ * ------------------------------------------------------------------------
+ */
+
+/* In a tick's snapshot, as a list; beyond it an ordinary tick is made first. */
+#define UNPARK_LEAST_BETWEEN	1000
+
+/* In a subtransaction: what cannot be written leaves the topic parked. */
+static bool
+try_write_again(const char *topic, int64 *events)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	char	   *volatile reason = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	PG_TRY();
+	{
+		*events = parked_write_again(topic);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		CurrentResourceOwner = owner;
+		reason = psprintf("it could not be unparked: %s", error->message);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(caller);
+	CurrentResourceOwner = owner;
+	if (reason != NULL)
+		parked_stays(topic, reason);
+	return reason == NULL;
+}
+
+void
+position_unpark(RelayPosition *position, const RelayAction *action,
+				RelayResult *result)
+{
+	static uint64 most_between = UNPARK_LEAST_BETWEEN;
+	Tick		tick = {0};
+	char		topic[KAFKA_TOPIC_SIZE] = "";
+	int64		events = -1;
+	bool		made = false;
+
+	worker_begin("unparking a topic");
+	tick_lock();
+	read_row(position, result);
+	read_ticks(position, result);
+	parked_load(&position->parked);
+	if (position->parked.leaving != NULL &&
+		position->newest.tick_id == action->confirmed &&
+		lineage_try_record_confirmed(position->opened, action->confirmed))
+	{
+		strlcpy(topic, position->parked.leaving, sizeof(topic));
+		if (!tick_is_near(&position->newest, most_between))
+		{
+			/* under load each look may be late: be content with more */
+			most_between *= 2;
+			made = tick_make(&position->newest, action->confirmed, true, &tick);
+		}
+		else if (try_write_again(topic, &events))
+		{
+			most_between = UNPARK_LEAST_BETWEEN;
+			if (!MUTANT("any_order"))
+				made = tick_make_own(&position->newest, action->confirmed, &tick);
+		}
+		parked_load(&position->parked);
+	}
+	result->leaving = position->parked.leaving != NULL;
+
+	/* durable, as every tick */
+	worker_commit();
+	if (made)
+	{
+		tick_free(&position->newest);
+		position->newest = tick;
+	}
+	result->newest_tick = position->newest.tick_id;
+	if (events >= 0)
+		ereport(LOG,
+				(errmsg("topic \"%s\" is not parked any more: " INT64_FORMAT " event(s) are published now",
+						topic, events)));
 }
 
 /* ------------------------------------------------------------------------

@@ -16,6 +16,7 @@
 #include "postgres.h"
 
 #include "outbox/lineage.h"
+#include "outbox/parked.h"
 #include "outbox/tick.h"
 #include "relay/machine.h"
 
@@ -28,6 +29,7 @@ typedef struct RelayPosition
 	bool		may_poll;		/* prepared transactions exist, or may */
 	int64	   *dead_letters;	/* seqs that are skipped, ascending */
 	int			n_dead_letters;
+	ParkedTopics parked;
 } RelayPosition;
 
 /*
@@ -60,6 +62,14 @@ extern void position_tidy(RelayPosition *position, const RelayAction *action,
  */
 extern void position_make_tick(RelayPosition *position,
 							   const RelayAction *action, RelayResult *result);
+
+/*
+ * All that is aside of a parked topic becomes a tick of its own behind
+ * action->confirmed, which must be the newest one and be in Kafka.  If somebody is
+ * in the way, nothing is done.
+ */
+extern void position_unpark(RelayPosition *position, const RelayAction *action,
+							RelayResult *result);
 
 /* The event stays in the outbox, is listed with its reason, and is skipped. */
 extern void position_dead_letter(RelayPosition *position,

@@ -131,15 +131,23 @@ note_unreadable(Publisher *publisher, Sending *sending, const StoredEvent *event
 	sending->result->message = publisher->problem;
 }
 
-/* Send one event.  False: stop here. */
+/* Send one event, or put it aside.  False: stop here. */
 static bool
 send_event(Publisher *publisher, Sending *sending, StoredEvent *event,
 		   bool first_of_transaction)
 {
 	RelayResult *result = sending->result;
-	RelayTopic *topic = relay_link_topic(publisher->link,
-										 event->topic ? event->topic : setting_topic);
+	const char *name = event->topic ? event->topic : setting_topic;
+	RelayTopic *topic;
 
+	if (parked_has(&publisher->position->parked, name))
+	{
+		parked_put(name, batch_row(publisher->batch));
+		result->aside++;
+		set_place(publisher, &sending->place, event);
+		return true;
+	}
+	topic = relay_link_topic(publisher->link, name);
 	if (topic->partitions == 0 || relay_link_reserved(publisher->link, topic->name))
 	{
 		strlcpy(publisher->link->wanted, topic->name, sizeof(publisher->link->wanted));
@@ -214,6 +222,8 @@ send_batches(Publisher *publisher, Sending *sending)
 			drop_batch(publisher);
 			continue;
 		}
+		if (sending->result->aside >= action->max_events)
+			return;
 		if (sending->result->events > 0 &&
 			(sending->result->events + n > action->max_events ||
 			 publisher->bytes >= action->max_bytes ||

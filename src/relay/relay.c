@@ -46,6 +46,7 @@ typedef struct Relay
 	Publisher	publisher;
 	RelayReport report;
 	uint32		reloads;		/* worker_reloads() as seen last */
+	uint32		parkings;		/* shared_parking_changes() as seen last */
 	char	   *handle_settings;	/* what the handle was made of */
 	TimestampTz reset_seen;		/* outbox.stat_reset() */
 	uint64		answered;		/* ticket told to outbox.wait_published */
@@ -195,6 +196,10 @@ perform(Relay *relay, const RelayAction *action, RelayResult *result)
 		case ACT_TIDY:
 			position_tidy(position, action, result);
 			break;
+		case ACT_UNPARK:
+			position_unpark(position, action, result);
+			relay->report.tick = position->newest.tick_id;
+			break;
 		case ACT_DEAD_LETTER:
 			position_dead_letter(position, action, result);
 			break;
@@ -250,6 +255,11 @@ tell_trouble(Relay *relay)
 		report->last_error_at = GetCurrentTimestamp();
 	}
 	strlcpy(trouble->remedy, health->remedy, SHARED_TEXT);
+	/* a relay's own topic is nothing that could be parked */
+	if (relay_link_reserved(&relay->link, health->topic))
+		trouble->topic[0] = '\0';
+	else
+		strlcpy(trouble->topic, health->topic, SHARED_TOPIC);
 }
 
 /* What the log and the status views show. */
@@ -359,6 +369,11 @@ look_around(Relay *relay, RelayInput *input)
 	if (relay->reloads != worker_reloads())
 		take_reload(relay, input);
 	input->restart |= worker_kafka_files_replaced(false);
+	if (relay->parkings != shared_parking_changes())
+	{
+		relay->parkings = shared_parking_changes();
+		input->restart = true;
+	}
 	reset_statistics(relay);
 	input->now = worker_now_us();
 }
@@ -418,6 +433,7 @@ make_relay(void)
 	relay->handle_settings = MemoryContextStrdup(TopMemoryContext,
 												 worker_kafka_fingerprint());
 	relay->reloads = worker_reloads();
+	relay->parkings = shared_parking_changes();
 	relay->position.may_poll = true;	/* look once for prepared transactions */
 	return relay;
 }

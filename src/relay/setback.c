@@ -61,7 +61,7 @@ machine_stop(RelayMachine *machine, const char *reason, const char *remedy, int6
 	machine->state = RELAY_STOPPED;
 	/* what is wrong now is not what was wrong before */
 	health_fine(&machine->health);
-	health_trouble(&machine->health, KIND_STOPPED + reason_number(reason), reason, remedy, now);
+	health_trouble(&machine->health, KIND_STOPPED + reason_number(reason), reason, remedy, NULL, now);
 	machine->errors++;
 }
 
@@ -81,7 +81,7 @@ trouble(RelayMachine *machine, const RelayResult *result, int64_t now)
 				   result->kind != 0 ? result->kind : (int) result->outcome,
 				   result->message,
 				   result->remedy != NULL && result->remedy[0] != '\0' ?
-				   result->remedy : REMEDY_CONNECTION, now);
+				   result->remedy : REMEDY_CONNECTION, result->topic, now);
 }
 
 /*
@@ -105,7 +105,7 @@ fenced(RelayMachine *machine, const RelayResult *result, int64_t now)
 	health_trouble(&machine->health, KIND_FENCED,
 				   result->message != NULL && result->message[0] != '\0' ?
 				   result->message : "another producer has taken over this lineage's transactional.id",
-				   REMEDY_FENCED, now);
+				   REMEDY_FENCED, NULL, now);
 	machine->attempts++;
 	machine_close_and_retry(machine, now + FENCED_PAUSE * machine->fenced);
 }
@@ -193,7 +193,7 @@ refused(RelayMachine *machine, const RelayResult *result, int64_t now)
 	}
 	machine->errors++;
 	health_trouble(&machine->health, result->kind, result->message,
-				   result->remedy, now);
+				   result->remedy, result->topic, now);
 	if (machine->pending_events == 1)
 	{
 		machine->refusal.seq = machine->pending_seq;
@@ -238,7 +238,7 @@ machine_pending(RelayMachine *machine, RelayActionKind kind, const RelayResult *
 	}
 	if (now < machine->deadline)
 	{
-		health_trouble(&machine->health, late.kind, late.message, late.remedy,
+		health_trouble(&machine->health, late.kind, late.message, late.remedy, NULL,
 					   machine->deadline - allowed);
 		return;
 	}

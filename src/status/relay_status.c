@@ -36,7 +36,7 @@ PG_FUNCTION_INFO_V1(outbox_wake);
 PG_FUNCTION_INFO_V1(outbox_stat_reset);
 PG_FUNCTION_INFO_V1(outbox_wait_published);
 
-#define RELAY_REPORT_COLUMNS 21
+#define RELAY_REPORT_COLUMNS 22
 
 Datum
 outbox_preloaded(PG_FUNCTION_ARGS)
@@ -103,6 +103,7 @@ outbox_relay_report(PG_FUNCTION_ARGS)
 	values[n++] = BoolGetDatum(report.stopped);
 	put_text(values, nulls, n++, report.trouble.message);
 	put_text(values, nulls, n++, report.trouble.remedy);
+	put_text(values, nulls, n++, report.trouble.topic);
 	put_text(values, nulls, n++, report.broker_warning);
 	values[n++] = Int64GetDatum(report.tick);
 	values[n++] = Int64GetDatum(report.confirmed_tick);

@@ -482,6 +482,7 @@ perform(Model *model, const RelayAction *action, RelayResult *result)
 			model->dead[action->refusal->seq] = true;
 			break;
 		case ACT_LOOK:
+		case ACT_UNPARK:		/* no topic is parked here; see 048 */
 			row(model, result);
 			break;
 		case ACT_PREPARE_TOPIC:
