@@ -138,7 +138,12 @@ answers('demo/car_shop.sql', $file{'demo/car_shop.sql'});
 my $operations = content('demo/operations.sql');
 while ($operations =~ /^-- \[([^\]]+)\]/mg)
 {
-	answers("demo/operations.sql: $1", $sections{$1});
+	my $section = $1;
+
+	answers("demo/operations.sql: $section", $sections{$section});
+	# the relay does it when the command is committed
+	poll_until(sub { (query_value($node, 'shop', q{SELECT state FROM outbox.stat_relay WHERE NOT EXISTS (SELECT FROM outbox.parked)}) // '') eq 'idle' }, 60, 'the topic is published again')
+	  if $section eq 'park';
 }
 
 is(query_value($node, 'shop', q{SELECT string_agg(nspname, ',') FROM pg_namespace WHERE nspname IN ('outbox', 'report')}),
