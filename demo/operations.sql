@@ -132,6 +132,9 @@ SELECT topic, partition, kafka_offset, lag, events_applied FROM report.stat_repo
 SELECT name, state, events, runs, last_ms FROM report.stat_reports;
 SELECT outbox.stat_reset(), report.stat_reset();
 
+-- [latency]
+SELECT up_to, events, percent FROM outbox.latency WHERE events > 0;
+
 -- [metrics]
 SELECT name, labels, value FROM outbox.metrics WHERE name LIKE 'outbox_published%' UNION ALL TABLE report.metrics;
 

@@ -20,6 +20,18 @@ CREATE VIEW outbox.metrics AS
 		('outbox_confirmed_tick', '{}', r.confirmed_tick),
 		('outbox_last_transaction_seconds', '{}', r.last_transaction_ms / 1000)) m (name, labels, value)
 	UNION ALL
+	-- a histogram's buckets add up
+	SELECT 'outbox_publish_latency_seconds_bucket', jsonb_build_object('le', CASE c.label WHEN 'Infinity' THEN '+Inf' ELSE c.label END),
+		sum(c.value) OVER (ORDER BY c.label::double precision)
+	FROM outbox.relay_counters() c WHERE c.counter = 'latency'
+	UNION ALL
+	SELECT 'outbox_publish_latency_seconds_count', '{}', sum(c.value) FROM outbox.relay_counters() c WHERE c.counter = 'latency'
+	UNION ALL
+	SELECT CASE c.counter WHEN 'latency_sum' THEN 'outbox_publish_latency_seconds_sum'
+			WHEN 'failures' THEN 'outbox_failures_total' ELSE 'outbox_state_seconds_total' END,
+		CASE c.counter WHEN 'failures' THEN jsonb_build_object('cause', c.label) WHEN 'state' THEN jsonb_build_object('state', c.label) ELSE '{}' END, c.value
+	FROM outbox.relay_counters() c WHERE c.counter <> 'latency'
+	UNION ALL
 	-- a table of many is not counted to its end
 	SELECT 'outbox_dead_letter_events', '{}', (SELECT count(*) FROM (SELECT FROM outbox.dead_letters LIMIT 10000) d)
 	UNION ALL
@@ -30,7 +42,7 @@ CREATE VIEW outbox.metrics AS
 	SELECT 'outbox_segment_late', jsonb_build_object('segment', g.segment::text), (g.late_since IS NOT NULL)::integer FROM outbox.segments g
 	UNION ALL
 	SELECT 'outbox_info', jsonb_build_object('library', l.library, 'objects', l.objects, 'librdkafka', l.librdkafka), 1 FROM outbox.library l;
-COMMENT ON VIEW outbox.metrics IS 'Numbers of publishing for a scraper; counters since the relay''s start or outbox.stat_reset()';
+COMMENT ON VIEW outbox.metrics IS 'Numbers of publishing for a scraper; counters since the server''s start or outbox.stat_reset()';
 COMMENT ON COLUMN outbox.metrics.name IS 'Name of the metric, in Prometheus'' form';
 COMMENT ON COLUMN outbox.metrics.labels IS 'Its labels: an object of strings';
 COMMENT ON COLUMN outbox.metrics.value IS 'Its value, in base units; outbox_dead_letter_events stops at 10000';

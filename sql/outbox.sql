@@ -121,7 +121,7 @@ COMMENT ON COLUMN outbox.tick.tick_id IS 'Number of the tick';
 COMMENT ON COLUMN outbox.tick.nonce IS 'Tells this tick from one of the same number after a restore';
 COMMENT ON COLUMN outbox.tick.snapshot IS 'What was committed when it was made';
 COMMENT ON COLUMN outbox.tick.confirmed_tick IS 'Newest tick known to be in Kafka when this one was made';
-COMMENT ON COLUMN outbox.tick.created_at IS 'When it was made';
+COMMENT ON COLUMN outbox.tick.created_at IS 'When the relay was told of the first commit that it covers; else when it was made';
 COMMENT ON INDEX outbox.tick_pkey IS 'A tick by its number';
 
 CREATE TABLE outbox.lineage (

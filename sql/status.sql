@@ -125,6 +125,26 @@ COMMENT ON FUNCTION outbox.relay_report() IS 'What this database''s relay says a
 REVOKE ALL ON FUNCTION outbox.relay_report() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION outbox.relay_report() TO pg_monitor;
 
+CREATE FUNCTION outbox.relay_counters(OUT counter text, OUT label text, OUT value double precision)
+	RETURNS SETOF record LANGUAGE c VOLATILE ROWS 45 AS 'MODULE_PATHNAME', 'outbox_relay_counters';
+COMMENT ON FUNCTION outbox.relay_counters() IS
+'What the relay counts: events by latency (label: upper end in seconds), failures by cause, seconds by state; use outbox.latency and outbox.metrics';
+REVOKE ALL ON FUNCTION outbox.relay_counters() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION outbox.relay_counters() TO pg_monitor;
+
+CREATE VIEW outbox.latency AS
+	SELECT CASE WHEN c.label <> 'Infinity' THEN c.label::double precision * interval '1 second' END AS up_to,
+		   c.value::bigint AS events,
+		   round((100 * sum(c.value) OVER w / NULLIF(sum(c.value) OVER (), 0))::numeric, 2) AS percent
+	FROM outbox.relay_counters() c
+	WHERE c.counter = 'latency'
+	WINDOW w AS (ORDER BY c.label::double precision);
+COMMENT ON VIEW outbox.latency IS
+'How long events waited from COMMIT until a reader of the topic could see them: since a server''s start or outbox.stat_reset()';
+COMMENT ON COLUMN outbox.latency.up_to IS 'At most so long, and longer than in the row before; NULL: longer than all of them';
+COMMENT ON COLUMN outbox.latency.events IS 'How many events; those of one tick count as its oldest one';
+COMMENT ON COLUMN outbox.latency.percent IS 'Share of all events that waited at most so long';
+
 -- LIMIT 1 tells the planner what it cannot know: it would think of thousands of
 -- rows, and compile a query (jit) that looks at a handful.
 CREATE VIEW outbox.confirmed AS
@@ -196,7 +216,7 @@ CREATE VIEW outbox.stat_relay AS
 	CROSS JOIN outbox.lineage l
 	CROSS JOIN outbox.unconfirmed u;
 COMMENT ON VIEW outbox.stat_relay IS
-'The relay of this database: state, progress, counters since stats_reset or its start';
+'The relay of this database: state, progress, counters since stats_reset or the server''s start';
 COMMENT ON COLUMN outbox.stat_relay.pid IS 'Process of the relay; NULL: it does not run';
 COMMENT ON COLUMN outbox.stat_relay.state IS 'What it is at';
 COMMENT ON COLUMN outbox.stat_relay.since IS 'When that began';
@@ -218,7 +238,7 @@ COMMENT ON COLUMN outbox.stat_relay.stats_reset IS 'When outbox.stat_reset() was
 
 CREATE FUNCTION outbox.stat_reset() RETURNS void
 	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'outbox_stat_reset';
-COMMENT ON FUNCTION outbox.stat_reset() IS 'Sets the counters of outbox.stat_relay to zero';
+COMMENT ON FUNCTION outbox.stat_reset() IS 'Sets the counters of outbox.stat_relay, outbox.latency and outbox.metrics to zero';
 REVOKE ALL ON FUNCTION outbox.stat_reset() FROM PUBLIC;
 
 -- Joins of views over shared memory look expensive to the planner, which would
@@ -405,6 +425,6 @@ COMMENT ON COLUMN outbox.status.remedy IS 'What to do';
 
 -- Writers of captured tables need nothing.  Members of pg_monitor see counts
 -- and states, and no event: payloads, keys and headers are a grant of their own.
-GRANT SELECT ON outbox.status, outbox.library, outbox.segments, outbox.parked, outbox.stat_relay, outbox.stat_dead_letters, outbox.routes,
+GRANT SELECT ON outbox.status, outbox.library, outbox.segments, outbox.parked, outbox.latency, outbox.stat_relay, outbox.stat_dead_letters, outbox.routes,
 	outbox.backfill_progress, outbox.unconfirmed_count TO pg_monitor;
 GRANT EXECUTE ON FUNCTION outbox.count_unconfirmed() TO pg_monitor;

@@ -78,6 +78,7 @@ shared_startup(void)
 
 			pg_atomic_init_u32(&slot->relay_wake, 0);
 			pg_atomic_init_u32(&slot->reporter_wake, 0);
+			pg_atomic_init_u64(&slot->relay_woken_at, 0);
 			pg_atomic_init_u32(&slot->prepared, 0);
 			pg_atomic_init_u32(&slot->extension_changes, 0);
 			pg_atomic_init_u32(&slot->parking_changes, 0);
@@ -351,6 +352,9 @@ shared_wake(DatabaseSlot *slot, char kind)
 {
 	Owner	   *owner = owner_of(slot, kind);
 
+	/* before the flag, so that who takes it finds a time */
+	if (kind == 'r' && pg_atomic_read_u32(&slot->relay_wake) == 0)
+		pg_atomic_write_u64(&slot->relay_woken_at, (uint64) GetCurrentTimestamp());
 	/* a wake-up that nobody has taken yet covers this one */
 	if (pg_atomic_exchange_u32(kind == 'r' ? &slot->relay_wake :
 							   &slot->reporter_wake, 1) != 0)
@@ -371,12 +375,16 @@ shared_wake_relay(Oid database)
 }
 
 bool
-shared_take_wake(void)
+shared_take_wake(TimestampTz *since)
 {
 	DatabaseSlot *slot = shared_find_slot(MyDatabaseId, false);
 
 	Assert(owned_kind == 'r');
-	return slot != NULL && pg_atomic_exchange_u32(&slot->relay_wake, 0) != 0;
+	if (slot == NULL || pg_atomic_exchange_u32(&slot->relay_wake, 0) == 0)
+		return false;
+	if (since != NULL)
+		*since = (TimestampTz) pg_atomic_read_u64(&slot->relay_woken_at);
+	return true;
 }
 
 void

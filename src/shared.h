@@ -41,6 +41,22 @@ typedef struct SharedTrouble
 	TimestampTz at;
 } SharedTrouble;
 
+#define SHARED_BUCKETS			24	/* of latencies */
+#define SHARED_CAUSES			8	/* of failures: KafkaOutcome */
+#define SHARED_STATES			11
+
+/* See relay/counters.h.  They outlive the process. */
+typedef struct RelayCounters
+{
+	int64		latency[SHARED_BUCKETS];	/* events; from COMMIT to Kafka */
+	double		latency_sum;	/* seconds */
+	int64		failures[SHARED_CAUSES];
+	int64		state_us[SHARED_STATES];	/* up to at ... */
+	int			state;			/* ... since when it is in this one; -1: none */
+	int64		state_since_us; /* the same as the relay's own clock has it */
+	TimestampTz at;
+} RelayCounters;
+
 /* What the relay of a database says about itself (outbox.stat_relay). */
 typedef struct RelayReport
 {
@@ -63,6 +79,7 @@ typedef struct RelayReport
 	int64		errors;
 	char		last_error[SHARED_TEXT];
 	TimestampTz last_error_at;
+	RelayCounters counters;
 } RelayReport;
 
 /* One partition as the reporter sees it (report.stat_reporter). */
@@ -149,8 +166,8 @@ extern bool shared_take_left(Oid database, char kind);
 /* Events of this database may have become visible: sets flag and latch. */
 extern void shared_wake_relay(Oid database);
 
-/* The relay takes (and clears) the flag. */
-extern bool shared_take_wake(void);
+/* The relay takes (and clears) the flag, and learns, if it wants, since when it was set. */
+extern bool shared_take_wake(TimestampTz *since);
 
 /*
  * The extension was made or changed: wakes both workers.  They compare the

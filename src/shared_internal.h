@@ -29,6 +29,8 @@ typedef struct DatabaseSlot
 	Owner		reporter;
 	pg_atomic_uint32 relay_wake;
 	pg_atomic_uint32 reporter_wake;
+	pg_atomic_uint64 relay_woken_at;	/* TimestampTz: when relay_wake was
+										 * set */
 	pg_atomic_uint32 prepared;
 	pg_atomic_uint32 extension_changes;
 	pg_atomic_uint32 parking_changes;

@@ -21,8 +21,8 @@ typedef struct ParkedTopics
 {
 	char	  **names;
 	int			n;
-	char	   *leaving;		/* one that outbox.unpark() was called for; NULL:
-								 * none */
+	char	   *leaving;		/* one that outbox.unpark() was called for;
+								 * NULL: none */
 } ParkedTopics;
 
 /* Read it again. */

@@ -22,8 +22,9 @@
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 
-#define TICK_COLUMNS "tick_id, nonce::pg_catalog.text, snapshot::pg_catalog.text, confirmed_tick"
+#define TICK_COLUMNS "tick_id, nonce::pg_catalog.text, snapshot::pg_catalog.text, confirmed_tick, created_at"
 
 void
 tick_free(Tick *tick)
@@ -71,6 +72,7 @@ one_tick(SPIPlanPtr *plan, const char *query, int64 argument, Tick *tick)
 	strlcpy(tick->nonce, SPI_getvalue(row, desc, 2), sizeof(tick->nonce));
 	parse_snapshot(&tick->snapshot, SPI_getvalue(row, desc, 3));
 	tick->confirmed_tick = DatumGetInt64(SPI_getbinval(row, desc, 4, &isnull));
+	tick->created_at = DatumGetTimestampTz(SPI_getbinval(row, desc, 5, &isnull));
 	SPI_freetuptable(SPI_tuptable);
 	return true;
 }
@@ -131,18 +133,19 @@ tick_snapshot_now(TickSnapshot *snapshot)
 
 /* The row of a tick whose snapshot is filled already. */
 static void
-insert_tick(const Tick *prev, int64 confirmed_tick, Datum snapshot, Tick *tick)
+insert_tick(const Tick *prev, int64 confirmed_tick, TimestampTz since, Datum snapshot,
+			Tick *tick)
 {
 	static SPIPlanPtr plan = NULL;
-	Datum		values[3];
+	Datum		values[4];
 	HeapTuple	row;
 
 	if (plan == NULL)
 	{
-		Oid			types[3] = {INT8OID, PG_SNAPSHOTOID, INT8OID};
-		SPIPlanPtr	made = SPI_prepare("INSERT INTO outbox.tick (tick_id, nonce, snapshot, confirmed_tick)"
-									   " VALUES ($1, pg_catalog.gen_random_uuid(), $2, $3)"
-									   " RETURNING nonce::pg_catalog.text", 3, types);
+		Oid			types[4] = {INT8OID, PG_SNAPSHOTOID, INT8OID, TIMESTAMPTZOID};
+		SPIPlanPtr	made = SPI_prepare("INSERT INTO outbox.tick (tick_id, nonce, snapshot, confirmed_tick, created_at)"
+									   " VALUES ($1, pg_catalog.gen_random_uuid(), $2, $3, $4)"
+									   " RETURNING nonce::pg_catalog.text", 4, types);
 
 		if (made == NULL || SPI_keepplan(made) != 0)
 			elog(ERROR, "could not prepare the insert of a tick");
@@ -151,6 +154,8 @@ insert_tick(const Tick *prev, int64 confirmed_tick, Datum snapshot, Tick *tick)
 	values[0] = Int64GetDatum(prev->tick_id + 1);
 	values[1] = snapshot;
 	values[2] = Int64GetDatum(confirmed_tick);
+	tick->created_at = since != 0 ? since : GetCurrentTimestamp();
+	values[3] = TimestampTzGetDatum(tick->created_at);
 	if (SPI_execute_plan(plan, values, NULL, false, 0) != SPI_OK_INSERT_RETURNING)
 		elog(ERROR, "could not insert a tick");
 	row = SPI_tuptable->vals[0];
@@ -162,7 +167,8 @@ insert_tick(const Tick *prev, int64 confirmed_tick, Datum snapshot, Tick *tick)
 }
 
 bool
-tick_make(const Tick *prev, int64 confirmed_tick, bool always, Tick *tick)
+tick_make(const Tick *prev, int64 confirmed_tick, bool always, TimestampTz since,
+		  Tick *tick)
 {
 	Datum		snapshot;
 	char	   *text;
@@ -190,7 +196,7 @@ tick_make(const Tick *prev, int64 confirmed_tick, bool always, Tick *tick)
 	any = always || batch_any_event(-1, ranges, n);
 	free(ranges);
 	if (any)
-		insert_tick(prev, confirmed_tick, snapshot, tick);
+		insert_tick(prev, confirmed_tick, since, snapshot, tick);
 	else
 		tick_free(tick);
 	return any;
@@ -223,7 +229,7 @@ tick_make_own(const Tick *prev, int64 confirmed_tick, Tick *tick)
 	for (uint64 xid = former->xmax; xid < own; xid++, comma = ",")
 		appendStringInfo(&text, "%s" UINT64_FORMAT, comma, xid);
 	parse_snapshot(&tick->snapshot, text.data);
-	insert_tick(prev, confirmed_tick,
+	insert_tick(prev, confirmed_tick, 0,
 				OidInputFunctionCall(F_PG_SNAPSHOT_IN, text.data, InvalidOid, -1), tick);
 	return true;
 }

@@ -14,6 +14,7 @@
 
 #include "postgres.h"
 
+#include "datatype/timestamp.h"
 #include "outbox/snapshot.h"
 
 typedef struct Tick
@@ -22,6 +23,7 @@ typedef struct Tick
 	char		nonce[37];
 	TickSnapshot snapshot;		/* malloc'd parts: tick_free */
 	int64		confirmed_tick;
+	TimestampTz created_at;
 } Tick;
 
 extern void tick_free(Tick *tick);
@@ -50,10 +52,12 @@ extern bool tick_snapshot_now(TickSnapshot *snapshot);
 /*
  * Make a tick if events have become visible since prev (the newest tick);
  * false if there are none, and then nothing is written.  always: also if there
- * are none.  The transaction must be committed synchronously before anything of
+ * are none.  since: when the first of them was noticed, 0 for now, is kept as
+ * created_at.  The transaction must be committed synchronously before anything of
  * the tick is committed in Kafka.
  */
-extern bool tick_make(const Tick *prev, int64 confirmed_tick, bool always, Tick *tick);
+extern bool tick_make(const Tick *prev, int64 confirmed_tick, bool always,
+					  TimestampTz since, Tick *tick);
 
 /*
  * The same, of what this transaction itself has written and nothing else: the

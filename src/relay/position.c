@@ -240,7 +240,10 @@ position_make_tick(RelayPosition *position, const RelayAction *action,
 	Tick		tick;
 	int64		confirmed;
 	bool		same;
+	TimestampTz since = position->woken_at;
 
+	/* who commits from now on may come too late for this tick */
+	position->woken_at = 0;
 	result->ticket = shared_published_request();
 
 	/*
@@ -264,7 +267,7 @@ position_make_tick(RelayPosition *position, const RelayAction *action,
 	confirmed = Max(position->newest.confirmed_tick, position->lineage.start_tick);
 	if (same)
 		confirmed = Max(confirmed, action->confirmed);
-	if (tick_make(&position->newest, confirmed, false, &tick))
+	if (tick_make(&position->newest, confirmed, false, since, &tick))
 	{
 		tick_free(&position->newest);
 		position->newest = tick;
@@ -340,7 +343,7 @@ position_unpark(RelayPosition *position, const RelayAction *action,
 		{
 			/* under load each look may be late: be content with more */
 			most_between *= 2;
-			made = tick_make(&position->newest, action->confirmed, true, &tick);
+			made = tick_make(&position->newest, action->confirmed, true, 0, &tick);
 		}
 		else if (try_write_again(topic, &events))
 		{

@@ -30,6 +30,8 @@ typedef struct RelayPosition
 	int64	   *dead_letters;	/* seqs that are skipped, ascending */
 	int			n_dead_letters;
 	ParkedTopics parked;
+	TimestampTz woken_at;		/* by the first commit that no tick covers
+								 * yet; 0: none is known */
 } RelayPosition;
 
 /*

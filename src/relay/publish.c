@@ -131,6 +131,22 @@ note_unreadable(Publisher *publisher, Sending *sending, const StoredEvent *event
 	sending->result->message = publisher->problem;
 }
 
+/* One more event of the batch in this transaction. */
+static void
+note_waited(Publisher *publisher)
+{
+	TimestampTz since = publisher->batch_tick.created_at;
+	int			n = publisher->n_waited;
+
+	if (n == 0 || (publisher->waited[n - 1].since != since && n < PUBLISH_TICKS))
+	{
+		publisher->waited[n].since = since;
+		publisher->waited[n].events = 0;
+		publisher->n_waited = ++n;
+	}
+	publisher->waited[n - 1].events++;
+}
+
 /* Send one event, or put it aside.  False: stop here. */
 static bool
 send_event(Publisher *publisher, Sending *sending, StoredEvent *event,
@@ -165,6 +181,7 @@ send_event(Publisher *publisher, Sending *sending, StoredEvent *event,
 
 	/* one that is refused counts as well: it is judged when it stands alone */
 	result->events++;
+	note_waited(publisher);
 	result->last_seq = event->seq;
 	set_place(publisher, &sending->place, event);
 	if ((result->events & 1023) == 0)
@@ -252,6 +269,7 @@ publisher_publish(Publisher *publisher, const RelayAction *action,
 	sending.deadline_us = worker_now_us() + (int64) setting_transaction_timeout * 1000 / 3;
 	memset(&publisher->error, 0, sizeof(publisher->error));
 	publisher->bytes = 0;
+	publisher->n_waited = 0;
 	if (action->record_only)
 		(void) begin(publisher, &sending);
 	else
@@ -339,4 +357,7 @@ publisher_commit(Publisher *publisher, const RelayAction *action,
 	result->early = kafka_producer_early(link->producer) != publisher->early;
 	publisher->early = kafka_producer_early(link->producer);
 	publisher->bytes_published += publisher->bytes;
+	for (int i = 0; i < publisher->n_waited; i++)
+		counters_latency(publisher->counters, publisher->waited[i].since,
+						 publisher->waited[i].events);
 }

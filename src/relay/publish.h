@@ -14,9 +14,12 @@
 #include "postgres.h"
 
 #include "outbox/batch.h"
+#include "relay/counters.h"
 #include "relay/link.h"
 #include "relay/position.h"
 #include "relay/send.h"
+
+#define PUBLISH_TICKS	32
 
 typedef struct Publisher
 {
@@ -32,6 +35,14 @@ typedef struct Publisher
 	bool		progress_sent;	/* at_least_once: after the batch is delivered */
 	unsigned int early;			/* kafka_producer_early() as seen last */
 	int64		bytes;			/* in the open transaction */
+	struct
+	{
+		TimestampTz since;
+		int64		events;
+	}			waited[PUBLISH_TICKS];	/* in it: events of each tick; the
+										 * last one has all further ones */
+	int			n_waited;
+	RelayCounters *counters;
 	int64		bytes_published;
 	KafkaError	error;			/* of the last action */
 	char		problem[HEALTH_TEXT];	/* of an unreadable event */

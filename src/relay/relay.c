@@ -9,7 +9,7 @@
  *
  *	  relay.c		the loop: asks the machine, performs, reports
  *	  machine.c		what to do next; judge.c: what came of it; setback.c: what if
- *					nothing did; health.c, pace.c
+ *					nothing did; health.c, pace.c, counters.c
  *	  position.c	what PostgreSQL knows: the lineage's row, ticks, dead letters
  *	  link.c		what Kafka knows: handles, topics, the progress record
  *	  publish.c		one Kafka transaction: from batches of events ...
@@ -286,6 +286,7 @@ tell(Relay *relay)
 	report->errors = machine->errors;
 	report->last_transaction_ms = machine->last_transaction_ms;
 	report->settle_ms = machine->pace.settle_us / 1000;
+	counters_state(&report->counters, state, worker_now_us());
 	shared_report_relay(report);
 	if (strcmp(relay->shown, state) != 0)
 	{
@@ -314,6 +315,8 @@ reset_statistics(Relay *relay)
 	relay->publisher.bytes_published = 0;
 	relay->report.last_error[0] = '\0';
 	relay->report.last_error_at = 0;
+	memset(&relay->report.counters, 0, sizeof(relay->report.counters));
+	relay->report.counters.state = -1;
 }
 
 /* ------------------------------------------------------------------------
@@ -354,13 +357,16 @@ static void
 look_around(Relay *relay, RelayInput *input)
 {
 	RelayLink  *link = &relay->link;
+	TimestampTz woken_at;
 
 	(void) worker_check();
 	if (link->producer != NULL)
 		kafka_producer_poll(link->producer);
 	if (link->plain != NULL)
 		kafka_producer_poll(link->plain);
-	input->wake = shared_take_wake();
+	input->wake = shared_take_wake(&woken_at);
+	if (input->wake && relay->position.woken_at == 0)
+		relay->position.woken_at = woken_at;
 	input->tainted = link->producer != NULL && link->plain == NULL &&
 		kafka_producer_tainted(link->producer);
 	if (shared_prepared_noted())
@@ -410,9 +416,31 @@ turn(Relay *relay)
 		return;
 	}
 	perform(relay, &action, &result);
+	counters_failure(&relay->report.counters, result.outcome);
 	relay->shown[0] = '\0';		/* its transactions have shown what they do */
 	relay_machine_done(&relay->machine, &action, &result, worker_now_us());
 	tell(relay);
+}
+
+/* Numbers go on where the former process of this relay has left them. */
+static void
+take_counters(Relay *relay)
+{
+	RelayReport former;
+	RelayReport *report = &relay->report;
+	int			pid;
+
+	(void) shared_get_relay(MyDatabaseId, &pid, &former);
+	relay->reset_seen = shared_stat_reset_at(MyDatabaseId, 'r');
+	relay->machine.events_published = former.events_published;
+	relay->machine.transactions = former.transactions;
+	relay->machine.errors = former.errors;
+	relay->publisher.bytes_published = former.bytes_published;
+	strlcpy(report->last_error, former.last_error, SHARED_TEXT);
+	report->last_error_at = former.last_error_at;
+	report->counters = former.counters;
+	report->counters.state = -1;
+	relay->publisher.counters = &report->counters;
 }
 
 static Relay *
@@ -429,6 +457,7 @@ make_relay(void)
 											   DirectFunctionCall1(gen_random_uuid, (Datum) 0)));
 	strlcpy(relay->publisher.instance, uuid, sizeof(relay->publisher.instance));
 	relay_machine_init(&relay->machine, &limits);
+	take_counters(relay);
 	relay->report.since = GetCurrentTimestamp();
 	relay->handle_settings = MemoryContextStrdup(TopMemoryContext,
 												 worker_kafka_fingerprint());

@@ -21,6 +21,7 @@
 #include "outbox/event.h"
 #include "outbox/wakeup.h"
 #include "pgstat.h"
+#include "relay/counters.h"
 #include "settings.h"
 #include "shared.h"
 #include "storage/latch.h"
@@ -30,6 +31,7 @@
 #include "worker/worker.h"
 
 PG_FUNCTION_INFO_V1(outbox_relay_report);
+PG_FUNCTION_INFO_V1(outbox_relay_counters);
 PG_FUNCTION_INFO_V1(outbox_has_relay);
 PG_FUNCTION_INFO_V1(outbox_preloaded);
 PG_FUNCTION_INFO_V1(outbox_wake);
@@ -124,6 +126,46 @@ outbox_relay_report(PG_FUNCTION_ARGS)
 	n++;
 	Assert(n == RELAY_REPORT_COLUMNS);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));
+}
+
+/* One row of outbox.relay_counters(). */
+static void
+put_counter(ReturnSetInfo *rsinfo, const char *counter, const char *label, double value)
+{
+	Datum		values[3];
+	bool		nulls[3] = {0};
+
+	values[0] = CStringGetTextDatum(counter);
+	values[1] = CStringGetTextDatum(label);
+	values[2] = Float8GetDatum(value);
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+/* outbox.relay_counters(): what relay/counters.c counts, a row each. */
+Datum
+outbox_relay_counters(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	RelayReport report;
+	RelayCounters *counters = &report.counters;
+	int			pid;
+
+	InitMaterializedSRF(fcinfo, 0);
+	(void) shared_get_relay(MyDatabaseId, &pid, &report);
+
+	/* what has passed since it has told */
+	if (pid != 0 && counters->at != 0 && counters->state >= 0)
+		counters->state_us[counters->state] += Max(GetCurrentTimestamp() - counters->at, 0);
+	for (int i = 0; i < SHARED_BUCKETS; i++)
+		put_counter(rsinfo, "latency", i == SHARED_BUCKETS - 1 ? "Infinity" :
+					psprintf("%g", counters_bucket_end(i)), (double) counters->latency[i]);
+	put_counter(rsinfo, "latency_sum", "", counters->latency_sum);
+	for (int i = KAFKA_UNREACHABLE; counters_failure_name(i) != NULL; i++)
+		put_counter(rsinfo, "failures", counters_failure_name(i), (double) counters->failures[i]);
+	for (int i = 0; counters_state_name(i) != NULL; i++)
+		put_counter(rsinfo, "state", counters_state_name(i),
+					(double) counters->state_us[i] / USECS_PER_SEC);
+	return (Datum) 0;
 }
 
 /* outbox.wait_published(timeout interval) */

@@ -124,7 +124,7 @@ worker_wait_for_extension(void)
 		 * finds it taken, and sets the latch.
 		 */
 		if (worker_kind() == WORKER_RELAY)
-			(void) shared_take_wake();
+			(void) shared_take_wake(NULL);
 		else
 			(void) shared_take_reporter_wake();
 		changes_seen = shared_extension_changes();

@@ -45,7 +45,7 @@ SELECT level, replace(message, current_database(), '<this>') AS message, replace
   FROM outbox.status WHERE concern = 'relay';
 
 -- metrics: names in Prometheus' form, labels objects of strings, counters end in _total
-SELECT name, labels FROM outbox.metrics WHERE name <> 'outbox_info' ORDER BY name, labels;
+SELECT name, count(*), min(labels::text) AS labels FROM outbox.metrics WHERE name <> 'outbox_info' GROUP BY name ORDER BY name;
 SELECT DISTINCT name FROM report.metrics ORDER BY name;
 SELECT name FROM (TABLE outbox.metrics UNION ALL TABLE report.metrics) m
  WHERE name !~ '^outbox_[a-z_]+$' OR jsonb_typeof(labels) <> 'object' OR EXISTS (SELECT FROM jsonb_each(labels) WHERE jsonb_typeof(value) <> 'string');
