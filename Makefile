@@ -9,6 +9,10 @@
 #   make test-tap TESTS=test/t/001_kafka.pl
 #   make demo                 the car shop, live, on a private server and broker
 #   make matrix               builds and tests on other releases of Debian (root)
+#   make cassert              tests with a PostgreSQL that checks itself (root)
+#   make asan                 ... under AddressSanitizer and UBSan (root)
+#   make valgrind             ... under memcheck (root)
+#   make coverage             ... and which lines of each file they run (root)
 #   make package              Debian packages, built and tried in roots (root)
 #   make docker-test          container images and compose file, built and tried (root)
 #   make dist                 a zip of what is committed, for PGXN
@@ -34,7 +38,7 @@ PG_CONFIG ?= pg_config
 .DEFAULT_GOAL := all
 
 # These targets install what the build needs, so they must not ask for it.
-STANDALONE = setup test test-unit test-regress test-isolation test-tap demo bench bench-capture bench-memory matrix package docker-test dist model lint indent help
+STANDALONE = setup test test-unit test-regress test-isolation test-tap demo bench bench-capture bench-memory matrix cassert asan valgrind coverage package docker-test dist model lint indent help
 
 .PHONY: $(STANDALONE) units benches
 
@@ -70,6 +74,9 @@ model:
 
 matrix:
 	@test/matrix
+
+cassert asan valgrind coverage:
+	@test/instruments $@
 
 package:
 	@test/package

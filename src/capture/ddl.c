@@ -135,7 +135,13 @@ static void
 check_table(Oid table, Oid only, Oid function)
 {
 	Relation	rel = relation_open(table, NoLock); /* the command's own lock */
-	TriggerDesc *triggers = rel->trigdesc;
+
+	/*
+	 * A copy: to compile a route takes locks, and a session that has missed
+	 * too many changes of catalogs looks all of its relations up anew then
+	 * (RelationCacheInvalidate).
+	 */
+	TriggerDesc *triggers = CopyTriggerDesc(rel->trigdesc);
 
 	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
 	{

@@ -204,9 +204,9 @@ validate(Validation *validation)
 	ReportScope scope;
 	Tuplestorestate *store = tuplestore_begin_heap(false, false, 64);
 	SPIPlanPtr	plan;
+	Relation	log = report_register_events(store, 0);
 	int			rc;
 
-	report_register_events(store, 0);
 	report_enter(&scope, validation->owner);
 	plan = SPI_prepare(validation->statement, 0, NULL);
 	if (plan == NULL)
@@ -219,6 +219,7 @@ validate(Validation *validation)
 			 SPI_result_code_string(rc));
 	validation->target_has_rows = has_rows(validation->target);
 	report_leave(&scope);
+	table_close(log, NoLock);
 	tuplestore_end(store);
 }
 

@@ -18,6 +18,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/table.h"
 #include "catalog/pg_class.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -25,10 +26,10 @@
 #include "report/report_run.h"
 #include "report/reports.h"
 #include "report/subtransaction.h"
-#include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "utils/guc.h"
 #include "utils/queryenvironment.h"
+#include "utils/rel.h"
 #include "utils/syscache.h"
 #include "utils/timeout.h"
 #include "worker/worker.h"
@@ -42,24 +43,23 @@ typedef struct Run
 	int64		n;
 } Run;
 
-void
+Relation
 report_register_events(Tuplestorestate *store, int64 n)
 {
 	EphemeralNamedRelation enr = palloc0(sizeof(EphemeralNamedRelationData));
-	Oid			log = event_log_relid();
+	Relation	log;
 	int			rc;
 
 	/*
-	 * Its descriptor is looked up whenever the statement is analyzed or
-	 * planned again, without taking a lock (ENRMetadataGetTupDesc): a
-	 * transition table's relation is locked by the command that fires the
-	 * trigger, this one by us, to the end of the transaction.
+	 * Its descriptor is looked up whenever the statement is analyzed, planned
+	 * or executed, without taking a lock, and used when the relation has been
+	 * given up again (ENRMetadataGetTupDesc): a transition table's relation
+	 * is locked and held open by the command that fires the trigger, this one
+	 * by us.
 	 */
-	LockRelationOid(log, AccessShareLock);
-	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(log)))
-		elog(ERROR, "report.reported_events does not exist");
+	log = table_open(event_log_relid(), AccessShareLock);
 	enr->md.name = NEW_EVENTS;
-	enr->md.reliddesc = log;
+	enr->md.reliddesc = RelationGetRelid(log);
 	enr->md.tupdesc = NULL;
 	enr->md.enrtype = ENR_NAMED_TUPLESTORE;
 	enr->md.enrtuples = (double) n;
@@ -68,6 +68,7 @@ report_register_events(Tuplestorestate *store, int64 n)
 	if (rc != SPI_OK_REL_REGISTER)
 		elog(ERROR, "could not register " NEW_EVENTS ": %s",
 			 SPI_result_code_string(rc));
+	return log;
 }
 
 void
@@ -120,12 +121,13 @@ run(void *arg)
 	Run		   *run = arg;
 	SPIPlanPtr *plan = &run->plans->plans[plan_class(run->n)];
 	ReportScope scope;
+	Relation	log;
 	int			rc;
 
 	rc = SPI_connect();
 	if (rc != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed: %s", SPI_result_code_string(rc));
-	report_register_events(run->store, run->n);
+	log = report_register_events(run->store, run->n);
 
 	report_enter(&scope, run->owner);
 	enable_timeout_after(STATEMENT_TIMEOUT, REPORT_TIMEOUT_MS);
@@ -153,6 +155,7 @@ run(void *arg)
 								 * statement's, not ours */
 	report_leave(&scope);
 	SPI_finish();
+	table_close(log, NoLock);
 }
 
 bool

@@ -13,6 +13,7 @@
 #include "postgres.h"
 
 #include "executor/spi.h"
+#include "utils/relcache.h"
 #include "utils/tuplestore.h"
 
 /* Plans are made per size class of the batch: 1-7, 8-63, 64-511, ... */
@@ -32,9 +33,10 @@ typedef struct ReportPlans
 
 /*
  * Register new_events on the current SPI connection.  The columns are those
- * of report.reported_events.
+ * of report.reported_events, which is returned: held open, and to be closed
+ * when no statement reads new_events any more.
  */
-extern void report_register_events(Tuplestorestate *store, int64 n);
+extern Relation report_register_events(Tuplestorestate *store, int64 n);
 
 /*
  * Switch to the rights, settings and restrictions of a report's owner.

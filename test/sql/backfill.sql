@@ -12,9 +12,7 @@ CREATE VIEW made AS
 -- all rows, the event as the route makes it; the session's settings do not matter
 SELECT outbox.capture('goods', 'OldAdded');
 SET DateStyle = 'German';
-SET client_min_messages = notice;
 CALL outbox.backfill('goods', 'OldAdded', batch => 10);
-SET client_min_messages = error;
 SELECT count(*), count(DISTINCT aggregateid) AS keys, count(DISTINCT xid) AS transactions FROM made;
 RESET DateStyle;
 SELECT aggregateid, payload FROM made ORDER BY seq LIMIT 2;

@@ -56,7 +56,8 @@ INSERT INTO waiting SELECT generate_series(10001, 109000);
 TABLE look;
 UPDATE cost SET many = blocks_read(query);
 UPDATE cost SET many = blocks_read(query);
-SELECT query, many - few < 60 AS constant, few < 500 AS little FROM cost ORDER BY query;
+-- (the PostgreSQL of make cassert keeps no catalogs in its caches)
+SELECT query, many - few < 60 AS constant, few < 500 OR current_setting('debug_assertions')::boolean AS little FROM cost ORDER BY query;
 
 SELECT confirm(pg_current_snapshot());
 TABLE look;

@@ -70,11 +70,12 @@ sub new_node
 }
 
 # Calls the sub until it returns something true, and returns that.  Dies after
-# $timeout seconds (60), naming what was waited for.
+# $timeout seconds (60), naming what was waited for.  CARSHOP_TEST_PATIENCE: so many
+# times as long, for a server under valgrind.
 sub poll_until
 {
 	my ($condition, $timeout, $what) = @_;
-	my $deadline = time + ($timeout // 60);
+	my $deadline = time + ($timeout // 60) * ($ENV{CARSHOP_TEST_PATIENCE} // 1);
 
 	while (1)
 	{
