@@ -395,6 +395,23 @@ check_fixed_topic(const Template *topic)
 	outbox_check_topic_name(name.data);
 }
 
+/*
+ * The topmost table of a partition's tree.  A partition whose DETACH ...
+ * CONCURRENTLY has begun and is not finished still has its copy of the trigger,
+ * and its rows are still the root's to older snapshots; get_partition_ancestors
+ * leaves such a parent out, and answers nothing at all for the partition itself.
+ */
+static Oid
+root_of_partition(Oid partition)
+{
+	Oid			root = partition;
+
+	do
+		root = get_partition_parent(root, true);
+	while (get_rel_relispartition(root));
+	return root;
+}
+
 /* Of which columns, in which order, events are made. */
 static void
 compile_shape(Route *route, Relation rel, Relation root)
@@ -426,8 +443,7 @@ route_compile(Relation rel, RouteOperation operation, int n, char **arguments)
 	route->event_type = pstrdup(value);
 
 	if (rel->rd_rel->relispartition)
-		root = table_open(llast_oid(get_partition_ancestors(RelationGetRelid(rel))),
-						  AccessShareLock);
+		root = table_open(root_of_partition(RelationGetRelid(rel)), AccessShareLock);
 	compile_shape(route, rel, root);
 
 	value = argument(n, arguments, "aggregate_type");
