@@ -18,8 +18,7 @@ GRANT USAGE ON SCHEMA outbox TO PUBLIC;
 --
 
 CREATE SEQUENCE outbox.event_seq AS bigint CACHE 1;
-COMMENT ON SEQUENCE outbox.event_seq IS
-'Order of events; must keep CACHE 1: a cached sequence breaks the order per key';
+COMMENT ON SEQUENCE outbox.event_seq IS 'Order of events; the extension draws one number at a time';
 
 CREATE TABLE outbox.event_0 (
 	seq				bigint		NOT NULL,

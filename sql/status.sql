@@ -363,13 +363,6 @@ CREATE VIEW outbox.status AS
 				FILTER (WHERE g.late_since IS NOT NULL AND r.runs AND NOT r.stopped AND (g.settled_at IS NOT NULL OR r.events = 0)) AS late
 			  FROM outbox.segments g CROSS JOIN relay r) n
 		UNION ALL
-		SELECT 11, 'sequence',
-			   CASE WHEN s.seqcache = 1 THEN 'ok' ELSE 'fail' END,
-			   CASE WHEN s.seqcache = 1 THEN 'The order per key is kept.'
-					ELSE 'The sequence outbox.event_seq has a cache: the order per key is not kept.' END,
-			   CASE WHEN s.seqcache <> 1 THEN 'ALTER SEQUENCE outbox.event_seq CACHE 1;' END
-		FROM pg_sequence s WHERE s.seqrelid = 'outbox.event_seq'::regclass
-		UNION ALL
 		SELECT 12, 'backfill', 'ok', 'No backfill is under way.', NULL
 		WHERE NOT EXISTS (SELECT FROM outbox.backfill_progress)
 		UNION ALL

@@ -27,6 +27,7 @@
 #include "errors.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "outbox/admission.h"
 #include "outbox/context.h"
 #include "outbox/event.h"
@@ -113,6 +114,10 @@ outbox_insert(OutboxEvent *event)
 	outbox_check_texts(event);
 	outbox_check_size(event);
 
+	/* the row goes in by the access method, which does not ask */
+	PreventCommandDuringRecovery("INSERT INTO outbox.event");
+	PreventCommandIfReadOnly("INSERT INTO outbox.event");
+	PreventCommandIfParallelMode("INSERT INTO outbox.event");
 	xid = GetTopFullTransactionId();
 	values[EVENT_XID] = FullTransactionIdGetDatum(xid);
 	values[EVENT_OCCURRED_AT] = TimestampTzGetDatum(event->occurred_at);

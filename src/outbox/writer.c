@@ -33,14 +33,14 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "commands/sequence.h"
-#include "errors.h"
 #include "compat.h"
+#include "errors.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "mutants.h"
 #include "outbox/relations.h"
 #include "outbox/segment.h"
+#include "outbox/sequence.h"
 #include "outbox/writer.h"
 #include "settings.h"
 #include "utils/memutils.h"
@@ -191,8 +191,7 @@ writer_put(Datum *values, bool *isnull, bool may_wait)
 	rel = segment_open();
 	if (batch->desc == NULL)
 		describe(batch, rel);
-	values[EVENT_SEQ] = Int64GetDatum(nextval_internal(outbox_relation("event_seq"),
-													   false));
+	values[EVENT_SEQ] = Int64GetDatum(sequence_draw());
 	old = MemoryContextSwitchTo(batch->context);
 	tuple = heap_form_tuple(batch->desc, values, isnull);
 	tuple->t_tableOid = RelationGetRelid(rel);
@@ -211,10 +210,15 @@ writer_put(Datum *values, bool *isnull, bool may_wait)
 		insert_waiting(batch);
 }
 
+/*
+ * Not in parallel mode: a query of a trigger's may be run in parallel while its
+ * statement's events wait, and could begin no further command once this process
+ * has written something (CommandCounterIncrement).
+ */
 void
 writer_statement_ended(void)
 {
-	if (innermost != NULL && innermost->n > 0 &&
+	if (!IsInParallelMode() && innermost != NULL && innermost->n > 0 &&
 		innermost->level == GetCurrentSubTransactionId())
 		insert_waiting(innermost);
 }
