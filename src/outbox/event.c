@@ -164,7 +164,7 @@ static HeapTuple
 as_stored(HeapTuple tuple, TupleDesc desc, const OutboxEvent *event)
 {
 	static const char *const names[] = {
-		"id", "occurred_at", "seq", "xid", "format", "description"
+		"id", "occurred_at", "seq", "xid", "format", "description", "traceparent", "headers"
 	};
 	Datum		values[lengthof(names)] = {
 		UUIDPGetDatum(&event->id),
@@ -177,6 +177,9 @@ as_stored(HeapTuple tuple, TupleDesc desc, const OutboxEvent *event)
 	int			columns[lengthof(names)];
 
 	values[5] = slice_datum(&event->description, &isnull[5]);
+	values[6] = slice_datum(&event->traceparent, &isnull[6]);
+	isnull[7] = event->headers == NULL;
+	values[7] = PointerGetDatum(event->headers);
 	for (int i = 0; i < lengthof(names); i++)
 		columns[i] = SPI_fnumber(desc, names[i]);
 	return heap_modify_tuple_by_cols(tuple, desc, lengthof(names), columns,
