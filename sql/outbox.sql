@@ -272,6 +272,12 @@ BEGIN
 	FOREACH operation IN ARRAY names LOOP
 		PERFORM outbox.check_route(source, operation, arguments);
 		trigger_name := format('00_outbox_%s_%s', "left"(operation, 1), event_type);
+		IF EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = source AND t.tgname = trigger_name AND t.tgenabled = 'A') THEN
+			RAISE WARNING USING
+				MESSAGE = format('route "%s" on %s makes no events of replicated changes any more', event_type, source),
+				DETAIL = format('Trigger %I was ENABLE ALWAYS, and is replaced by an ordinary one.', trigger_name),
+				HINT = format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I;', source, trigger_name);
+		END IF;
 		BEGIN
 			-- replaced in one statement's lock, so no change goes by between
 			EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER %s ON %s FOR EACH ROW %s EXECUTE FUNCTION outbox.capture_row(%s)',
@@ -296,6 +302,12 @@ BEGIN
 				DETAIL = format('These are: %s.', children),
 				HINT = 'Make a route on each of them.';
 		END IF;
+	END IF;
+	IF rel.relkind = 'p' AND names @> '{update}' AND NOT names @> '{insert}' THEN
+		RAISE NOTICE USING
+			MESSAGE = format('an update that moves a row of %s to another partition is a delete and an insert to its routes', source),
+			DETAIL = 'A route on update alone makes no event of it.',
+			HINT = 'Where the columns of the partition key are updated, make a route on insert, too.';
 	END IF;
 	IF key IS NULL AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = source AND i.indisprimary) THEN
 		RAISE NOTICE USING
@@ -367,7 +379,7 @@ CREATE VIEW outbox.routes AS
 		   outbox.route_argument(t.oid, 'aggregate_type') AS aggregate_type,
 		   outbox.route_argument(t.oid, 'headers')::jsonb AS headers,
 		   COALESCE(outbox.route_argument(t.oid, 'format'), 'envelope') AS format,
-		   t.tgenabled <> 'D' AS enabled,
+		   t.tgenabled IN ('O', 'A') AS enabled,
 		   t.tgname AS trigger_name
 	FROM pg_trigger t
 	WHERE t.tgfoid = 'outbox.capture_row()'::regprocedure
@@ -384,7 +396,7 @@ COMMENT ON COLUMN outbox.routes.include_old IS 'Data has the old row as well';
 COMMENT ON COLUMN outbox.routes.topic IS 'Template of the topic; NULL: the setting carshop_outbox.topic';
 COMMENT ON COLUMN outbox.routes.headers IS 'Constant headers';
 COMMENT ON COLUMN outbox.routes.format IS 'envelope, payload or cloudevents';
-COMMENT ON COLUMN outbox.routes.enabled IS 'False: the trigger is disabled, and these changes make no events';
+COMMENT ON COLUMN outbox.routes.enabled IS 'False: the trigger is disabled, or for replicated changes only, and these changes make no events';
 COMMENT ON COLUMN outbox.routes.trigger_name IS 'The route is this trigger';
 COMMENT ON COLUMN outbox.routes.aggregate_type IS 'What the events are about; NULL: the table''s name';
 

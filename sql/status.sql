@@ -347,6 +347,14 @@ CREATE VIEW outbox.status AS
 			   format('ALTER TABLE %s ENABLE TRIGGER %I;', source, trigger_name)
 		FROM outbox.routes WHERE NOT enabled
 		UNION ALL
+		SELECT 8, 'routes', 'warn',
+			   format('Route "%s" on %s is disabled on partition %s: these changes make no events.', r.event_type, r.source, t.tgrelid::regclass),
+			   format('ALTER TABLE %s ENABLE TRIGGER %I;', t.tgrelid::regclass, t.tgname)
+		FROM pg_trigger t JOIN pg_class p ON p.oid = t.tgrelid AND p.relkind <> 'p'
+		CROSS JOIN LATERAL pg_partition_ancestors(t.tgrelid) a (relid)
+		JOIN outbox.routes r ON r.source = a.relid AND r.trigger_name = t.tgname AND r.enabled
+		WHERE t.tgparentid <> 0 AND t.tgenabled NOT IN ('O', 'A') AND t.tgfoid = 'outbox.capture_row()'::regprocedure
+		UNION ALL
 		SELECT 9, 'dead letters',
 			   CASE WHEN d.n = 0 THEN 'ok' ELSE 'warn' END,
 			   CASE WHEN d.n = 0 THEN 'No event was refused.' ELSE format('%s event(s) cannot be published.', d.n) END,

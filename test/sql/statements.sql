@@ -341,8 +341,23 @@ COMMIT;
 ALTER TABLE s DISABLE TRIGGER "00_outbox_i_S";
 INSERT INTO s VALUES (802, 'disabled');
 SELECT level, message, remedy FROM outbox.status WHERE concern = 'routes' AND level <> 'ok';
+ALTER TABLE s ENABLE REPLICA TRIGGER "00_outbox_i_S";
+SELECT level, message, remedy FROM outbox.status WHERE concern = 'routes' AND level <> 'ok';
 ALTER TABLE s ENABLE TRIGGER "00_outbox_i_S";
 SELECT * FROM look();
+-- also on a partition only
+CREATE TABLE split (id integer PRIMARY KEY) PARTITION BY RANGE (id);
+CREATE TABLE split_a PARTITION OF split FOR VALUES FROM (0) TO (100) PARTITION BY RANGE (id);
+CREATE TABLE split_a_1 PARTITION OF split_a FOR VALUES FROM (0) TO (10);
+CREATE TABLE split_b PARTITION OF split FOR VALUES FROM (100) TO (200);
+SELECT outbox.capture('split', 'Split');
+ALTER TABLE split_a DISABLE TRIGGER USER;
+INSERT INTO split VALUES (1), (101);
+SELECT level, message, remedy FROM outbox.status WHERE concern = 'routes' AND level <> 'ok';
+ALTER TABLE split DISABLE TRIGGER USER;
+SELECT level, message, remedy FROM outbox.status WHERE concern = 'routes' AND level <> 'ok';
+SELECT * FROM look();
+DROP TABLE split;
 -- a route that is to fire always sees replicated changes
 ALTER TABLE s ENABLE ALWAYS TRIGGER "00_outbox_i_S";
 SET session_replication_role = replica;
