@@ -60,6 +60,26 @@ SELECT outbox.capture('item', 'Gone', 'delete', format => 'payload');
 DELETE FROM item WHERE id = 2;
 SELECT type, aggregateid, payload IS NULL AS tombstone FROM outbox.event ORDER BY seq DESC LIMIT 1;
 
+-- a bare row that gets another key or topic: a tombstone under the former ones first
+CREATE TABLE placed (id integer PRIMARY KEY, shop text, name text, note text);
+INSERT INTO placed VALUES (9, 'not legal', 'x');
+SELECT outbox.capture('placed', 'Placed', 'insert, update, delete', format => 'payload', topic => 'shop-{shop}', description => '{name}');
+INSERT INTO placed VALUES (1, 'a', 'x'), (2, 'a', 'y');
+UPDATE placed SET name = 'z' WHERE id = 1;
+UPDATE placed SET id = id + 10 WHERE id < 9;
+UPDATE placed SET shop = 'b' WHERE id = 11;
+UPDATE placed SET shop = 'c' WHERE id = 9;
+DELETE FROM placed WHERE id = 12;
+SELECT topic, aggregateid, payload, description FROM outbox.event WHERE type = 'Placed' ORDER BY seq;
+SELECT count(*) = count(DISTINCT id) AS own_ids FROM outbox.event WHERE type = 'Placed';
+-- not for other formats, nor with the old row in the event, nor without a key
+SELECT outbox.capture('placed', 'Placed', 'update', format => 'payload', include_old => true, columns => '{id}');
+SELECT outbox.capture('placed', 'Envelope', 'update', columns => '{id}');
+SELECT outbox.capture('placed', 'Fixed', 'update', format => 'payload', key => 'one', columns => '{id}');
+UPDATE placed SET id = 21 WHERE id = 11;
+SELECT type, aggregateid, payload FROM (SELECT * FROM outbox.event ORDER BY seq DESC LIMIT 4) e ORDER BY seq;
+DROP TABLE placed;
+
 -- without a primary key there is no key unless a template gives one
 CREATE TABLE plain (a integer);
 SELECT outbox.capture('plain', 'Plain');
