@@ -184,6 +184,11 @@ CREATE FUNCTION outbox.route_argument(trigger oid, name text)
 COMMENT ON FUNCTION outbox.route_argument(oid, text) IS
 'One argument of a capture trigger by its name; NULL if it is not given';
 
+CREATE FUNCTION outbox.route_condition(trigger oid)
+	RETURNS text LANGUAGE c STRICT STABLE AS 'MODULE_PATHNAME', 'outbox_route_condition';
+COMMENT ON FUNCTION outbox.route_condition(oid) IS
+'The condition (WHEN) of a trigger as SQL over OLD and NEW; NULL if it has none';
+
 CREATE FUNCTION outbox.check_ddl() RETURNS event_trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'outbox_check_ddl';
 COMMENT ON FUNCTION outbox.check_ddl() IS
@@ -282,7 +287,8 @@ BEGIN
 			-- replaced in one statement's lock, so no change goes by between
 			EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER %s ON %s FOR EACH ROW %s EXECUTE FUNCTION outbox.capture_row(%s)',
 						   trigger_name, operation, source,
-						   CASE WHEN condition IS NULL THEN '' ELSE format('WHEN (%s)', condition) END,
+						   -- it may end in a comment
+						   CASE WHEN condition IS NULL THEN '' ELSE format(E'WHEN (%s\n)', condition) END,
 						   literal);
 		EXCEPTION WHEN lock_not_available THEN
 			RAISE EXCEPTION USING ERRCODE = 'lock_not_available',
@@ -368,9 +374,7 @@ CREATE VIEW outbox.routes AS
 		   concat_ws(', ', CASE WHEN t.tgtype & 4 <> 0 THEN 'insert' END,
 						   CASE WHEN t.tgtype & 16 <> 0 THEN 'update' END,
 						   CASE WHEN t.tgtype & 8 <> 0 THEN 'delete' END) AS operation,
-		   CASE WHEN t.tgqual IS NOT NULL
-				THEN "substring"(pg_get_triggerdef(t.oid), ' WHEN \((.*)\) EXECUTE FUNCTION ')
-		   END AS condition,
+		   outbox.route_condition(t.oid) AS condition,
 		   outbox.route_argument(t.oid, 'key') AS key,
 		   outbox.route_argument(t.oid, 'description') AS description,
 		   outbox.route_argument(t.oid, 'columns')::name[] AS columns,

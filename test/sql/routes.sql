@@ -86,6 +86,23 @@ SELECT outbox.capture('plain', 'Plain');
 INSERT INTO plain VALUES (1);
 SELECT aggregateid, description, payload FROM outbox.event ORDER BY seq DESC LIMIT 1;
 
+-- a deferrable one is a key as well
+CREATE TABLE deferred_key (a integer, b text, PRIMARY KEY (b, a) DEFERRABLE INITIALLY DEFERRED);
+SELECT outbox.capture('deferred_key', 'Deferrable');
+INSERT INTO deferred_key VALUES (1, 'x');
+CALL outbox.backfill('deferred_key', 'Deferrable');
+SELECT aggregateid FROM outbox.event WHERE type = 'Deferrable' ORDER BY seq;
+DROP TABLE deferred_key;
+-- conditions are shown and followed as they are, whatever stands around them
+CREATE TABLE " WHEN (1) EXECUTE FUNCTION " (id integer PRIMARY KEY, " WHEN (x" integer);
+SELECT outbox.capture('" WHEN (1) EXECUTE FUNCTION "', 'A WHEN (1) B', condition => 'NEW.id > 0 -- not the others', description => 'a) EXECUTE FUNCTION b');
+SELECT outbox.capture('" WHEN (1) EXECUTE FUNCTION "', 'C', 'update', condition => 'OLD." WHEN (x" IS DISTINCT FROM NEW." WHEN (x" OR NEW.* IS NULL');
+INSERT INTO " WHEN (1) EXECUTE FUNCTION " VALUES (0), (1);
+CALL outbox.backfill('" WHEN (1) EXECUTE FUNCTION "', 'A WHEN (1) B', 'id < 10 -- all');
+SELECT aggregateid FROM outbox.event WHERE type = 'A WHEN (1) B' ORDER BY seq;
+SELECT event_type, condition FROM outbox.routes WHERE condition IS NOT NULL ORDER BY 1;
+DROP TABLE " WHEN (1) EXECUTE FUNCTION ";
+
 -- a column that a route uses is neither renamed nor dropped without the route
 ALTER TABLE item RENAME COLUMN shop TO place;
 ALTER TABLE item DROP COLUMN name;
@@ -135,6 +152,7 @@ SELECT event_type, operation FROM outbox.routes WHERE source = 'plain'::regclass
 -- one that could not work is refused when it is made, and where that was not seen, at the write
 CREATE TRIGGER bad AFTER INSERT ON plain FOR EACH ROW EXECUTE FUNCTION outbox.capture_row('event_typ=Mine');
 CREATE TRIGGER bad AFTER INSERT ON plain FOR EACH ROW EXECUTE FUNCTION outbox.capture_row('event_type=Mine', 'key={b}');
+CREATE TRIGGER bad AFTER INSERT ON plain FOR EACH ROW EXECUTE FUNCTION outbox.capture_row('event_type=Mine', 'key={a}', 'key=b');
 CREATE TRIGGER bad BEFORE INSERT ON plain FOR EACH ROW EXECUTE FUNCTION outbox.capture_row('event_type=Mine');
 CREATE TRIGGER bad AFTER INSERT ON plain EXECUTE FUNCTION outbox.capture_row('event_type=Mine');
 ALTER EVENT TRIGGER carshop_outbox_alter DISABLE;
