@@ -195,7 +195,7 @@ COMMENT ON FUNCTION outbox.check_ddl() IS
 'Event trigger function: refuses a command that would break a route (OB001), and a hand-written capture trigger that could not work';
 REVOKE ALL ON FUNCTION outbox.check_ddl() FROM PUBLIC;
 CREATE EVENT TRIGGER carshop_outbox_alter ON ddl_command_end
-	WHEN TAG IN ('ALTER TABLE', 'CREATE TRIGGER') EXECUTE FUNCTION outbox.check_ddl();
+	WHEN TAG IN ('ALTER TABLE', 'ALTER FOREIGN TABLE', 'ALTER TYPE', 'CREATE TRIGGER') EXECUTE FUNCTION outbox.check_ddl();
 COMMENT ON EVENT TRIGGER carshop_outbox_alter IS 'A column that a route uses is not renamed without its route';
 CREATE EVENT TRIGGER carshop_outbox_drop ON sql_drop EXECUTE FUNCTION outbox.check_ddl();
 COMMENT ON EVENT TRIGGER carshop_outbox_drop IS 'A column that a route uses is not dropped without its route';

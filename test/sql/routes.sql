@@ -109,6 +109,22 @@ ALTER TABLE item DROP COLUMN name;
 CREATE DOMAIN shop_name AS text;
 ALTER TABLE item ALTER COLUMN note TYPE shop_name;
 DROP DOMAIN shop_name CASCADE;
+-- also by way of its type, or of a foreign table
+CREATE TYPE thing AS (id integer, name text);
+CREATE TABLE things OF thing (PRIMARY KEY (id));
+SELECT outbox.capture('things', 'Thing', description => '{name}');
+ALTER TYPE thing RENAME ATTRIBUTE name TO title CASCADE;
+ALTER TYPE thing DROP ATTRIBUTE name CASCADE;
+ALTER TYPE thing ADD ATTRIBUTE note text CASCADE;
+INSERT INTO things VALUES (1, 'x', 'y');
+SELECT payload FROM outbox.event ORDER BY seq DESC LIMIT 1;
+DROP TYPE thing CASCADE;
+CREATE FOREIGN DATA WRAPPER regress_wrapper;
+CREATE SERVER regress_server FOREIGN DATA WRAPPER regress_wrapper;
+CREATE FOREIGN TABLE far (id integer, name text) SERVER regress_server;
+CREATE TRIGGER by_hand AFTER INSERT ON far FOR EACH ROW EXECUTE FUNCTION outbox.capture_row('event_type=Far', 'key={name}');
+ALTER FOREIGN TABLE far RENAME COLUMN name TO title;
+DROP FOREIGN DATA WRAPPER regress_wrapper CASCADE;
 -- others may be
 ALTER TABLE item RENAME COLUMN made TO made_at;
 BEGIN;
