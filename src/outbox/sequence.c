@@ -56,7 +56,7 @@ log_ahead(Relation rel, Buffer buffer, int64 last)
 {
 	GenericXLogState *state = GenericXLogStart(rel);
 	Form_pg_sequence_data row =
-		sequence_row(GenericXLogRegisterBuffer(state, buffer, GENERIC_XLOG_FULL_IMAGE));
+	sequence_row(GenericXLogRegisterBuffer(state, buffer, GENERIC_XLOG_FULL_IMAGE));
 
 	row->last_value = last;
 	row->log_cnt = 0;

@@ -181,15 +181,19 @@ DROP TRIGGER bad ON plain;
 ALTER EVENT TRIGGER carshop_outbox_alter ENABLE;
 SELECT outbox.capture_row();
 
--- what capture says about a table that has no key, and about inheritance
+-- what capture says about a table that has no key, inheritance, rows that move, and a trigger that was for all changes
 SET client_min_messages = notice;
 CREATE TABLE keyless (a integer);
 CREATE TABLE keyless_child (b integer) INHERITS (keyless);
 \set VERBOSITY terse
 SELECT outbox.capture('keyless', 'Keyless') \g (format=unaligned tuples_only=on)
+CREATE TABLE moves (id integer, shop text, PRIMARY KEY (id, shop)) PARTITION BY LIST (shop);
+SELECT outbox.capture('moves', 'Moved', 'update') \g (format=unaligned tuples_only=on)
+ALTER TABLE moves ENABLE ALWAYS TRIGGER "00_outbox_u_Moved";
+SELECT outbox.capture('moves', 'Moved', 'insert, update') \g (format=unaligned tuples_only=on)
 \set VERBOSITY default
 SET client_min_messages = error;
-DROP TABLE keyless, keyless_child;
+DROP TABLE moves, keyless, keyless_child;
 
 -- a partitioned table's owner must be able to copy the trigger to a new partition
 CREATE ROLE regress_part_owner;
