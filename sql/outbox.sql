@@ -18,8 +18,7 @@ GRANT USAGE ON SCHEMA outbox TO PUBLIC;
 --
 
 CREATE SEQUENCE outbox.event_seq AS bigint CACHE 1;
-COMMENT ON SEQUENCE outbox.event_seq IS
-'Order of events; must keep CACHE 1: a cached sequence breaks the order per key';
+COMMENT ON SEQUENCE outbox.event_seq IS 'Order of events; the extension draws one number at a time';
 
 CREATE TABLE outbox.event_0 (
 	seq				bigint		NOT NULL,
@@ -185,13 +184,18 @@ CREATE FUNCTION outbox.route_argument(trigger oid, name text)
 COMMENT ON FUNCTION outbox.route_argument(oid, text) IS
 'One argument of a capture trigger by its name; NULL if it is not given';
 
+CREATE FUNCTION outbox.route_condition(trigger oid)
+	RETURNS text LANGUAGE c STRICT STABLE AS 'MODULE_PATHNAME', 'outbox_route_condition';
+COMMENT ON FUNCTION outbox.route_condition(oid) IS
+'The condition (WHEN) of a trigger as SQL over OLD and NEW; NULL if it has none';
+
 CREATE FUNCTION outbox.check_ddl() RETURNS event_trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'outbox_check_ddl';
 COMMENT ON FUNCTION outbox.check_ddl() IS
 'Event trigger function: refuses a command that would break a route (OB001), and a hand-written capture trigger that could not work';
 REVOKE ALL ON FUNCTION outbox.check_ddl() FROM PUBLIC;
 CREATE EVENT TRIGGER carshop_outbox_alter ON ddl_command_end
-	WHEN TAG IN ('ALTER TABLE', 'CREATE TRIGGER') EXECUTE FUNCTION outbox.check_ddl();
+	WHEN TAG IN ('ALTER TABLE', 'ALTER FOREIGN TABLE', 'ALTER TYPE', 'CREATE TRIGGER') EXECUTE FUNCTION outbox.check_ddl();
 COMMENT ON EVENT TRIGGER carshop_outbox_alter IS 'A column that a route uses is not renamed without its route';
 CREATE EVENT TRIGGER carshop_outbox_drop ON sql_drop EXECUTE FUNCTION outbox.check_ddl();
 COMMENT ON EVENT TRIGGER carshop_outbox_drop IS 'A column that a route uses is not dropped without its route';
@@ -273,11 +277,18 @@ BEGIN
 	FOREACH operation IN ARRAY names LOOP
 		PERFORM outbox.check_route(source, operation, arguments);
 		trigger_name := format('00_outbox_%s_%s', "left"(operation, 1), event_type);
+		IF EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = source AND t.tgname = trigger_name AND t.tgenabled = 'A') THEN
+			RAISE WARNING USING
+				MESSAGE = format('route "%s" on %s makes no events of replicated changes any more', event_type, source),
+				DETAIL = format('Trigger %I was ENABLE ALWAYS, and is replaced by an ordinary one.', trigger_name),
+				HINT = format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I;', source, trigger_name);
+		END IF;
 		BEGIN
 			-- replaced in one statement's lock, so no change goes by between
 			EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER %s ON %s FOR EACH ROW %s EXECUTE FUNCTION outbox.capture_row(%s)',
 						   trigger_name, operation, source,
-						   CASE WHEN condition IS NULL THEN '' ELSE format('WHEN (%s)', condition) END,
+						   -- it may end in a comment
+						   CASE WHEN condition IS NULL THEN '' ELSE format(E'WHEN (%s\n)', condition) END,
 						   literal);
 		EXCEPTION WHEN lock_not_available THEN
 			RAISE EXCEPTION USING ERRCODE = 'lock_not_available',
@@ -297,6 +308,12 @@ BEGIN
 				DETAIL = format('These are: %s.', children),
 				HINT = 'Make a route on each of them.';
 		END IF;
+	END IF;
+	IF rel.relkind = 'p' AND names @> '{update}' AND NOT names @> '{insert}' THEN
+		RAISE NOTICE USING
+			MESSAGE = format('an update that moves a row of %s to another partition is a delete and an insert to its routes', source),
+			DETAIL = 'A route on update alone makes no event of it.',
+			HINT = 'Where the columns of the partition key are updated, make a route on insert, too.';
 	END IF;
 	IF key IS NULL AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = source AND i.indisprimary) THEN
 		RAISE NOTICE USING
@@ -357,9 +374,7 @@ CREATE VIEW outbox.routes AS
 		   concat_ws(', ', CASE WHEN t.tgtype & 4 <> 0 THEN 'insert' END,
 						   CASE WHEN t.tgtype & 16 <> 0 THEN 'update' END,
 						   CASE WHEN t.tgtype & 8 <> 0 THEN 'delete' END) AS operation,
-		   CASE WHEN t.tgqual IS NOT NULL
-				THEN "substring"(pg_get_triggerdef(t.oid), ' WHEN \((.*)\) EXECUTE FUNCTION ')
-		   END AS condition,
+		   outbox.route_condition(t.oid) AS condition,
 		   outbox.route_argument(t.oid, 'key') AS key,
 		   outbox.route_argument(t.oid, 'description') AS description,
 		   outbox.route_argument(t.oid, 'columns')::name[] AS columns,
@@ -368,7 +383,7 @@ CREATE VIEW outbox.routes AS
 		   outbox.route_argument(t.oid, 'aggregate_type') AS aggregate_type,
 		   outbox.route_argument(t.oid, 'headers')::jsonb AS headers,
 		   COALESCE(outbox.route_argument(t.oid, 'format'), 'envelope') AS format,
-		   t.tgenabled <> 'D' AS enabled,
+		   t.tgenabled IN ('O', 'A') AS enabled,
 		   t.tgname AS trigger_name
 	FROM pg_trigger t
 	WHERE t.tgfoid = 'outbox.capture_row()'::regprocedure
@@ -385,7 +400,7 @@ COMMENT ON COLUMN outbox.routes.include_old IS 'Data has the old row as well';
 COMMENT ON COLUMN outbox.routes.topic IS 'Template of the topic; NULL: the setting carshop_outbox.topic';
 COMMENT ON COLUMN outbox.routes.headers IS 'Constant headers';
 COMMENT ON COLUMN outbox.routes.format IS 'envelope, payload or cloudevents';
-COMMENT ON COLUMN outbox.routes.enabled IS 'False: the trigger is disabled, and these changes make no events';
+COMMENT ON COLUMN outbox.routes.enabled IS 'False: the trigger is disabled, or for replicated changes only, and these changes make no events';
 COMMENT ON COLUMN outbox.routes.trigger_name IS 'The route is this trigger';
 COMMENT ON COLUMN outbox.routes.aggregate_type IS 'What the events are about; NULL: the table''s name';
 

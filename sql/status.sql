@@ -377,6 +377,14 @@ CREATE VIEW outbox.status AS
 			   format('ALTER TABLE %s ENABLE TRIGGER %I;', source, trigger_name)
 		FROM outbox.routes WHERE NOT enabled
 		UNION ALL
+		SELECT 8, 'routes', 'warn',
+			   format('Route "%s" on %s is disabled on partition %s: these changes make no events.', r.event_type, r.source, t.tgrelid::regclass),
+			   format('ALTER TABLE %s ENABLE TRIGGER %I;', t.tgrelid::regclass, t.tgname)
+		FROM pg_trigger t JOIN pg_class p ON p.oid = t.tgrelid AND p.relkind <> 'p'
+		CROSS JOIN LATERAL pg_partition_ancestors(t.tgrelid) a (relid)
+		JOIN outbox.routes r ON r.source = a.relid AND r.trigger_name = t.tgname AND r.enabled
+		WHERE t.tgparentid <> 0 AND t.tgenabled NOT IN ('O', 'A') AND t.tgfoid = 'outbox.capture_row()'::regprocedure
+		UNION ALL
 		SELECT 9, 'dead letters',
 			   CASE WHEN d.n = 0 THEN 'ok' ELSE 'warn' END,
 			   CASE WHEN d.n = 0 THEN 'No event was refused.' ELSE format('%s event(s) cannot be published.', d.n) END,
@@ -392,13 +400,6 @@ CREATE VIEW outbox.status AS
 					round(extract(epoch FROM clock_timestamp() - g.late_since)), '; it is held by ' || g.held_by), ' ' ORDER BY g.segment)
 				FILTER (WHERE g.late_since IS NOT NULL AND r.runs AND NOT r.stopped AND (g.settled_at IS NOT NULL OR r.events = 0)) AS late
 			  FROM outbox.segments g CROSS JOIN relay r) n
-		UNION ALL
-		SELECT 11, 'sequence',
-			   CASE WHEN s.seqcache = 1 THEN 'ok' ELSE 'fail' END,
-			   CASE WHEN s.seqcache = 1 THEN 'The order per key is kept.'
-					ELSE 'The sequence outbox.event_seq has a cache: the order per key is not kept.' END,
-			   CASE WHEN s.seqcache <> 1 THEN 'ALTER SEQUENCE outbox.event_seq CACHE 1;' END
-		FROM pg_sequence s WHERE s.seqrelid = 'outbox.event_seq'::regclass
 		UNION ALL
 		SELECT 12, 'backfill', 'ok', 'No backfill is under way.', NULL
 		WHERE NOT EXISTS (SELECT FROM outbox.backfill_progress)

@@ -52,6 +52,8 @@
  *	 partition_shape	a partition's columns are taken for the parent's
  *	 always_capture		carshop_outbox.capture = off is ignored
  *	 no_key_lock		emit(lock_key => true) takes no lock
+ *	 lastval			an event's seq becomes the session's lastval()
+ *	 ghosts				a row whose key changes stays under the former one
  *	 backfill_no_lock	backfill reads rows without locking them
  *	 backfill_waits		... or waits for each lock
  *

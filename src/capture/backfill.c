@@ -36,6 +36,7 @@
 #include "access/xact.h"
 #include "capture/backfill.h"
 #include "capture/capture.h"
+#include "capture/route.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "compat.h"
@@ -125,11 +126,15 @@ events_of_rows(Backfill *b, Datum places, Datum keys, bool wait, uint64 *n)
 	Role		former;
 	Datum	   *found;
 
-	if (!OidIsValid(backfill_primary_key(rel)))
+	/* it may have been given to somebody since the last transaction */
+	if (!compat_owns_relation(b->source, GetUserId()))
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, RelationGetRelationName(rel));
+	b->owner = rel->rd_rel->relowner;
+	if (!OidIsValid(route_primary_key(rel)))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table %s has lost its primary key during the backfill", b->name)));
-	pkey = index_open(backfill_primary_key(rel), AccessShareLock);
+	pkey = index_open(route_primary_key(rel), AccessShareLock);
 	backfill_become(b->owner, &former);
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "SELECT new, \"outbox key\".\"outbox place\"");
@@ -348,7 +353,7 @@ outbox_backfill(PG_FUNCTION_ARGS)
 
 	check_call(&b);
 	rel = relation_open(b.source, AccessShareLock);
-	keyless = !OidIsValid(backfill_primary_key(rel));
+	keyless = !OidIsValid(route_primary_key(rel));
 	relation_close(rel, AccessShareLock);
 	if (keyless && b.batch > 0)
 	{

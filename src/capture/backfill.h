@@ -49,9 +49,6 @@ typedef struct Role
  */
 extern const Trigger *backfill_trigger(Relation rel, const char *event_type);
 
-/* The table's primary key, InvalidOid if it has none. */
-extern Oid	backfill_primary_key(Relation rel);
-
 /*
  * FROM more, the table under the name NEW, WHERE the route's condition and the
  * caller's hold.

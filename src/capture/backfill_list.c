@@ -107,7 +107,7 @@ make_list(Backfill *b)
 {
 	Oid			types[] = {INT8OID, TEXTARRAYOID, INT8OID};
 	Relation	rel = relation_open(b->source, AccessShareLock);
-	Relation	pkey = index_open(backfill_primary_key(rel), AccessShareLock);
+	Relation	pkey = index_open(route_primary_key(rel), AccessShareLock);
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "carshop_outbox keys",
 												  ALLOCSET_DEFAULT_SIZES);

@@ -15,6 +15,7 @@
 
 #include "access/htup_details.h"
 #include "capture/backfill.h"
+#include "capture/condition.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_operator.h"
 #include "catalog/pg_trigger.h"
@@ -44,7 +45,8 @@ backfill_trigger(Relation rel, const char *event_type)
 		const Trigger *trigger = &triggers->triggers[i];
 
 		if (trigger->tgfoid != function || !TRIGGER_FOR_INSERT(trigger->tgtype) ||
-			trigger->tgenabled == TRIGGER_DISABLED)
+			(trigger->tgenabled != TRIGGER_FIRES_ON_ORIGIN &&
+			 trigger->tgenabled != TRIGGER_FIRES_ALWAYS))
 			continue;
 		for (int a = 0; a < trigger->tgnargs; a++)
 		{
@@ -61,23 +63,6 @@ backfill_trigger(Relation rel, const char *event_type)
 			 errhint("Make it with outbox.capture first; outbox.routes lists the routes.")));
 }
 
-/* The trigger's WHEN as SQL over NEW, or NULL. */
-static char *
-trigger_condition(const Trigger *trigger)
-{
-	static const char sql[] =
-	"SELECT pg_catalog.substring(pg_catalog.pg_get_triggerdef($1), ' WHEN \\((.*)\\) EXECUTE FUNCTION ')";
-	Oid			types[] = {OIDOID};
-	Datum		values[] = {ObjectIdGetDatum(trigger->tgoid)};
-
-	if (trigger->tgqual == NULL)
-		return NULL;
-	if (SPI_execute_with_args(sql, 1, types, values, NULL, true, 1) != SPI_OK_SELECT ||
-		SPI_processed != 1)
-		elog(ERROR, "could not read the condition of trigger %u", trigger->tgoid);
-	return SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-}
-
 /*
  * FROM the source under the name NEW (so that conditions can say NEW.column),
  * joined with further items, WHERE the route's condition and the caller's hold.
@@ -85,17 +70,19 @@ trigger_condition(const Trigger *trigger)
 void
 backfill_append_from(StringInfo sql, const Backfill *b, Relation rel, const char *more)
 {
-	char	   *when = trigger_condition(backfill_trigger(rel, b->event_type));
+	const Trigger *trigger = backfill_trigger(rel, b->event_type);
 
 	/* children of plain inheritance do not fire their parent's triggers */
 	appendStringInfo(sql, " FROM %s%s%s AS new WHERE true",
 					 more, rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE ? "" : "ONLY ",
 					 quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
 												RelationGetRelationName(rel)));
-	if (when != NULL)
-		appendStringInfo(sql, " AND (%s)", when);
+	if (trigger->tgqual != NULL)
+		appendStringInfo(sql, " AND (%s)",
+						 condition_text(trigger->tgqual, RelationGetRelid(rel)));
+	/* it may end in a comment */
 	if (b->condition != NULL)
-		appendStringInfo(sql, " AND (%s)", b->condition);
+		appendStringInfo(sql, " AND (%s\n)", b->condition);
 }
 
 /* SQL for the key of a row, an array of texts as text. */
@@ -142,11 +129,4 @@ backfill_append_match(StringInfo sql, Relation rel, Relation pkey)
 						 format_type_be_qualified(att->atttypid));
 		ReleaseSysCache(tuple);
 	}
-}
-
-Oid
-backfill_primary_key(Relation rel)
-{
-	(void) RelationGetIndexList(rel);	/* loads rd_pkindex */
-	return rel->rd_pkindex;
 }

@@ -227,44 +227,94 @@ explain_refusal(void *arg)
 	pins_restore(level);
 }
 
+/* Where in Kafka the event goes. */
+static void
+fill_place(OutboxEvent *event, Route *route, const Change *change)
+{
+	if (route->key != NULL)
+		event->key = render(route, route->key, change);
+	if (route->topic != NULL)
+		event->topic = render(route, route->topic, change);
+}
+
+static void
+fill_event(OutboxEvent *event, Route *route, const Change *change)
+{
+	event->format = route->format;
+	event->type.data = route->event_type;
+	event->type.len = strlen(route->event_type);
+	event->aggregatetype.data = route->aggregate_type;
+	event->aggregatetype.len = strlen(route->aggregate_type);
+	fill_place(event, route, change);
+	if (route->description != NULL)
+		event->description = render(route, route->description, change);
+	else
+	{
+		event->description.data =
+			psprintf("%s%s%s", route->event_type, event->key.len > 0 ? " " : "",
+					 event->key.len > 0 ? event->key.data : "");
+		event->description.len = strlen(event->description.data);
+	}
+	event->headers = route->headers;
+	event->may_wait = true;
+	event->explain = explain_refusal;
+}
+
+static bool
+same_text(const TextSlice *a, const TextSlice *b)
+{
+	return a->len == b->len && (a->len == 0 || memcmp(a->data, b->data, a->len) == 0);
+}
+
+/*
+ * Of bare rows by key, as in a compacted topic, an update that changes the key
+ * leaves the former one's row behind for ever: it needs a tombstone, before the
+ * new state.  (Debezium sends these two as well.)  The same in a topic that the
+ * row has left.  False: the row stays where it was, or was never in Kafka, since
+ * there can be no such key or topic; the update must not fail for that.
+ */
+static bool
+fill_tombstone(OutboxEvent *tombstone, Route *route, const Change *change,
+			   const OutboxEvent *event)
+{
+	const Change before = {change->old_row, change->old_row};
+
+	if (route->format != FORMAT_PAYLOAD || route->include_old || route->key == NULL ||
+		change->old_row == NULL || change->new_row == NULL || MUTANT("ghosts"))
+		return false;
+	fill_place(tombstone, route, &before);
+	if (same_text(&tombstone->key, &event->key) && same_text(&tombstone->topic, &event->topic))
+		return false;
+	if (tombstone->key.len > OUTBOX_MAX_KEY_BYTES ||
+		!outbox_has_utf8_form(tombstone->key.data, tombstone->key.len) ||
+		(route->topic != NULL && !outbox_is_topic_name(tombstone->topic.data)))
+		return false;
+	fill_event(tombstone, route, &before);
+	return true;
+}
+
 /* Make the event of one route for one changed row. */
 static void
 capture_change(Route *route, const Change *change, Relation rel)
 {
 	Refused		refused = {route, change, rel};
 	OutboxEvent event = {0};
+	OutboxEvent tombstone = {0};
+	bool		moved;
 	int			level = pins_set(route->pins);
 
-	event.occurred_at = GetCurrentTimestamp();
-	event.format = route->format;
-	event.type.data = route->event_type;
-	event.type.len = strlen(route->event_type);
-	event.aggregatetype.data = route->aggregate_type;
-	event.aggregatetype.len = strlen(route->aggregate_type);
-	if (route->key != NULL)
-		event.key = render(route, route->key, change);
-	if (route->description != NULL)
-		event.description = render(route, route->description, change);
-	else
-	{
-		event.description.data =
-			psprintf("%s%s%s", route->event_type, event.key.len > 0 ? " " : "",
-					 event.key.len > 0 ? event.key.data : "");
-		event.description.len = strlen(event.description.data);
-	}
+	fill_event(&event, route, change);
 	if (route->topic != NULL)
-	{
-		event.topic = render(route, route->topic, change);
 		outbox_check_topic_name(event.topic.data);
-	}
+	moved = fill_tombstone(&tombstone, route, change, &event);
 	event.payload = payload(route, change);
-	event.headers = route->headers;
-	event.may_wait = true;
 	event.own_json = route->own_json;
-	event.explain = explain_refusal;
-	event.explain_arg = &refused;
 	pins_restore(level);
 
+	event.occurred_at = tombstone.occurred_at = GetCurrentTimestamp();
+	event.explain_arg = tombstone.explain_arg = &refused;
+	if (moved)
+		outbox_insert(&tombstone);
 	outbox_insert(&event);
 }
 

@@ -5,7 +5,8 @@
  *
  * Copyright (c) 2026, carshop_outbox contributors
  *
- * Two event triggers call outbox.check_ddl: at the end of ALTER TABLE and
+ * Two event triggers call outbox.check_ddl: at the end of ALTER TABLE, ALTER
+ * FOREIGN TABLE, ALTER TYPE (whose attributes are the columns of typed tables) and
  * CREATE TRIGGER, and when columns have been dropped (also by DROP TYPE ...
  * CASCADE and the like).  The routes of the tables concerned are compiled again,
  * as at the next write; whatever would fail there fails here, with the route's
@@ -178,6 +179,26 @@ check_tree(Oid root, Oid function)
 	}
 }
 
+/* Tables OF a composite type, which its row in pg_class stands for. */
+static List *
+tables_of_type(Oid relation)
+{
+	Relation	rel = table_open(RelationRelationId, AccessShareLock);
+	List	   *tables = NIL;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, Anum_pg_class_reloftype, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(get_rel_type_id(relation)));
+	scan = systable_beginscan(rel, InvalidOid, false, NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		tables = lappend_oid(tables, ((Form_pg_class) GETSTRUCT(tuple))->oid);
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return tables;
+}
+
 /* InvalidOid: the trigger is gone. */
 static Oid
 table_of_trigger(Oid oid)
@@ -242,6 +263,13 @@ outbox_check_ddl(PG_FUNCTION_ARGS)
 
 			if (OidIsValid(table))
 				check_table(table, object, function);
+		}
+		else if (get_rel_relkind(object) == RELKIND_COMPOSITE_TYPE)
+		{
+			ListCell   *lc;
+
+			foreach(lc, tables_of_type(object))
+				check_tree(lfirst_oid(lc), function);
 		}
 		else
 			check_tree(object, function);

@@ -207,17 +207,38 @@ compile_template(Relation rel, TupleDesc desc, RouteOperation operation,
 	return template;
 }
 
+/*
+ * Not rd_pkindex, which up to PostgreSQL 16 leaves out a deferrable one, and one
+ * of a partitioned table that not all partitions have yet.
+ */
+Oid
+route_primary_key(Relation rel)
+{
+	ListCell   *lc;
+
+	foreach(lc, RelationGetIndexList(rel))
+	{
+		HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(lfirst_oid(lc)));
+		bool		primary = HeapTupleIsValid(tuple) &&
+		((Form_pg_index) GETSTRUCT(tuple))->indisprimary;
+
+		if (HeapTupleIsValid(tuple))
+			ReleaseSysCache(tuple);
+		if (primary)
+			return lfirst_oid(lc);
+	}
+	return InvalidOid;
+}
+
 /* The primary key's columns, joined by commas; NULL without a primary key. */
 static Template *
 primary_key_template(Relation root, TupleDesc desc)
 {
-	Oid			pkey;
+	Oid			pkey = route_primary_key(root);
 	HeapTuple	tuple;
 	Form_pg_index index;
 	Template   *template;
 
-	(void) RelationGetIndexList(root);	/* loads rd_pkindex */
-	pkey = root->rd_pkindex;
 	if (!OidIsValid(pkey))
 		return NULL;
 	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(pkey));
@@ -376,6 +397,17 @@ check_arguments(int n, char **arguments)
 					(errcode(ERRCODE_OB_ROUTE_REFUSED),
 					 errmsg("unknown argument \"%s\" of outbox.capture_row", arguments[i]),
 					 errhint("Arguments are name=value texts with the names event_type, key, description, columns, include_old, topic, aggregate_type, headers, format.")));
+		for (int j = 0; j < i; j++)
+		{
+			size_t		len = strcspn(arguments[i], "=") + 1;
+
+			if (strncmp(arguments[i], arguments[j], len) == 0)
+				ereport(ERROR,
+						(errcode(ERRCODE_OB_ROUTE_REFUSED),
+						 errmsg("argument %.*s of outbox.capture_row is given twice",
+								(int) len - 1, arguments[i]),
+						 errhint("Only the first would have an effect: leave one out.")));
+		}
 	}
 }
 
@@ -393,6 +425,23 @@ check_fixed_topic(const Template *topic)
 		appendBinaryStringInfo(&name, topic->parts[i].text, topic->parts[i].len);
 	}
 	outbox_check_topic_name(name.data);
+}
+
+/*
+ * The topmost table of a partition's tree.  A partition whose DETACH ...
+ * CONCURRENTLY has begun and is not finished still has its copy of the trigger,
+ * and its rows are still the root's to older snapshots; get_partition_ancestors
+ * leaves such a parent out, and answers nothing at all for the partition itself.
+ */
+static Oid
+root_of_partition(Oid partition)
+{
+	Oid			root = partition;
+
+	do
+		root = get_partition_parent(root, true);
+	while (get_rel_relispartition(root));
+	return root;
 }
 
 /* Of which columns, in which order, events are made. */
@@ -426,8 +475,7 @@ route_compile(Relation rel, RouteOperation operation, int n, char **arguments)
 	route->event_type = pstrdup(value);
 
 	if (rel->rd_rel->relispartition)
-		root = table_open(llast_oid(get_partition_ancestors(RelationGetRelid(rel))),
-						  AccessShareLock);
+		root = table_open(root_of_partition(RelationGetRelid(rel)), AccessShareLock);
 	compile_shape(route, rel, root);
 
 	value = argument(n, arguments, "aggregate_type");

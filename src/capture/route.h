@@ -98,4 +98,7 @@ extern Route *route_of_trigger(Relation rel, const Trigger *trigger,
 extern Route *route_compile(Relation rel, RouteOperation operation,
 							int n_arguments, char **arguments);
 
+/* The table's primary key, also a deferrable one; InvalidOid: it has none. */
+extern Oid	route_primary_key(Relation rel);
+
 #endif							/* CAPTURE_ROUTE_H */

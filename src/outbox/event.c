@@ -27,6 +27,7 @@
 #include "errors.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "outbox/admission.h"
 #include "outbox/context.h"
 #include "outbox/event.h"
@@ -113,6 +114,10 @@ outbox_insert(OutboxEvent *event)
 	outbox_check_texts(event);
 	outbox_check_size(event);
 
+	/* the row goes in by the access method, which does not ask */
+	PreventCommandDuringRecovery("INSERT INTO outbox.event");
+	PreventCommandIfReadOnly("INSERT INTO outbox.event");
+	PreventCommandIfParallelMode("INSERT INTO outbox.event");
 	xid = GetTopFullTransactionId();
 	values[EVENT_XID] = FullTransactionIdGetDatum(xid);
 	values[EVENT_OCCURRED_AT] = TimestampTzGetDatum(event->occurred_at);
@@ -159,7 +164,7 @@ static HeapTuple
 as_stored(HeapTuple tuple, TupleDesc desc, const OutboxEvent *event)
 {
 	static const char *const names[] = {
-		"id", "occurred_at", "seq", "xid", "format", "description"
+		"id", "occurred_at", "seq", "xid", "format", "description", "traceparent", "headers"
 	};
 	Datum		values[lengthof(names)] = {
 		UUIDPGetDatum(&event->id),
@@ -172,6 +177,9 @@ as_stored(HeapTuple tuple, TupleDesc desc, const OutboxEvent *event)
 	int			columns[lengthof(names)];
 
 	values[5] = slice_datum(&event->description, &isnull[5]);
+	values[6] = slice_datum(&event->traceparent, &isnull[6]);
+	isnull[7] = event->headers == NULL;
+	values[7] = PointerGetDatum(event->headers);
 	for (int i = 0; i < lengthof(names); i++)
 		columns[i] = SPI_fnumber(desc, names[i]);
 	return heap_modify_tuple_by_cols(tuple, desc, lengthof(names), columns,

@@ -126,8 +126,9 @@ outbox_is_progress_topic(const char *topic)
 		strcmp(topic, recorded_progress_topic()) == 0;
 }
 
-void
-outbox_check_topic_name(const char *topic)
+/* By Kafka's rules (Topic.validate). */
+static bool
+is_legal(const char *topic)
 {
 	size_t		len = strlen(topic);
 	bool		legal = len >= 1 && len <= TOPIC_BYTES &&
@@ -136,7 +137,19 @@ outbox_check_topic_name(const char *topic)
 	for (const char *at = topic; legal && *at; at++)
 		legal = isalnum((unsigned char) *at) ?
 			(unsigned char) *at < 128 : strchr("._-", *at) != NULL;
-	if (!legal)
+	return legal;
+}
+
+bool
+outbox_is_topic_name(const char *topic)
+{
+	return is_legal(topic) && !outbox_is_progress_topic(topic);
+}
+
+void
+outbox_check_topic_name(const char *topic)
+{
+	if (!is_legal(topic))
 		ereport(ERROR,
 				(errcode(ERRCODE_OB_EVENT_REFUSED),
 				 errmsg("\"%s\" is not a legal topic name", topic),

@@ -23,7 +23,10 @@
  */
 extern bool outbox_is_progress_topic(const char *topic);
 
-/* OB002 unless Kafka takes the name and it is not a progress topic. */
+/* Does Kafka take the name, and is it not a progress topic? */
+extern bool outbox_is_topic_name(const char *topic);
+
+/* OB002 unless it is so. */
 extern void outbox_check_topic_name(const char *topic);
 
 /*

@@ -33,13 +33,14 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "commands/sequence.h"
 #include "compat.h"
+#include "errors.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "mutants.h"
 #include "outbox/relations.h"
 #include "outbox/segment.h"
+#include "outbox/sequence.h"
 #include "outbox/writer.h"
 #include "settings.h"
 #include "utils/memutils.h"
@@ -128,7 +129,8 @@ insert_rows(Relation rel, TupleTableSlot **slots, int n)
 /*
  * Insert what waits on the current level.  An index of a superuser's making may
  * have an expression that runs SQL, and so come back here: that call has
- * nothing to do.  After an error the level is aborted and the batch with it.
+ * nothing to do (and may not put a further event: the slots are in use).  After an
+ * error the level is aborted and the batch with it.
  */
 static void
 insert_waiting(EventBatch *batch)
@@ -176,15 +178,20 @@ void
 writer_put(Datum *values, bool *isnull, bool may_wait)
 {
 	EventBatch *batch = current_batch();
-	Relation	rel = segment_open();
+	Relation	rel;
 	TupleTableSlot *slot;
 	MemoryContext old;
 	HeapTuple	tuple;
 
+	if (inserting)
+		ereport(ERROR,
+				(errcode(ERRCODE_OB_EVENT_REFUSED),
+				 errmsg("an event cannot be written while others are being stored"),
+				 errhint("An index on a segment of outbox.event has an expression that writes events: drop that index.")));
+	rel = segment_open();
 	if (batch->desc == NULL)
 		describe(batch, rel);
-	values[EVENT_SEQ] = Int64GetDatum(nextval_internal(outbox_relation("event_seq"),
-													   false));
+	values[EVENT_SEQ] = Int64GetDatum(sequence_draw());
 	old = MemoryContextSwitchTo(batch->context);
 	tuple = heap_form_tuple(batch->desc, values, isnull);
 	tuple->t_tableOid = RelationGetRelid(rel);
@@ -203,10 +210,15 @@ writer_put(Datum *values, bool *isnull, bool may_wait)
 		insert_waiting(batch);
 }
 
+/*
+ * Not in parallel mode: a query of a trigger's may be run in parallel while its
+ * statement's events wait, and could begin no further command once this process
+ * has written something (CommandCounterIncrement).
+ */
 void
 writer_statement_ended(void)
 {
-	if (innermost != NULL && innermost->n > 0 &&
+	if (!IsInParallelMode() && innermost != NULL && innermost->n > 0 &&
 		innermost->level == GetCurrentSubTransactionId())
 		insert_waiting(innermost);
 }

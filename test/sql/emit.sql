@@ -51,6 +51,12 @@ INSERT INTO outbox.event (id, aggregatetype, aggregateid, type, payload)
 VALUES ('01234567-89ab-cdef-0123-456789abcdef', 'Order', '42', 'OrderMade', '{"b": 1, "a": 1, "a": 2}')
 RETURNING id, type;
 SELECT id, aggregatetype, aggregateid, type, payload FROM outbox.event ORDER BY seq DESC LIMIT 1;
+-- RETURNING shows what is stored
+BEGIN;
+SET LOCAL carshop_outbox.traceparent = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01';
+SET LOCAL carshop_outbox.event_headers = '{"user": "ann"}';
+INSERT INTO outbox.event (type, aggregateid, headers) VALUES ('Returned', '1', '{"a": "b"}') RETURNING description, format, traceparent, headers;
+COMMIT;
 -- seq and xid are never the writer's
 INSERT INTO outbox.event (type, seq, xid) VALUES ('Forged', 1, '1');
 SELECT type, seq > 1 AS own_seq, xid <> '1' AS own_xid FROM outbox.event ORDER BY seq DESC LIMIT 1;

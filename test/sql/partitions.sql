@@ -64,6 +64,38 @@ SELECT * FROM look();
 SELECT outbox.capture('sale_eu_26', 'SaleEu', key => '{note}');
 ALTER TABLE sale RENAME COLUMN note TO remark;
 
+-- a DETACH ... CONCURRENTLY that has begun and is not finished: the partition has its copy of
+-- the trigger, and no ancestors (a server crashed on that)
+CREATE TABLE leaves (note text, id integer, region text, PRIMARY KEY (region, id)) PARTITION BY LIST (region);
+CREATE TABLE leaves_eu PARTITION OF leaves FOR VALUES IN ('eu') PARTITION BY RANGE (id);
+CREATE TABLE leaves_eu_1 (id integer NOT NULL, region text NOT NULL, note text);
+ALTER TABLE leaves_eu ATTACH PARTITION leaves_eu_1 FOR VALUES FROM (0) TO (100);
+CREATE TABLE leaves_eu_2 PARTITION OF leaves_eu FOR VALUES FROM (100) TO (200);
+SELECT outbox.capture('leaves', 'Leaf');
+BEGIN;
+SELECT count(*) FROM leaves;
+PREPARE TRANSACTION 'reads';
+SET lock_timeout = '10ms';
+ALTER TABLE leaves_eu DETACH PARTITION leaves_eu_1 CONCURRENTLY;
+ALTER TABLE leaves DETACH PARTITION leaves_eu CONCURRENTLY;
+RESET lock_timeout;
+SELECT inhrelid::regclass, inhdetachpending FROM pg_inherits WHERE inhdetachpending ORDER BY 1;
+INSERT INTO leaves_eu_1 (region, id, note) VALUES ('eu', 1, 'low');
+INSERT INTO leaves_eu_2 (region, id, note) VALUES ('eu', 101, 'high');
+SELECT outbox.capture('leaves_eu_1', 'Own', key => '{id}');
+COMMIT PREPARED 'reads';
+SELECT outbox.capture('leaves_eu_1', 'Own', key => '{id}');
+ALTER TABLE leaves_eu_1 ADD CHECK (id > 0);
+INSERT INTO leaves_eu_1 (region, id, note) VALUES ('eu', 2, 'low');
+CALL outbox.backfill('leaves_eu_1', 'Own', 'id = 1');
+SELECT * FROM look();
+ALTER TABLE leaves DETACH PARTITION leaves_eu FINALIZE;
+ALTER TABLE leaves_eu DETACH PARTITION leaves_eu_1 FINALIZE;
+INSERT INTO leaves_eu_1 (region, id, note) VALUES ('eu', 3, 'detached');
+INSERT INTO leaves_eu_2 (region, id, note) VALUES ('eu', 102, 'detached');
+SELECT * FROM look();
+DROP TABLE leaves, leaves_eu, leaves_eu_1;
+
 -- inheritance: a parent's route is for the parent's own rows
 CREATE TABLE vehicle (id integer PRIMARY KEY, wheels integer);
 CREATE TABLE bicycle (bell boolean) INHERITS (vehicle);

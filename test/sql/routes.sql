@@ -60,11 +60,48 @@ SELECT outbox.capture('item', 'Gone', 'delete', format => 'payload');
 DELETE FROM item WHERE id = 2;
 SELECT type, aggregateid, payload IS NULL AS tombstone FROM outbox.event ORDER BY seq DESC LIMIT 1;
 
+-- a bare row that gets another key or topic: a tombstone under the former ones first
+CREATE TABLE placed (id integer PRIMARY KEY, shop text, name text, note text);
+INSERT INTO placed VALUES (9, 'not legal', 'x');
+SELECT outbox.capture('placed', 'Placed', 'insert, update, delete', format => 'payload', topic => 'shop-{shop}', description => '{name}');
+INSERT INTO placed VALUES (1, 'a', 'x'), (2, 'a', 'y');
+UPDATE placed SET name = 'z' WHERE id = 1;
+UPDATE placed SET id = id + 10 WHERE id < 9;
+UPDATE placed SET shop = 'b' WHERE id = 11;
+UPDATE placed SET shop = 'c' WHERE id = 9;
+DELETE FROM placed WHERE id = 12;
+SELECT topic, aggregateid, payload, description FROM outbox.event WHERE type = 'Placed' ORDER BY seq;
+SELECT count(*) = count(DISTINCT id) AS own_ids FROM outbox.event WHERE type = 'Placed';
+-- not for other formats, nor with the old row in the event, nor without a key
+SELECT outbox.capture('placed', 'Placed', 'update', format => 'payload', include_old => true, columns => '{id}');
+SELECT outbox.capture('placed', 'Envelope', 'update', columns => '{id}');
+SELECT outbox.capture('placed', 'Fixed', 'update', format => 'payload', key => 'one', columns => '{id}');
+UPDATE placed SET id = 21 WHERE id = 11;
+SELECT type, aggregateid, payload FROM (SELECT * FROM outbox.event ORDER BY seq DESC LIMIT 4) e ORDER BY seq;
+DROP TABLE placed;
+
 -- without a primary key there is no key unless a template gives one
 CREATE TABLE plain (a integer);
 SELECT outbox.capture('plain', 'Plain');
 INSERT INTO plain VALUES (1);
 SELECT aggregateid, description, payload FROM outbox.event ORDER BY seq DESC LIMIT 1;
+
+-- a deferrable one is a key as well
+CREATE TABLE deferred_key (a integer, b text, PRIMARY KEY (b, a) DEFERRABLE INITIALLY DEFERRED);
+SELECT outbox.capture('deferred_key', 'Deferrable');
+INSERT INTO deferred_key VALUES (1, 'x');
+CALL outbox.backfill('deferred_key', 'Deferrable');
+SELECT aggregateid FROM outbox.event WHERE type = 'Deferrable' ORDER BY seq;
+DROP TABLE deferred_key;
+-- conditions are shown and followed as they are, whatever stands around them
+CREATE TABLE " WHEN (1) EXECUTE FUNCTION " (id integer PRIMARY KEY, " WHEN (x" integer);
+SELECT outbox.capture('" WHEN (1) EXECUTE FUNCTION "', 'A WHEN (1) B', condition => 'NEW.id > 0 -- not the others', description => 'a) EXECUTE FUNCTION b');
+SELECT outbox.capture('" WHEN (1) EXECUTE FUNCTION "', 'C', 'update', condition => 'OLD." WHEN (x" IS DISTINCT FROM NEW." WHEN (x" OR NEW.* IS NULL');
+INSERT INTO " WHEN (1) EXECUTE FUNCTION " VALUES (0), (1);
+CALL outbox.backfill('" WHEN (1) EXECUTE FUNCTION "', 'A WHEN (1) B', 'id < 10 -- all');
+SELECT aggregateid FROM outbox.event WHERE type = 'A WHEN (1) B' ORDER BY seq;
+SELECT event_type, condition FROM outbox.routes WHERE condition IS NOT NULL ORDER BY 1;
+DROP TABLE " WHEN (1) EXECUTE FUNCTION ";
 
 -- a column that a route uses is neither renamed nor dropped without the route
 ALTER TABLE item RENAME COLUMN shop TO place;
@@ -72,6 +109,22 @@ ALTER TABLE item DROP COLUMN name;
 CREATE DOMAIN shop_name AS text;
 ALTER TABLE item ALTER COLUMN note TYPE shop_name;
 DROP DOMAIN shop_name CASCADE;
+-- also by way of its type, or of a foreign table
+CREATE TYPE thing AS (id integer, name text);
+CREATE TABLE things OF thing (PRIMARY KEY (id));
+SELECT outbox.capture('things', 'Thing', description => '{name}');
+ALTER TYPE thing RENAME ATTRIBUTE name TO title CASCADE;
+ALTER TYPE thing DROP ATTRIBUTE name CASCADE;
+ALTER TYPE thing ADD ATTRIBUTE note text CASCADE;
+INSERT INTO things VALUES (1, 'x', 'y');
+SELECT payload FROM outbox.event ORDER BY seq DESC LIMIT 1;
+DROP TYPE thing CASCADE;
+CREATE FOREIGN DATA WRAPPER regress_wrapper;
+CREATE SERVER regress_server FOREIGN DATA WRAPPER regress_wrapper;
+CREATE FOREIGN TABLE far (id integer, name text) SERVER regress_server;
+CREATE TRIGGER by_hand AFTER INSERT ON far FOR EACH ROW EXECUTE FUNCTION outbox.capture_row('event_type=Far', 'key={name}');
+ALTER FOREIGN TABLE far RENAME COLUMN name TO title;
+DROP FOREIGN DATA WRAPPER regress_wrapper CASCADE;
 -- others may be, also when the caches are emptied meanwhile, as a busy server does it
 DO $$ BEGIN SET debug_discard_caches = 1; EXCEPTION WHEN invalid_parameter_value THEN NULL; /* not a build with assertions */ END $$;
 ALTER TABLE item RENAME COLUMN made TO made_at;
@@ -117,6 +170,7 @@ SELECT event_type, operation FROM outbox.routes WHERE source = 'plain'::regclass
 -- one that could not work is refused when it is made, and where that was not seen, at the write
 CREATE TRIGGER bad AFTER INSERT ON plain FOR EACH ROW EXECUTE FUNCTION outbox.capture_row('event_typ=Mine');
 CREATE TRIGGER bad AFTER INSERT ON plain FOR EACH ROW EXECUTE FUNCTION outbox.capture_row('event_type=Mine', 'key={b}');
+CREATE TRIGGER bad AFTER INSERT ON plain FOR EACH ROW EXECUTE FUNCTION outbox.capture_row('event_type=Mine', 'key={a}', 'key=b');
 CREATE TRIGGER bad BEFORE INSERT ON plain FOR EACH ROW EXECUTE FUNCTION outbox.capture_row('event_type=Mine');
 CREATE TRIGGER bad AFTER INSERT ON plain EXECUTE FUNCTION outbox.capture_row('event_type=Mine');
 ALTER EVENT TRIGGER carshop_outbox_alter DISABLE;
@@ -129,15 +183,19 @@ DROP TRIGGER bad ON plain;
 ALTER EVENT TRIGGER carshop_outbox_alter ENABLE;
 SELECT outbox.capture_row();
 
--- what capture says about a table that has no key, and about inheritance
+-- what capture says about a table that has no key, inheritance, rows that move, and a trigger that was for all changes
 SET client_min_messages = notice;
 CREATE TABLE keyless (a integer);
 CREATE TABLE keyless_child (b integer) INHERITS (keyless);
 \set VERBOSITY terse
 SELECT outbox.capture('keyless', 'Keyless') \g (format=unaligned tuples_only=on)
+CREATE TABLE moves (id integer, shop text, PRIMARY KEY (id, shop)) PARTITION BY LIST (shop);
+SELECT outbox.capture('moves', 'Moved', 'update') \g (format=unaligned tuples_only=on)
+ALTER TABLE moves ENABLE ALWAYS TRIGGER "00_outbox_u_Moved";
+SELECT outbox.capture('moves', 'Moved', 'insert, update') \g (format=unaligned tuples_only=on)
 \set VERBOSITY default
 SET client_min_messages = error;
-DROP TABLE keyless, keyless_child;
+DROP TABLE moves, keyless, keyless_child;
 
 -- a partitioned table's owner must be able to copy the trigger to a new partition
 CREATE ROLE regress_part_owner;

@@ -34,12 +34,6 @@ SELECT level, remedy FROM outbox.status WHERE concern = 'delivery';
 -- a list of databases is added to, and no name stands in it twice
 SELECT replace(outbox.name_database_remedy('carshop_outbox.shop_databases'), quote_ident(current_database()), '<this>');
 
--- the order per key needs a sequence without a cache
-ALTER SEQUENCE outbox.event_seq CACHE 10;
-SELECT level, message, remedy FROM outbox.status WHERE concern = 'sequence';
-ALTER SEQUENCE outbox.event_seq CACHE 1;
-SELECT level, message, remedy FROM outbox.status WHERE concern = 'sequence';
-
 -- nothing is published from here: in order as long as there is nothing to publish
 SELECT level, replace(message, current_database(), '<this>') AS message, replace(remedy, quote_ident(current_database()), '<this>') AS remedy
   FROM outbox.status WHERE concern = 'relay';

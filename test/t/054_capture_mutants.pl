@@ -42,6 +42,8 @@ my %notice = (
 	no_second_look => ['rotation'],
 	follow_current => ['rotation'],
 	no_key_lock => ['lock_key'],
+	lastval => ['statements'],
+	ghosts => ['routes'],
 	backfill_no_lock => ['backfill_writers'],
 	backfill_waits => ['backfill_writers']);
 
