@@ -363,5 +363,8 @@ message_decode(MessageDecoder *decoder, const MessageInput *input,
 		}
 		message_headers(decoder, input, message, &message->headers);
 	}
+	if (message_overrun(decoder))
+		message_reject(message, STATE_INVALID_MESSAGE,
+					   "the message needs more memory than was made ready for it");
 	return true;
 }

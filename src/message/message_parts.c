@@ -20,14 +20,18 @@
 
 #include "message/message_parts.h"
 
-/* What a header may grow to as JSON text: escapes, quotes, colon, comma. */
-#define HEADER_JSON_SIZE(len)	((len) * 6 + 16)
+/*
+ * What a header is written as, at most: JSON text with escapes, quotes, colon
+ * and comma; and once more as it is, in a description made of attributes.
+ */
+#define HEADER_SIZE(len)	((len) * 7 + 16)
 
 struct MessageDecoder
 {
 	char	   *scratch;
 	size_t		size;
 	size_t		used;
+	bool		overrun;		/* message_reserve() made too little room */
 };
 
 MessageDecoder *
@@ -45,7 +49,10 @@ message_decoder_free(MessageDecoder *decoder)
 	free(decoder);
 }
 
-/* Room for everything that decoding this message can write. */
+/*
+ * Room for everything that decoding this message can write: the texts of the
+ * value, once unescaped and once in a description, and the headers.
+ */
 bool
 message_reserve(MessageDecoder *decoder, const MessageInput *input)
 {
@@ -53,10 +60,11 @@ message_reserve(MessageDecoder *decoder, const MessageInput *input)
 	int			i;
 
 	for (i = 0; i < input->n_headers; i++)
-		need += HEADER_JSON_SIZE(strlen(input->headers[i].name) +
-								 input->headers[i].value_len);
+		need += HEADER_SIZE(strlen(input->headers[i].name) +
+							input->headers[i].value_len);
 
 	decoder->used = 0;
+	decoder->overrun = false;
 	if (need > decoder->size)
 	{
 		char	   *larger = realloc(decoder->scratch, need);
@@ -72,8 +80,20 @@ message_reserve(MessageDecoder *decoder, const MessageInput *input)
 void
 message_scratch(MessageDecoder *decoder, const char *data, size_t len)
 {
+	/* Anybody's message must not write beyond it, whatever we overlooked. */
+	if (len > decoder->size - decoder->used)
+	{
+		decoder->overrun = true;
+		return;
+	}
 	memcpy(decoder->scratch + decoder->used, data, len);
 	decoder->used += len;
+}
+
+bool
+message_overrun(const MessageDecoder *decoder)
+{
+	return decoder->overrun;
 }
 
 void
@@ -181,6 +201,13 @@ message_string(MessageDecoder *decoder, const JsonSpan *span, MessageText *text)
 	{
 		text->data = span->start + 1;
 		text->len = span->len - 2;
+		return;
+	}
+	if (span->len > decoder->size - decoder->used)
+	{
+		decoder->overrun = true;
+		text->data = "";
+		text->len = 0;
 		return;
 	}
 	text->data = decoder->scratch + decoder->used;
@@ -366,7 +393,7 @@ message_headers(MessageDecoder *decoder, const MessageInput *input,
 		else
 			scratch_add_json(decoder, header->value, header->value_len);
 	}
-	if (n == 0)
+	if (n == 0 || decoder->overrun)
 	{
 		json->data = NULL;
 		json->len = 0;

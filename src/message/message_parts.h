@@ -29,6 +29,9 @@ extern bool message_reserve(MessageDecoder *decoder,
 extern void message_scratch(MessageDecoder *decoder, const char *data,
 							size_t len);
 
+/* Was there too little?  Then something is not written, and nothing counts. */
+extern bool message_overrun(const MessageDecoder *decoder);
+
 /* What is written next; set back when it is not needed any more. */
 extern char *message_scratch_end(MessageDecoder *decoder);
 extern void message_scratch_reset(MessageDecoder *decoder, char *end);

@@ -13,6 +13,10 @@
  * write the same id at the same moment, the unique index refuses it, the
  * transaction ends and the batch is read again.
  *
+ * What an event says may be more than a type or an index can hold.  So events
+ * are stored in subtransactions: one that cannot be becomes a dead letter, and
+ * the reporter goes on.
+ *
  * Triggers, CHECK constraints and policies that somebody adds to the table are
  * not executed: nothing but this extension's own code runs here.
  *
@@ -105,6 +109,17 @@ event_log_relid(void)
 	if (!OidIsValid(relid))
 		elog(ERROR, "report.reported_events does not exist");
 	return relid;
+}
+
+/*
+ * The transaction's snapshot is a copy of its beginning: what was stored since,
+ * by an earlier call, is not in it until it is told so.
+ */
+static Snapshot
+snapshot_of_now(void)
+{
+	UpdateActiveSnapshotCommandId();
+	return GetActiveSnapshot();
 }
 
 /* The event log, checked: its columns are filled by number. */
@@ -208,7 +223,8 @@ make_jsonb(const MessageText *text)
 
 /* May fail for this one event: encoding, numbers out of jsonb's range. */
 static void
-fill_slot(StoreState *state, TupleTableSlot *slot, BatchEvent *event)
+fill_slot(StoreState *state, TupleTableSlot *slot, BatchEvent *event,
+		  int64 log_seq)
 {
 	LogSource  *source = &state->sources[event->source];
 	Datum	   *values = slot->tts_values;
@@ -238,7 +254,7 @@ fill_slot(StoreState *state, TupleTableSlot *slot, BatchEvent *event)
 	values[COL_KAFKA_OFFSET] = Int64GetDatum(event->offset);
 	values[COL_RECEIVED_AT] =
 		TimestampTzGetDatum(GetCurrentTransactionStartTimestamp());
-	values[COL_LOG_SEQ] = Int64GetDatum(0); /* given when all are filled */
+	values[COL_LOG_SEQ] = Int64GetDatum(log_seq);
 	ExecStoreVirtualTuple(slot);
 }
 
@@ -250,61 +266,6 @@ reject(StoreState *state, BatchEvent *event, const char *context)
 
 	dead_letter_add_message(source->topic, source->partition, event, context);
 	source->rejected++;
-}
-
-/* The values of all pending slots; may raise an error of a value. */
-static void
-fill_all(void *arg)
-{
-	StoreState *state = arg;
-
-	for (int i = 0; i < state->n_slots; i++)
-		fill_slot(state, state->slots[i], state->pending[i]);
-}
-
-/* The same of one, to find out whose fault it was. */
-static void
-fill_first(void *arg)
-{
-	StoreState *state = arg;
-
-	fill_slot(state, state->slots[0], state->pending[0]);
-}
-
-/*
- * Fill the slots.  The usual case is one subtransaction for all of them, which
- * costs nothing; if anything fails, each event is judged alone.
- */
-static void
-fill_slots(StoreState *state)
-{
-	ErrorData  *error;
-	int			n = state->n_slots;
-	int			kept = 0;
-
-	if (subtransaction_try(fill_all, state, &error))
-		return;
-	FreeErrorData(error);
-
-	for (int i = 0; i < n; i++)
-	{
-		BatchEvent *event = state->pending[i];
-		StoreState	single = *state;
-
-		single.slots = &state->slots[kept];
-		single.pending = &state->pending[i];
-		single.n_slots = 1;
-		if (subtransaction_try(fill_first, &single, &error))
-			state->pending[kept++] = event;
-		else
-		{
-			batch_reject(state->batch, event, error->sqlerrcode,
-						 error->message);
-			reject(state, event, error->context);
-			FreeErrorData(error);
-		}
-	}
-	state->n_slots = kept;
 }
 
 /* ------------------------------------------------------------------------
@@ -326,27 +287,19 @@ is_stored(StoreState *state, const pg_uuid_t *id)
 }
 
 /*
- * Insert the pending events: number them, index them, keep them for the
- * reports.
+ * Insert the pending events, numbered from the head on, and index them; may
+ * raise an error of a value.
  */
 static void
-flush_slots(StoreState *state)
+insert_pending(void *arg)
 {
-	MemoryContext old;
-
-	if (state->n_slots == 0)
-		return;
-	old = MemoryContextSwitchTo(state->values);
-	fill_slots(state);
+	StoreState *state = arg;
 
 	for (int i = 0; i < state->n_slots; i++)
-		state->slots[i]->tts_values[COL_LOG_SEQ] =
-			Int64GetDatum(++state->head);
-
-	if (state->n_slots > 0)
-		table_multi_insert(state->rel, state->slots, state->n_slots,
-						   GetCurrentCommandId(true), 0, NULL);
-
+		fill_slot(state, state->slots[i], state->pending[i],
+				  state->head + i + 1);
+	table_multi_insert(state->rel, state->slots, state->n_slots,
+					   GetCurrentCommandId(true), 0, NULL);
 	for (int i = 0; i < state->n_slots; i++)
 	{
 		TupleTableSlot *slot = state->slots[i];
@@ -354,8 +307,92 @@ flush_slots(StoreState *state)
 		slot->tts_tableOid = RelationGetRelid(state->rel);
 		list_free(compat_insert_index_tuples(state->info, slot, state->estate));
 		ResetPerTupleExprContext(state->estate);
-		tuplestore_puttupleslot(state->store, slot);
+	}
+}
+
+/* They are in the table: keep them for the reports. */
+static void
+keep_inserted(StoreState *state)
+{
+	for (int i = 0; i < state->n_slots; i++)
+	{
+		tuplestore_puttupleslot(state->store, state->slots[i]);
 		state->sources[state->pending[i]->source].applied++;
+	}
+	state->head += state->n_slots;
+}
+
+/*
+ * By SQLSTATE: does the error come from what the event says?  If not, another
+ * try may go well, or a person has to act: nobody's event is put aside for it.
+ */
+static bool
+is_of_event(int sqlerrcode)
+{
+	const char *state = unpack_sql_state(sqlerrcode);
+	static const char *const others[] = {"40", "53", "55", "57", "58"};
+
+	for (Size i = 0; i < lengthof(others); i++)
+	{
+		if (strncmp(state, others[i], 2) == 0)
+			return false;
+	}
+
+	/* Somebody has stored the same id just now: the batch is read again. */
+	return sqlerrcode != ERRCODE_UNIQUE_VIOLATION &&
+		sqlerrcode != ERRCODE_DATA_CORRUPTED &&
+		sqlerrcode != ERRCODE_INDEX_CORRUPTED;
+}
+
+/*
+ * Each event alone, to find out whose fault it was: a value that the database
+ * cannot hold, or one that an index cannot (a key longer than a page).
+ */
+static void
+insert_singly(StoreState *state)
+{
+	for (int i = 0; i < state->n_slots; i++)
+	{
+		BatchEvent *event = state->pending[i];
+		StoreState	single = *state;
+		ErrorData  *error;
+
+		single.slots = &state->slots[i];
+		single.pending = &state->pending[i];
+		single.n_slots = 1;
+		if (subtransaction_try(insert_pending, &single, &error))
+		{
+			keep_inserted(&single);
+			state->head = single.head;
+			continue;
+		}
+		if (!is_of_event(error->sqlerrcode))
+			ReThrowError(error);
+		batch_reject(state->batch, event, error->sqlerrcode, error->message);
+		reject(state, event, error->context);
+		FreeErrorData(error);
+	}
+}
+
+/*
+ * Store the pending events.  The usual case is one subtransaction for all of
+ * them.
+ */
+static void
+flush_slots(StoreState *state)
+{
+	MemoryContext old;
+	ErrorData  *error;
+
+	if (state->n_slots == 0)
+		return;
+	old = MemoryContextSwitchTo(state->values);
+	if (subtransaction_try(insert_pending, state, &error))
+		keep_inserted(state);
+	else
+	{
+		FreeErrorData(error);
+		insert_singly(state);
 	}
 	state->n_slots = 0;
 	MemoryContextSwitchTo(old);
@@ -381,7 +418,7 @@ begin_store(StoreState *state, EventBatch *batch, LogSource *sources,
 
 	index = index_open(find_index(state->rel, COL_ID), AccessShareLock);
 	state->probe = compat_index_beginscan(state->rel, index,
-										  GetActiveSnapshot(), 1);
+										  snapshot_of_now(), 1);
 	state->found = table_slot_create(state->rel, NULL);
 
 	if (batch->n > 1)
@@ -494,7 +531,7 @@ event_log_read(int64 after, int64 upto, int64 limit, Tuplestorestate *store,
 				Int64GetDatum(after));
 	ScanKeyInit(&keys[1], 1, BTLessEqualStrategyNumber, F_INT8LE,
 				Int64GetDatum(upto));
-	scan = compat_index_beginscan(rel, index, GetActiveSnapshot(), 2);
+	scan = compat_index_beginscan(rel, index, snapshot_of_now(), 2);
 	index_rescan(scan, keys, 2, NULL, 0);
 
 	*last = after;

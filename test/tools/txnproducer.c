@@ -9,6 +9,7 @@
  *
  * Usage: txnproducer -b BROKERS -t TOPIC [-x ID] [-n TRANSACTIONS] [-m MESSAGES]
  *					  [-f FIRST] [-a] [-q MS] [-w MS] [-T MS] [-c PARTITIONS]
+ *					  [-o MS] [-d MS] [-v VALUE]
  *	 -x		transactional.id (default carshop-test-producer)
  *	 -n -m	so many transactions of so many messages (default 1 of 10)
  *	 -f		number of the first transaction (default 1)
@@ -17,6 +18,9 @@
  *	 -w		wait in the middle of each transaction
  *	 -T		socket.timeout.ms
  *	 -c		create the topic first, and with -n 0 nothing else
+ *	 -o		transaction.timeout.ms (default 30000)
+ *	 -d		the messages' timestamp, in ms since 1970
+ *	 -v		the messages' value, without key and header
  *
  * A message's value is an envelope whose Data is {"key": K, "version": V,
  * "txn": T}; keys go round 0..9, versions grow per key.  Prints one line
@@ -36,6 +40,9 @@
 #include <librdkafka/rdkafka.h>
 
 #define KEYS	10
+
+static const char *given_value = NULL;
+static int64_t timestamp_ms = 0;	/* 0: now */
 
 static void
 set(rd_kafka_conf_t *conf, const char *name, const char *value)
@@ -70,6 +77,19 @@ send_message(rd_kafka_t *rk, const char *topic, long txn, long number)
 	int			value_len;
 	rd_kafka_resp_err_t err;
 
+	if (given_value != NULL)
+	{
+		err = rd_kafka_producev(rk, RD_KAFKA_V_TOPIC(topic),
+								RD_KAFKA_V_VALUE((void *) given_value, strlen(given_value)),
+								RD_KAFKA_V_TIMESTAMP(timestamp_ms),
+								RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_END);
+		if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
+		{
+			fprintf(stderr, "txnproducer: %s\n", rd_kafka_err2str(err));
+			exit(1);
+		}
+		return;
+	}
 	value_len = snprintf(value, sizeof(value),
 						 "{\"EventType\":\"StockChanged\",\"EventDescription\":\"\","
 						 "\"OccuredOn\":\"2026-11-22T20:27:03.512756+00:00\",\"EventId\":\"%s\","
@@ -78,6 +98,7 @@ send_message(rd_kafka_t *rk, const char *topic, long txn, long number)
 	err = rd_kafka_producev(rk, RD_KAFKA_V_TOPIC(topic), RD_KAFKA_V_KEY(key, key_len),
 							RD_KAFKA_V_VALUE(value, value_len),
 							RD_KAFKA_V_HEADER("id", id, id_len),
+							RD_KAFKA_V_TIMESTAMP(timestamp_ms),
 							RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_END);
 	if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
 	{
@@ -146,6 +167,7 @@ main(int argc, char **argv)
 	const char *topic = NULL;
 	const char *id = "carshop-test-producer";
 	const char *socket_timeout = NULL;
+	const char *transaction_timeout = "30000";
 	long		transactions = 1;
 	long		messages = 10;
 	long		first = 1;
@@ -158,7 +180,7 @@ main(int argc, char **argv)
 	rd_kafka_t *rk;
 	int			option;
 
-	while ((option = getopt(argc, argv, "b:t:x:n:m:f:aq:w:T:c:")) != -1)
+	while ((option = getopt(argc, argv, "b:t:x:n:m:f:aq:w:T:c:o:d:v:")) != -1)
 	{
 		switch (option)
 		{
@@ -195,6 +217,15 @@ main(int argc, char **argv)
 			case 'c':
 				partitions = atoi(optarg);
 				break;
+			case 'o':
+				transaction_timeout = optarg;
+				break;
+			case 'd':
+				timestamp_ms = atoll(optarg);
+				break;
+			case 'v':
+				given_value = optarg;
+				break;
 			default:
 				return 2;
 		}
@@ -210,7 +241,7 @@ main(int argc, char **argv)
 	set(conf, "bootstrap.servers", brokers);
 	set(conf, "client.id", "carshop-test-producer");
 	set(conf, "transactional.id", id);
-	set(conf, "transaction.timeout.ms", "30000");
+	set(conf, "transaction.timeout.ms", transaction_timeout);
 	set(conf, "partitioner", "murmur2_random");
 	set(conf, "log_level", "2");
 	if (socket_timeout != NULL)

@@ -306,6 +306,35 @@ test_cloudevents(void)
 	is_int(decode_bytes("{}", 2, no_text, 2), MESSAGE_REJECT, "an attribute that is no text is refused");
 }
 
+/* What is written for a message never needs more room than was made for it. */
+static void
+test_room(void)
+{
+	static char controls[2000];
+	const char *const values[] = {NULL, "1", "{" THREE "}"};
+	MessageHeader headers[3] = {
+		{"ce_type", controls, sizeof(controls)}, {"ce_subject", controls, sizeof(controls)},
+		{"ce_description", controls, 0}
+	};
+
+	memset(controls, 1, sizeof(controls));
+	for (int i = 0; i < 3; i++)
+	{
+		for (int n = 1; n <= 3; n++)
+		{
+			/*
+			 * another decoder each time: the buffer of one that is used is
+			 * large
+			 */
+			message_decoder_free(decoder);
+			decoder = message_decoder_new();
+			is_int(decode_bytes(values[i], values[i] != NULL ? strlen(values[i]) : 0, headers, n),
+				   MESSAGE_EVENT, "an event of control characters");
+			is_int((int64_t) message.event_type.len, sizeof(controls), "its type");
+		}
+	}
+}
+
 static void
 test_ids(void)
 {
@@ -411,6 +440,7 @@ main(void)
 	test_depth();
 	test_many_headers();
 	test_cloudevents();
+	test_room();
 	test_ids();
 	test_escapes();
 	test_robust();
