@@ -35,6 +35,7 @@
 #include "outbox/wakeup.h"
 #include "outbox/writer.h"
 #include "settings.h"
+#include "shared.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
@@ -114,6 +115,7 @@ outbox_insert(OutboxEvent *event)
 	outbox_check_size(event);
 
 	xid = GetTopFullTransactionId();
+	shared_note_writer(U64FromFullTransactionId(xid));
 	values[EVENT_XID] = FullTransactionIdGetDatum(xid);
 	values[EVENT_OCCURRED_AT] = TimestampTzGetDatum(event->occurred_at);
 	values[EVENT_ID] = UUIDPGetDatum(&event->id);
