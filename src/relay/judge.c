@@ -167,7 +167,7 @@ stop_behind(RelayMachine *machine, const RelayResult *result, bool home, int64_t
 				 result->common_tick + 1, record->tick);
 	snprintf(reason, sizeof(reason), "Kafka holds progress that this database does not know%s: %s", what,
 			 home ? "it was restored from a backup, or a failover lost transactions" :
-			 "it was written by another server, and this is an older copy or a restored backup");
+			 "it was written by another server; this is an older copy, a restored backup, or was claimed there");
 	machine_stop(machine, reason, home ?
 				 "If the server that published this is off for good: SELECT outbox.start_lineage();" :
 				 "SELECT outbox.start_lineage();", now);

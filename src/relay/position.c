@@ -12,6 +12,7 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "mutants.h"
 #include "outbox/tidy.h"
 #include "relay/position.h"
 #include "settings.h"
@@ -182,7 +183,7 @@ find_published(RelayPosition *position, const Progress *record, RelayResult *res
 	char		published[PROGRESS_SNAPSHOT] = "";
 
 	if (record != NULL && !result->tick_known && result->lineage_matches &&
-		lineage->inherits && record->tick > lineage->inherited_tick &&
+		lineage->inherits && !MUTANT("inherit_none") && record->tick > lineage->inherited_tick &&
 		(result->home_descends || strcmp(record->home, lineage->home) == 0))
 	{
 		TickSnapshot snapshot;
@@ -190,7 +191,8 @@ find_published(RelayPosition *position, const Progress *record, RelayResult *res
 
 		if (snapshot_parse(&snapshot, record->snapshot))
 		{
-			(void) snapshot_print(&snapshot, lineage->inherited_xid, published, sizeof(published));
+			(void) snapshot_print(&snapshot, MUTANT("inherit_all") ? UINT64_MAX : lineage->inherited_xid,
+								  published, sizeof(published));
 			snapshot_free(&snapshot);
 		}
 		else if (tick_find(lineage->inherited_tick, &tick))

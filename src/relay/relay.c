@@ -25,11 +25,11 @@
 
 #include "miscadmin.h"
 #include "outbox/encoding.h"
+#include "outbox/standby.h"
 #include "relay/link.h"
 #include "relay/machine.h"
 #include "relay/position.h"
 #include "relay/publish.h"
-#include "relay/standby.h"
 #include "settings.h"
 #include "shared.h"
 #include "utils/builtins.h"

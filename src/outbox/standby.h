@@ -7,8 +7,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef RELAY_STANDBY_H
-#define RELAY_STANDBY_H
+#ifndef OUTBOX_STANDBY_H
+#define OUTBOX_STANDBY_H
 
 #include "postgres.h"
 
@@ -33,4 +33,4 @@ typedef struct StandbyWatch
  */
 extern int64 standby_safe_tick(StandbyWatch *watch, int64 newest);
 
-#endif							/* RELAY_STANDBY_H */
+#endif							/* OUTBOX_STANDBY_H */

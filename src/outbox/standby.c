@@ -20,7 +20,8 @@
 
 #include "access/xlog.h"
 #include "compat.h"
-#include "relay/standby.h"
+#include "mutants.h"
+#include "outbox/standby.h"
 #include "replication/walsender.h"
 #include "replication/walsender_private.h"
 #include "settings.h"
@@ -43,7 +44,7 @@ flushed_by(XLogRecPtr lsn, int standbys)
 		pid = walsnd->pid;
 		flush = walsnd->flush;
 		SpinLockRelease(&walsnd->mutex);
-		if (pid != 0 && !XLogRecPtrIsInvalid(flush) && flush >= lsn &&
+		if ((MUTANT("standby_blind") || (pid != 0 && !XLogRecPtrIsInvalid(flush) && flush >= lsn)) &&
 			!compat_is_logical(walsnd, pid))
 			found++;
 	}
