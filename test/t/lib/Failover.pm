@@ -5,7 +5,7 @@
 #	my $standby = $failover->standby('async_standby');
 #	$failover->load; ...; $failover->primary->kill9; $standby->promote;
 #	$failover->stopped($standby, qr/does not know/, qr/start_lineage/);
-#	$failover->audit($standby, lost => [$failover->primary]);
+#	$failover->audit_ok($standby, 'async', lost => [$failover->primary]);
 
 package Failover;
 
@@ -24,12 +24,14 @@ use Workload;
 
 my @table;						# what was said and done in each case
 
-# new(name => text, kafka => Carshop::Kafka, conf => {}, init => {}): a server with the
-# shop, its first events in a topic of its own.
+# new(name => text, kafka => Carshop::Kafka, conf => {}, init => {}, stage => file): a
+# server with the shop, its first events in a topic of its own.  stage: settings that
+# load another build (a mutant's).
 sub new
 {
 	my ($class, %arg) = @_;
 	my $self = bless { topic => "events-$arg{name}", seed => 1, dir => PostgreSQL::Test::Utils::tempdir(), %arg }, $class;
+	local $ENV{CARSHOP_CONF} = $arg{stage} // $ENV{CARSHOP_CONF};
 	my $primary = $self->{primary} = Carshop->new_node($arg{name}, kafka => $arg{kafka},
 		conf => { '.report_databases' => '', '.topic' => $self->{topic}, %{ $arg{conf} // {} } },
 		init => { allows_streaming => 1, %{ $arg{init} // {} } });
@@ -75,7 +77,7 @@ sub load
 	my ($self, $node, %arg) = @_;
 
 	$node //= $self->{primary};
-	push @{ $self->{load} }, Workload->start($node, 'shop', seed => 1000 * $self->{seed}++, chunk => 50, %arg) for 1 .. 2;
+	push @{ $self->{load} }, Workload->start($node, 'shop', seed => 1000 * $self->{seed}++, chunk => 20, %arg) for 1 .. 2;
 	return;
 }
 
@@ -158,28 +160,83 @@ sub truth_of_dead
 	return $truth;
 }
 
-# One test: all that the heir has committed is in Kafka once, in order, untorn; and
-# nothing else but what servers that are lost had committed.  Returns the figures.
-sub audit
+# All that the heir has committed is in Kafka once, in order, untorn; and nothing
+# else but what servers that are lost had committed.  Returns findings and figures.
+sub look
 {
 	my ($self, $heir, $case, %arg) = @_;
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	my %taken_back = map { %{ truth_of_dead($_) } } @{ $arg{lost} // [] };
 
 	published($heir, $case);
 	my $log = Reader->read_all(program => Tools::program('reader'), brokers => $self->{kafka}->bootstrap,
 		topic => $self->{topic}, file => "$self->{dir}/log");
-	my ($findings, $figures) = Checker::audit(truth => Workload::truth($heir, 'shop'), log => $log, taken_back => \%taken_back);
+	return audit(truth => Workload::truth($heir, 'shop'), log => $log, taken_back => \%taken_back);
+}
+
+# The same as a test; returns the figures.
+sub audit_ok
+{
+	my ($self, $heir, $case, %arg) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my ($findings, $figures) = $self->look($heir, $case, %arg);
 	my $ids = $heir->safe_psql('shop', 'SELECT count(*) - count(DISTINCT seq), count(*) - count(DISTINCT id) FROM outbox.event');
 
 	note("$case: " . join(', ', map { "$_ $figures->{$_}" } sort keys %$figures));
 	is(scalar @$findings, 0, "$case: nothing is lost, doubled, out of order or torn") or diag(join("\n", @$findings));
 	is($ids, '0|0', "$case: seq and id are used once");
-	push @{ $table[-1] }, scalar @$findings ? $findings->[0] : "each event once ($figures->{events}; $figures->{taken_back} of commits that are lost)";
+	result(scalar @$findings ? $findings->[0] : "each event once ($figures->{events}; $figures->{taken_back} of commits that are lost)");
 	return $figures;
 }
 
-sub rows { return @table; }
+# ---- what 044 does with the build, and 056 with mutants ----
+
+# A standby is cut off under load, the primary goes on publishing and dies, the
+# standby is promoted and works.
+sub late
+{
+	my ($self) = @_;
+	my $primary = $self->{primary};
+	my $standby = $self->standby("$self->{name}_heir");
+
+	$self->load;
+	$self->more_published($primary, 150);
+	$self->cut_off($standby);
+	$self->more_published($primary, 250);
+	$primary->kill9;
+	$self->unload;
+	$standby->promote;
+	# transactions and ticks of its own, with numbers that Kafka knows already
+	$self->load($standby);
+	return $standby;
+}
+
+# The same, but nothing is to be published that the standby lacks.
+sub after
+{
+	my ($self, $look) = @_;
+	my $primary = $self->{primary};
+	my $standby = $self->standby("$self->{name}_heir");
+
+	$primary->safe_psql('postgres', 'ALTER SYSTEM SET carshop_outbox.publish_after_standby = 1');
+	$primary->reload;
+	$self->load($primary, asynchronous => 1);
+	$self->more_published($primary, 250);
+	$look->($standby) if $look;
+	my $committed = 'SELECT count(*) FROM shop.truth';
+	$self->cut_off($standby);
+	my $before = query_value($primary, 'shop', $committed);
+	poll_until(sub { query_value($primary, 'shop', $committed) > $before + 200 }, 60, 'the shop works');
+	return $standby;
+}
+
+# What came of the newest case.
+sub result
+{
+	my ($text) = @_;
+
+	$table[-1][3] = $text;
+	return;
+}
 
 # What was said, called, and came of it.
 sub table
