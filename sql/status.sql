@@ -302,6 +302,9 @@ CREATE VIEW outbox.status AS
 			   CASE WHEN l.paused THEN 'SELECT outbox.resume();' END
 		FROM outbox.lineage l
 		UNION ALL
+		SELECT 3, 'publishing', 'fail', format('%s Since %s.', outbox.sentence(r.trouble), date_trunc('second', r.since)), r.remedy
+		FROM relay r WHERE r.runs AND r.holds
+		UNION ALL
 		SELECT 4, 'divergence',
 			   CASE WHEN r.runs AND r.stopped THEN 'fail' ELSE 'ok' END,
 			   CASE WHEN NOT r.runs THEN 'Nothing is known while the relay is not running.'
@@ -318,9 +321,6 @@ CREATE VIEW outbox.status AS
 					ELSE 'No trouble with Kafka.' END,
 			   CASE WHEN r.runs AND NOT r.stopped AND NOT r.holds THEN r.remedy END
 		FROM relay r
-		UNION ALL
-		SELECT 5, 'standbys', 'fail', format('%s Since %s.', outbox.sentence(r.trouble), date_trunc('second', r.since)), r.remedy
-		FROM relay r WHERE r.runs AND r.holds
 		UNION ALL
 		SELECT 5, 'kafka', 'warn', outbox.sentence(r.broker_warning),
 			   'Allow the relay''s principal DescribeConfigs on the cluster, or check yourself that the brokers verify partitions in transactions (transaction.partition.verification.enable).'

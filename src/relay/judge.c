@@ -155,7 +155,7 @@ static void
 stop_behind(RelayMachine *machine, const RelayResult *result, bool home, int64_t now)
 {
 	char		reason[HEALTH_TEXT];
-	char		what[128] = "";
+	char		what[192] = "";
 	const Progress *record = &machine->pending;
 
 	if (result->common_known && record->last_seq > result->common_seq && result->common_seq > 0)

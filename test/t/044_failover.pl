@@ -14,6 +14,7 @@ use lib "$FindBin::RealBin/lib";
 
 use Carshop;
 use Failover;
+use IPC::Run;
 use Test::More;
 use Time::HiRes qw(time);
 use Workload;
@@ -153,20 +154,29 @@ foreach my $round (1, 2)
 
 # ---- publish_after_standby ----
 {
-	my $failover = Failover->new(name => 'after', kafka => $kafka);
+	my $failover = Failover->new(name => 'after', kafka => $kafka, init => { allows_streaming => 'logical' });
 	my $primary = $failover->primary;
 	my $standby = $failover->after(sub {
-		is(Failover::wrong($primary, 'standbys'), undef, 'after a standby: nothing is wrong while it is there');
+		is(Failover::wrong($primary, 'publishing'), undef, 'after a standby: nothing is wrong while it is there');
 	});
-	my $said = poll_until(sub { Failover::wrong($primary, 'standbys') }, 60, 'the wait is told');
+	my $said = poll_until(sub { Failover::wrong($primary, 'publishing') }, 60, 'the wait is told');
 	like($said, qr/^Events wait until 1 standby\(s\) have them .*\. Since 20/, 'after a standby: the status says what is waited for');
 	is(Failover::wrong($primary, 'kafka'), undef, 'after a standby: which is no trouble with Kafka');
 	is(query_value($primary, 'shop', 'SELECT state FROM outbox.stat_relay'), 'waiting for a standby', 'after a standby: state');
-	like(query_value($primary, 'shop', q{SELECT remedy FROM outbox.status WHERE concern = 'standbys'}), qr/pg_stat_replication.*publish_after_standby = 0/, 'after a standby: remedy');
+	like(query_value($primary, 'shop', q{SELECT remedy FROM outbox.status WHERE concern = 'publishing' AND level = 'fail'}), qr/pg_stat_replication.*publish_after_standby = 0/, 'after a standby: remedy');
 	my $count = query_value($primary, 'shop', 'SELECT events_published FROM outbox.stat_relay');
 	my $waits = query_value($primary, 'shop', 'SELECT count(*) FROM shop.truth');
 	poll_until(sub { query_value($primary, 'shop', 'SELECT count(*) FROM shop.truth') > $waits + 100 }, 60, 'the shop works');
-	is(query_value($primary, 'shop', 'SELECT events_published FROM outbox.stat_relay'), $count, 'after a standby: nothing is published meanwhile');
+	Failover::published_nothing($primary, $count, 'after a standby: nothing is published meanwhile');
+
+	# nobody can be promoted to a subscriber, however far it is
+	$primary->safe_psql('shop', q{SELECT pg_create_logical_replication_slot('subscriber', 'test_decoding')});
+	my $subscriber = IPC::Run::start([ $primary->installed_command('pg_recvlogical'), '-d', $primary->connstr('shop'), '--slot', 'subscriber', '--start',
+			'-f', '-', '-F', '1', '-s', '1' ], '>', '/dev/null', '2>', '/dev/null');
+	my $lsn = query_value($primary, 'postgres', 'SELECT pg_current_wal_lsn()');
+	poll_until(sub { query_value($primary, 'postgres', "SELECT count(*) FROM pg_stat_replication WHERE flush_lsn > '$lsn'") == 1 }, 60, 'a subscriber has it');
+	Failover::published_nothing($primary, $count, 'after a standby: a subscriber does not count');
+	$subscriber->kill_kill(grace => 2);
 
 	# the wait does not hold up the end of the process, nor is it forgotten by the next
 	my ($pid) = worker_pids($primary, 'relay', 'shop');
@@ -174,7 +184,7 @@ foreach my $round (1, 2)
 	$primary->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
 	wait_for_worker($primary, 'relay', 'shop', $pid);
 	cmp_ok(time - $began, '<', 20, 'after a standby: SIGTERM ends the relay');
-	poll_until(sub { Failover::wrong($primary, 'standbys') }, 60, 'the next relay waits, too');
+	poll_until(sub { Failover::wrong($primary, 'publishing') }, 60, 'the next relay waits, too');
 	is(query_value($primary, 'shop', 'SELECT events_published FROM outbox.stat_relay'), 0, 'after a standby: the next relay waits, too');
 
 	$primary->kill9;

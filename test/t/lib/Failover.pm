@@ -119,6 +119,15 @@ sub published
 	return;
 }
 
+# The number of published events is still that.
+sub published_nothing
+{
+	my ($node, $count, $what) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	return is(query_value($node, 'shop', 'SELECT events_published FROM outbox.stat_relay'), $count, $what);
+}
+
 # The message of a concern that is not in order, or nothing.
 sub wrong
 {
