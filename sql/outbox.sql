@@ -133,6 +133,9 @@ CREATE TABLE outbox.lineage (
 	confirmed_tick	bigint		NOT NULL DEFAULT 0,
 	claimed			boolean		NOT NULL DEFAULT false,
 	paused			boolean		NOT NULL DEFAULT false,
+	inherited_xid	xid8,
+	inherited_tick	bigint,
+	published		pg_snapshot,
 	current_segment	smallint	NOT NULL DEFAULT 0 CHECK (current_segment BETWEEN 0 AND 2),
 	created_at		timestamptz	NOT NULL DEFAULT now()
 );
@@ -148,6 +151,9 @@ COMMENT ON COLUMN outbox.lineage.start_tick IS 'Ticks up to this one were settle
 COMMENT ON COLUMN outbox.lineage.confirmed_tick IS 'Newest tick known to be in Kafka when the relay last came to rest';
 COMMENT ON COLUMN outbox.lineage.claimed IS 'Outbox.claim() was called: the next start takes the lineage over from another home';
 COMMENT ON COLUMN outbox.lineage.paused IS 'outbox.pause() was called';
+COMMENT ON COLUMN outbox.lineage.inherited_xid IS 'Earlier transactions are of the server in home, from which this one descends; NULL: it is this one';
+COMMENT ON COLUMN outbox.lineage.inherited_tick IS 'Newest tick of that server''s that is here';
+COMMENT ON COLUMN outbox.lineage.published IS 'What of this database is in Kafka, when a failover or restore has lost the tick that says so';
 COMMENT ON COLUMN outbox.lineage.current_segment IS 'Segment that new writers use; outbox.switch_segment() changes it';
 COMMENT ON COLUMN outbox.lineage.created_at IS 'When this row was made';
 COMMENT ON INDEX outbox.lineage_pkey IS 'One row at most';
@@ -518,6 +524,7 @@ LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $start_lineage$
 DECLARE
 	confirmed bigint;
+	known pg_snapshot;
 BEGIN
 	IF publish IS NULL OR publish NOT IN ('unconfirmed', 'nothing') THEN
 		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
@@ -528,6 +535,11 @@ BEGIN
 	LOCK TABLE outbox.tick IN SHARE ROW EXCLUSIVE MODE;
 	LOCK TABLE outbox.lineage IN SHARE ROW EXCLUSIVE MODE;
 	IF publish = 'unconfirmed' THEN
+		SELECT l.published INTO known FROM outbox.lineage l;
+	ELSE
+		known := pg_current_snapshot();
+	END IF;
+	IF known IS NULL THEN
 		-- what the table knows, and what the relay has read from Kafka
 		SELECT GREATEST(l.confirmed_tick, r.confirmed_tick,
 						(SELECT t.confirmed_tick FROM outbox.tick t ORDER BY t.tick_id DESC LIMIT 1))
@@ -537,14 +549,15 @@ BEGIN
 	ELSE
 		-- a tick that nobody publishes: what it sees counts as done
 		INSERT INTO outbox.tick (tick_id, nonce, snapshot, confirmed_tick)
-		SELECT COALESCE(max(tick_id), 0) + 1, gen_random_uuid(), pg_current_snapshot(),
+		SELECT COALESCE(max(tick_id), 0) + 1, gen_random_uuid(), known,
 			   COALESCE(max(tick_id), 0) + 1
 		FROM outbox.tick
 		RETURNING tick_id INTO confirmed;
 	END IF;
 	UPDATE outbox.lineage
 	   SET lineage = gen_random_uuid(), cluster_id = NULL, progress_topic = NULL,
-		   home = NULL, claimed = false, start_tick = confirmed,
+		   home = NULL, claimed = false, inherited_xid = NULL, inherited_tick = NULL,
+		   published = NULL, start_tick = confirmed,
 		   confirmed_tick = confirmed;
 	PERFORM outbox.wake();
 END

@@ -296,7 +296,7 @@ COMMENT ON COLUMN outbox.stat_dead_letters.last_at IS 'When the last was refused
 
 CREATE VIEW outbox.status AS
 	WITH relay AS (
-		SELECT r.*, r.pid IS NOT NULL AS runs, pg_is_in_recovery() AS standby,
+		SELECT r.*, r.pid IS NOT NULL AS runs, COALESCE(r.state = 'waiting for a standby' AND r.trouble IS NOT NULL, false) AS holds, pg_is_in_recovery() AS standby,
 			   r.wanted OR EXISTS (SELECT FROM outbox.routes) OR u.events > 0 AS used,
 			   u.events, clock_timestamp() - u.oldest AS age
 		FROM outbox.relay_report() r CROSS JOIN outbox.unconfirmed u
@@ -322,6 +322,9 @@ CREATE VIEW outbox.status AS
 			   CASE WHEN l.paused THEN 'SELECT outbox.resume();' END
 		FROM outbox.lineage l
 		UNION ALL
+		SELECT 3, 'publishing', 'fail', format('%s Since %s.', outbox.sentence(r.trouble), date_trunc('second', r.since)), r.remedy
+		FROM relay r WHERE r.runs AND r.holds
+		UNION ALL
 		SELECT 4, 'divergence',
 			   CASE WHEN r.runs AND r.stopped THEN 'fail' ELSE 'ok' END,
 			   CASE WHEN NOT r.runs THEN 'Nothing is known while the relay is not running.'
@@ -331,12 +334,12 @@ CREATE VIEW outbox.status AS
 		FROM relay r
 		UNION ALL
 		SELECT 5, 'kafka',
-			   CASE WHEN r.runs AND NOT r.stopped AND r.trouble IS NOT NULL THEN 'fail' ELSE 'ok' END,
+			   CASE WHEN r.runs AND NOT r.stopped AND NOT r.holds AND r.trouble IS NOT NULL THEN 'fail' ELSE 'ok' END,
 			   CASE WHEN NOT r.runs THEN 'Nothing is known while the relay is not running.'
 					WHEN r.stopped THEN 'Nothing is asked of Kafka until the divergence is settled.'
-					WHEN r.trouble IS NOT NULL THEN outbox.sentence(r.trouble) || COALESCE(' Routes: ' || outbox.topic_routes(r.trouble_topic) || '.', '')
+					WHEN r.trouble IS NOT NULL AND NOT r.holds THEN outbox.sentence(r.trouble) || COALESCE(' Routes: ' || outbox.topic_routes(r.trouble_topic) || '.', '')
 					ELSE 'No trouble with Kafka.' END,
-			   CASE WHEN r.runs AND NOT r.stopped THEN r.remedy || COALESCE(format(' To let the events of other topics flow meanwhile: SELECT outbox.park(%L);', r.trouble_topic), '') END
+			   CASE WHEN r.runs AND NOT r.stopped AND NOT r.holds THEN r.remedy || COALESCE(format(' To let the events of other topics flow meanwhile: SELECT outbox.park(%L);', r.trouble_topic), '') END
 		FROM relay r
 		UNION ALL
 		SELECT 5, 'topics', 'ok', 'No topic is parked.', NULL

@@ -102,6 +102,35 @@ compat_wait_event(uint32 *known, const char *name)
 }
 #endif
 
+/*
+ * Is this a walsender of logical replication?  16 says so itself; it always holds
+ * a slot, and nobody but a logical one a slot of a database.
+ */
+#if PG16_GE
+#define compat_is_logical(walsnd, pid_) \
+	((walsnd)->kind == REPLICATION_KIND_LOGICAL)
+#else
+#include "replication/slot.h"
+static inline bool
+compat_is_logical_pid(pid_t pid)
+{
+	bool		found = false;
+
+	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
+	for (int i = 0; i < max_replication_slots && !found; i++)
+	{
+		ReplicationSlot *slot = &ReplicationSlotCtl->replication_slots[i];
+
+		SpinLockAcquire(&slot->mutex);
+		found = slot->in_use && slot->active_pid == pid && SlotIsLogical(slot);
+		SpinLockRelease(&slot->mutex);
+	}
+	LWLockRelease(ReplicationSlotControlLock);
+	return found;
+}
+#define compat_is_logical(walsnd, pid_) compat_is_logical_pid(pid_)
+#endif
+
 /* 18 lets a library say its name and version: pg_get_loaded_modules() */
 #if PG18_GE
 #define COMPAT_MODULE_MAGIC(name_, version_) \

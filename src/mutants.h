@@ -7,7 +7,7 @@
  *
  * A test that cannot fail shows nothing.  With -DMUTANTS the extension has a
  * setting, carshop_outbox.mutant, that breaks one promise at a time; the tests
- * 035, 042, 048, 052 and 054 set each of the names below and see that others notice.  Without
+ * 035, 042, 048, 052, 054 and 056 set each of the names below and see that others notice.  Without
  * it MUTANT() is false and nothing of this is compiled.
  *
  * All names, and what is broken:
@@ -16,6 +16,11 @@
  *	 stale_progress		the record that goes with the events is the former one
  *	 read_first			progress is read before init_transactions only
  *	 keep_handle		a handle that has met trouble is not replaced
+ *
+ *	 failover (056)
+ *	 inherit_none		what came without the tick that published it is published again
+ *	 inherit_all		a server's own transactions are taken for the former one's
+ *	 standby_blind		publish_after_standby takes every walsender's word
  *
  *	 reading the outbox (035)
  *	 any_tuple			what stands at a planned tuple id is taken for the event

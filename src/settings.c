@@ -43,6 +43,7 @@ int			setting_transaction_timeout = 30000;
 int			setting_linger = 0;
 int			setting_retention = 86400;
 int			setting_poll_interval = 1000;
+int			setting_publish_after_standby = 0;
 char	   *setting_report_topics = NULL;
 char	   *setting_group_id = NULL;
 int			setting_report_batch_events = 20000;
@@ -230,6 +231,10 @@ settings_define(void)
 	define_int("carshop_outbox.poll_interval",
 			   "Fallback timer; wake-ups do the normal work.",
 			   &setting_poll_interval, 1000, 10, 3600000, GUC_UNIT_MS);
+
+	define_int("carshop_outbox.publish_after_standby",
+			   "Publish what so many standbys have on disk (0: wait for none).",
+			   &setting_publish_after_standby, 0, 0, 100, 0);
 
 	/* reading */
 	define_string("carshop_outbox.report_topics",

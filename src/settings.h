@@ -51,6 +51,7 @@ extern int	setting_transaction_timeout;	/* ms */
 extern int	setting_linger;		/* ms */
 extern int	setting_retention;	/* s */
 extern int	setting_poll_interval;	/* ms */
+extern int	setting_publish_after_standby;	/* standbys, 0: none */
 extern char *setting_report_topics;
 extern char *setting_group_id;
 extern int	setting_report_batch_events;

@@ -22,6 +22,9 @@
  */
 #include "shared_internal.h"
 
+#include <unistd.h>
+
+#include "access/xlog.h"
 #include "miscadmin.h"
 #include "settings.h"
 #include "storage/ipc.h"
@@ -54,6 +57,19 @@ shared_request(void)
 	RequestNamedLWLockTranche("carshop_outbox", 2);
 }
 
+/*
+ * The files by which recovery knows that this is a standby or a backup; at its end
+ * it takes them away or renames them (xlogrecovery.c, InitWalRecovery).  The
+ * postmaster is in the data directory already.
+ */
+static bool
+begins_elsewhere(void)
+{
+	return access(STANDBY_SIGNAL_FILE, F_OK) == 0 ||
+		access(RECOVERY_SIGNAL_FILE, F_OK) == 0 ||
+		access(BACKUP_LABEL_FILE, F_OK) == 0;
+}
+
 static void
 shared_startup(void)
 {
@@ -71,6 +87,8 @@ shared_startup(void)
 		memset(shared, 0, shared_size());
 		shared->lock = &locks[0].lock;
 		shared->reports_lock = &locks[1].lock;
+		shared->began_elsewhere = begins_elsewhere();
+		pg_atomic_init_u64(&shared->first_writer, 0);
 		shared->n_slots = setting_max_databases;
 		for (int i = 0; i < shared->n_slots; i++)
 		{
@@ -514,6 +532,33 @@ shared_set_published(uint64 ticket)
 
 	if (slot != NULL)
 		pg_atomic_write_u64(&slot->published_answer, ticket);
+}
+
+bool
+shared_began_elsewhere(void)
+{
+	return shared != NULL && shared->began_elsewhere;
+}
+
+void
+shared_note_writer(uint64 xid)
+{
+	uint64		first;
+
+	if (shared == NULL)
+		return;
+	first = pg_atomic_read_u64(&shared->first_writer);
+	while (first == 0 || xid < first)
+	{
+		if (pg_atomic_compare_exchange_u64(&shared->first_writer, &first, xid))
+			return;
+	}
+}
+
+uint64
+shared_first_writer(void)
+{
+	return shared != NULL ? pg_atomic_read_u64(&shared->first_writer) : 0;
 }
 
 pg_atomic_uint64 *

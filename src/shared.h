@@ -209,6 +209,21 @@ extern void shared_set_published(uint64 ticket);	/* relay: answered */
  */
 extern pg_atomic_uint64 *shared_segment_word(void);
 
+/* ---- where this server comes from ---- */
+
+/*
+ * True in a life of the server that has begun from somewhere else: as a standby,
+ * or from a backup.  So nothing was written here before that life.
+ */
+extern bool shared_began_elsewhere(void);
+
+/*
+ * A transaction that writes events, of any database.  Call it before the commit.
+ * first_writer: the lowest one of this life of the server; 0: none yet.
+ */
+extern void shared_note_writer(uint64 xid);
+extern uint64 shared_first_writer(void);
+
 /* ---- what workers report ---- */
 extern void shared_report_relay(const RelayReport *report);
 extern bool shared_get_relay(Oid database, int *pid, RelayReport *report);

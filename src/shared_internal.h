@@ -47,6 +47,8 @@ typedef struct SharedState
 {
 	LWLock	   *lock;
 	LWLock	   *reports_lock;
+	bool		began_elsewhere;
+	pg_atomic_uint64 first_writer;	/* 0: nobody yet */
 	int			n_slots;
 	DatabaseSlot slots[FLEXIBLE_ARRAY_MEMBER];
 } SharedState;

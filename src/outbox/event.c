@@ -36,6 +36,7 @@
 #include "outbox/wakeup.h"
 #include "outbox/writer.h"
 #include "settings.h"
+#include "shared.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
@@ -119,6 +120,7 @@ outbox_insert(OutboxEvent *event)
 	PreventCommandIfReadOnly("INSERT INTO outbox.event");
 	PreventCommandIfParallelMode("INSERT INTO outbox.event");
 	xid = GetTopFullTransactionId();
+	shared_note_writer(U64FromFullTransactionId(xid));
 	values[EVENT_XID] = FullTransactionIdGetDatum(xid);
 	values[EVENT_OCCURRED_AT] = TimestampTzGetDatum(event->occurred_at);
 	values[EVENT_ID] = UUIDPGetDatum(&event->id);

@@ -71,8 +71,11 @@ home_compare(const char *mine, const char *other)
 		sscanf(other, "%llu/%u/%u/", &other_system, &other_timeline,
 			   &other_database) != 3)
 		return HOME_OTHER;
-	if (my_system == other_system && my_database == other_database &&
-		my_timeline > other_timeline &&
+	if (my_system != other_system || my_database != other_database)
+		return HOME_OTHER;
+	if (other_timeline > my_timeline)
+		return HOME_LATER;
+	if (my_timeline > other_timeline &&
 		tliInHistory(other_timeline, readTimeLineHistory(my_timeline)))
 		return HOME_ANCESTOR;
 	return HOME_OTHER;
@@ -100,12 +103,14 @@ lineage_read(Lineage *lineage)
 	HeapTuple	row;
 	TupleDesc	desc;
 	bool		isnull;
+	char	   *xid;
 
 	memset(lineage, 0, sizeof(*lineage));
 	if (plan == NULL)
 	{
 		SPIPlanPtr	made = SPI_prepare("SELECT lineage::pg_catalog.text, cluster_id, progress_topic,"
-									   " start_tick, claimed, paused, home, confirmed_tick"
+									   " start_tick, claimed, paused, home, confirmed_tick,"
+									   " inherited_xid::pg_catalog.text, inherited_tick"
 									   " FROM outbox.lineage", 0, NULL);
 
 		if (made == NULL || SPI_keepplan(made) != 0)
@@ -128,6 +133,11 @@ lineage_read(Lineage *lineage)
 	lineage->paused = DatumGetBool(SPI_getbinval(row, desc, 6, &isnull));
 	copy_column(lineage->home, sizeof(lineage->home), row, desc, 7);
 	lineage->confirmed_tick = DatumGetInt64(SPI_getbinval(row, desc, 8, &isnull));
+	xid = SPI_getvalue(row, desc, 9);
+	lineage->inherits = xid != NULL;
+	if (xid != NULL)
+		lineage->inherited_xid = strtou64(xid, NULL, 10);
+	lineage->inherited_tick = DatumGetInt64(SPI_getbinval(row, desc, 10, &isnull));
 	SPI_freetuptable(SPI_tuptable);
 }
 
@@ -166,7 +176,37 @@ lineage_record_home(const char *lineage, const char *home)
 	Datum		values[2];
 
 	values[0] = CStringGetTextDatum(home);
-	update_row("claimed = false, home = $1", 1, types, values, lineage);
+	update_row("claimed = false, home = $1, inherited_xid = NULL, inherited_tick = NULL,"
+			   " published = NULL", 1, types, values, lineage);
+}
+
+void
+lineage_record_inherited(const char *lineage, uint64 xid, int64 tick)
+{
+	Oid			types[3] = {TEXTOID, INT8OID};
+	Datum		values[3];
+
+	values[0] = CStringGetTextDatum(psprintf(UINT64_FORMAT, xid));
+	values[1] = Int64GetDatum(tick);
+	update_row("inherited_xid = COALESCE(inherited_xid, $1::pg_catalog.xid8),"
+			   " inherited_tick = COALESCE(inherited_tick, $2)", 2, types, values, lineage);
+}
+
+void
+lineage_record_published(const char *lineage, const char *snapshot)
+{
+	Oid			types[2] = {TEXTOID, TEXTOID};
+	Datum		values[2];
+	char		nulls[3] = {snapshot != NULL ? ' ' : 'n', ' ', '\0'};
+
+	values[0] = snapshot != NULL ? CStringGetTextDatum(snapshot) : (Datum) 0;
+	values[1] = CStringGetTextDatum(lineage);
+	/* nothing is locked when it stands there already */
+	if (SPI_execute_with_args("UPDATE outbox.lineage SET published = $1::pg_catalog.pg_snapshot"
+							  " WHERE lineage::pg_catalog.text OPERATOR(pg_catalog.=) $2"
+							  " AND published::pg_catalog.text IS DISTINCT FROM $1",
+							  2, types, values, nulls, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not update outbox.lineage");
 }
 
 bool

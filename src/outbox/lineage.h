@@ -24,6 +24,15 @@ typedef struct Lineage
 	int64		confirmed_tick; /* recorded when the relay came to rest */
 	bool		claimed;
 	bool		paused;
+
+	/*
+	 * While another home than ours published last: transactions before this
+	 * one were its, with ticks up to this one.  They are a part of what it
+	 * has written, as far as that has come here.
+	 */
+	bool		inherits;
+	uint64		inherited_xid;
+	int64		inherited_tick;
 } Lineage;
 
 /* Relation of another home to ours. */
@@ -31,6 +40,8 @@ typedef enum HomeRelation
 {
 	HOME_SAME,
 	HOME_ANCESTOR,				/* the other is on a timeline we descend from */
+	HOME_LATER,					/* a later timeline of the same system: it was
+								 * promoted */
 	HOME_OTHER					/* a copy, a move, another server */
 } HomeRelation;
 
@@ -50,6 +61,18 @@ extern void lineage_read(Lineage *lineage);
  */
 extern void lineage_record_birth(const char *lineage, const char *cluster_id,
 								 const char *progress_topic, const char *home);
+
+/*
+ * This home has found what another one has left.  The first that it finds stays,
+ * until a home has published.
+ */
+extern void lineage_record_inherited(const char *lineage, uint64 xid, int64 tick);
+
+/*
+ * What of this database is in Kafka, as a pg_snapshot: outbox.start_lineage()
+ * begins from there.  NULL: it knows by itself.
+ */
+extern void lineage_record_published(const char *lineage, const char *snapshot);
 
 /* The record in Kafka names this home now; outbox.claim() has taken effect. */
 extern void lineage_record_home(const char *lineage, const char *home);

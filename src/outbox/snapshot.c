@@ -14,6 +14,8 @@
 #include "outbox/snapshot.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -115,6 +117,24 @@ bool
 snapshot_finished(const TickSnapshot *snapshot, uint64_t xid)
 {
 	return xid < snapshot->xmax && !in_progress(snapshot, xid);
+}
+
+bool
+snapshot_print(const TickSnapshot *snapshot, uint64_t before, char *to, size_t size)
+{
+	uint64_t	xmax = before < snapshot->xmax ? before : snapshot->xmax;
+	size_t		used;
+
+	used = (size_t) snprintf(to, size, "%" PRIu64 ":%" PRIu64 ":",
+							 xmax < snapshot->xmin ? xmax : snapshot->xmin, xmax);
+	for (size_t i = 0; i < snapshot->nxip && snapshot->xip[i] < xmax && used < size; i++)
+		used += (size_t) snprintf(to + used, size - used, "%s%" PRIu64,
+								  i > 0 ? "," : "", snapshot->xip[i]);
+	if (used < size)
+		return true;
+	if (size > 0)
+		*to = '\0';
+	return false;
 }
 
 bool

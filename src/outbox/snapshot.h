@@ -43,6 +43,14 @@ extern void snapshot_init_empty(TickSnapshot *snapshot);
 extern bool snapshot_finished(const TickSnapshot *snapshot, uint64_t xid);
 
 /*
+ * The text of a snapshot that sees what this one sees of the transactions
+ * before an id (UINT64_MAX: all), and nothing else.  False, and "", when there is
+ * not enough room.
+ */
+extern bool snapshot_print(const TickSnapshot *snapshot, uint64_t before,
+						   char *to, size_t size);
+
+/*
  * The transactions that are finished in cur and were not in prev, as ascending
  * disjoint ranges: [prev.xmax, cur.xmax) without cur.xip, and those of
  * prev.xip that ended meanwhile.  Their number is linear in the two xip

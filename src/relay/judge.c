@@ -9,6 +9,7 @@
  */
 #include "relay/machine_internal.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -147,6 +148,32 @@ progress_read(RelayMachine *machine, const RelayResult *result, int64_t now)
 		RELAY_ADVISORY_COMPARE;
 }
 
+/*
+ * Kafka knows more than this database: what it was, as far as that can be told.
+ * home: the one who has published that is this server, or one it descends from.
+ */
+static void
+stop_behind(RelayMachine *machine, const RelayResult *result, bool home, int64_t now)
+{
+	char		reason[HEALTH_TEXT];
+	char		what[192] = "";
+	const Progress *record = &machine->pending;
+
+	if (result->common_known && record->last_seq > result->common_seq && result->common_seq > 0)
+		snprintf(what, sizeof(what), " (ticks %" PRId64 " to %" PRId64 ", about %" PRId64 " events, seq %" PRId64 " to %" PRId64 ")",
+				 result->common_tick + 1, record->tick, record->last_seq - result->common_seq,
+				 result->common_seq + 1, record->last_seq);
+	else if (result->common_known)
+		snprintf(what, sizeof(what), " (ticks %" PRId64 " to %" PRId64 ")",
+				 result->common_tick + 1, record->tick);
+	snprintf(reason, sizeof(reason), "Kafka holds progress that this database does not know%s: %s", what,
+			 home ? "it was restored from a backup, or a failover lost transactions" :
+			 "it was written by another server; this is an older copy, a restored backup, or was claimed there");
+	machine_stop(machine, reason, home ?
+				 "If the server that published this is off for good: SELECT outbox.start_lineage();" :
+				 "SELECT outbox.start_lineage();", now);
+}
+
 /* False: a contradiction, the machine has stopped. */
 static bool
 acceptable(RelayMachine *machine, const RelayResult *result, int64_t now)
@@ -165,13 +192,16 @@ acceptable(RelayMachine *machine, const RelayResult *result, int64_t now)
 	else if (machine->found && !result->lineage_matches)
 		machine_stop(machine, "the progress topic holds the progress of another lineage",
 					 REMEDY_TOPIC_OWN, now);
-	else if (!home && !machine->claimed)
+	else if (!home && !machine->claimed && result->home_later)
+		machine_stop(machine, "the lineage's progress was written by another server, which was promoted: this is the former primary, or a copy of it was promoted",
+					 "Make this server a standby of the new primary (pg_rewind, pg_basebackup). If a copy was promoted by mistake and is off: SELECT outbox.claim();",
+					 now);
+	else if (!home && !machine->claimed && !(machine->found && !result->tick_known))
 		machine_stop(machine, "the lineage's progress was written by another server: this is a copy, or it was moved",
 					 "Moved or upgraded, and the original is gone: SELECT outbox.claim(); A copy or a restored backup: SELECT outbox.start_lineage();",
 					 now);
 	else if (machine->found && !result->tick_known)
-		machine_stop(machine, "Kafka holds progress that this database does not know: it was restored from a backup, or a failover lost transactions",
-					 "SELECT outbox.start_lineage();", now);
+		stop_behind(machine, result, home, now);
 	else
 		return true;
 	return false;

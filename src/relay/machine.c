@@ -11,7 +11,11 @@
  */
 #include "relay/machine_internal.h"
 
+#include <stdio.h>
 #include <string.h>
+
+#define REMEDY_STANDBY \
+	"See pg_stat_replication, and let the standby connect again; to publish without it: ALTER SYSTEM SET carshop_outbox.publish_after_standby = 0; SELECT pg_reload_conf();"
 
 void
 relay_machine_set_limits(RelayMachine *machine, const RelayLimits *limits)
@@ -46,12 +50,27 @@ machine_confirmed_by(const Progress *place)
 	return place->complete ? place->tick : place->tick - 1;
 }
 
-/* Is anything behind the place, as far as ticks have been made? */
+/* Is anything behind the place, up to that tick? */
+static bool
+work_up_to(const RelayMachine *machine, int64_t tick)
+{
+	return tick > machine->place.tick ||
+		(tick == machine->place.tick && !machine->place.complete);
+}
+
+/* The same, as far as ticks have been made. */
 static bool
 has_work(const RelayMachine *machine)
 {
-	return machine->newest_tick > machine->place.tick ||
-		(machine->newest_tick == machine->place.tick && !machine->place.complete);
+	return work_up_to(machine, machine->newest_tick);
+}
+
+/* ... and standbys have them, if they are to be waited for. */
+static bool
+has_safe_work(const RelayMachine *machine)
+{
+	return work_up_to(machine, machine->safe_tick < machine->newest_tick ?
+					  machine->safe_tick : machine->newest_tick);
 }
 
 /* ------------------------------------------------------------------------
@@ -134,6 +153,7 @@ publish(RelayMachine *machine, RelayAction *action, int64_t now,
 	action->kind = ACT_PUBLISH;
 	action->record = &machine->place;
 	action->record_only = record_only;
+	action->through_tick = machine->safe_tick;
 	action->max_events = machine->pace.events;
 	action->max_bytes = machine->pace.bytes;
 	action->part_events = machine->pace.part_events;
@@ -197,14 +217,40 @@ rest(RelayMachine *machine, RelayAction *action, int64_t now)
 	}
 }
 
+/*
+ * What is to be published would be missing on a standby that is promoted now.
+ * Nobody wakes us when that changes: look again, soon at first.
+ */
+static void
+wait_for_standbys(RelayMachine *machine, RelayAction *action, int64_t now)
+{
+	int64_t		pause = (now - machine->standby_since) / 4;
+	char		message[HEALTH_TEXT];
+
+	pause = pause < MS(1) ? MS(1) : pause > MS(50) ? MS(50) : pause;
+	wait_for(action, now + pause);
+	if (now - machine->standby_since < TROUBLE_AFTER)
+		return;
+	snprintf(message, sizeof(message),
+			 "events wait until %d standby(s) have them (carshop_outbox.publish_after_standby)",
+			 machine->limits.standbys);
+	health_trouble(&machine->health, KIND_STANDBY, message, REMEDY_STANDBY, machine->standby_since);
+}
+
 /* READY: replace a tainted handle, make a tick or publish, or rest. */
 static void
 next_ready(RelayMachine *machine, const RelayInput *input, RelayAction *action)
 {
-	bool		work = has_work(machine) && !machine->paused;
+	bool		any = has_work(machine) && !machine->paused;
+	bool		work = any && has_safe_work(machine);
 	bool		record_only = machine->settle_home ||
-	(machine->settle_place && !machine->paused && !work);
+	(machine->settle_place && !machine->paused && !any);
 	bool		begin = machine->wake || work || record_only;
+
+	if (!any || work)
+		machine->standby_since = 0;
+	else if (machine->standby_since == 0)
+		machine->standby_since = input->now;
 
 	if (input->tainted && begin && (!machine->paused || machine->settle_home))
 	{
@@ -218,6 +264,11 @@ next_ready(RelayMachine *machine, const RelayInput *input, RelayAction *action)
 	if (!machine->settle_home && !machine->settle_place &&
 		(tidy(machine, action, input->now) || unpark(machine, action, input->now)))
 		return;
+	if (!begin && any)
+	{
+		wait_for_standbys(machine, action, input->now);
+		return;
+	}
 	if (!begin)
 	{
 		rest(machine, action, input->now);
@@ -242,7 +293,7 @@ next_ready(RelayMachine *machine, const RelayInput *input, RelayAction *action)
 	 * flush, and a commit meanwhile asks for the next one (at 9,000 commits a
 	 * second 126 ticks were made for each Kafka transaction).
 	 */
-	if (machine->wake && !(work && machine->ticked))
+	if (machine->wake && !(any && machine->ticked))
 	{
 		int64_t		due = machine->wake_at + MS(machine->limits.linger_ms);
 
@@ -251,7 +302,7 @@ next_ready(RelayMachine *machine, const RelayInput *input, RelayAction *action)
 			make_tick(machine, action, input->now);
 			return;
 		}
-		if (!work)
+		if (!any)
 		{
 			wait_for(action, due);
 			return;
@@ -259,6 +310,8 @@ next_ready(RelayMachine *machine, const RelayInput *input, RelayAction *action)
 	}
 	if (work)
 		publish(machine, action, input->now, false);
+	else
+		wait_for_standbys(machine, action, input->now);
 }
 
 /* Keep what the loop has seen until it is acted upon. */
@@ -386,6 +439,7 @@ relay_machine_next(RelayMachine *machine, const RelayInput *input,
 	action->kind = ACT_WAIT;
 	action->wait_until = -1;
 	take_input(machine, input, action);
+	machine->safe_tick = input->hold ? input->safe_tick : INT64_MAX;
 	if (machine->restart && !in_transaction(machine))
 		start_again(machine, input->now);
 	watch(machine, input->now);
@@ -507,7 +561,9 @@ relay_state_name(const RelayMachine *machine)
 		case RELAY_COMPARE:
 			return "recovering";
 		case RELAY_READY:
-			return machine->paused ? "paused" : "idle";
+			return machine->paused ? "paused" :
+				machine->health.trouble && machine->health.kind == KIND_STANDBY ?
+				"waiting for a standby" : "idle";
 		case RELAY_TOPIC:
 			return machine->health.trouble ? "waiting for a topic" : "preparing topic";
 		case RELAY_PUBLISH:

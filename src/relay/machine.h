@@ -112,6 +112,7 @@ typedef struct RelayAction
 	const Progress *record;
 	const Progress *other;		/* COMPARE: a newer one of another lineage */
 	bool		record_only;	/* PUBLISH: no events, only the record */
+	int64_t		through_tick;	/* PUBLISH: none beyond this one */
 	int64_t		max_events;		/* PUBLISH: no other transaction of the */
 	int64_t		max_bytes;		/* database is begun beyond this */
 	int64_t		part_events;	/* PUBLISH: a single one is cut here, */
@@ -171,6 +172,10 @@ typedef struct RelayResult
 	bool		home_descends;	/* or one on a timeline that ours comes from */
 	bool		tick_known;		/* exists and the nonce is equal */
 	bool		other_home_same;
+	bool		home_later;		/* or one on a later timeline of this system */
+	bool		common_known;	/* Kafka knows more: up to where it is the */
+	int64_t		common_tick;	/* same, by the newest tick and the highest */
+	int64_t		common_seq;		/* seq; 0: no event is kept */
 
 	/* MAKE_TICK */
 	uint64_t	ticket;			/* newest of outbox.wait_published before it */
@@ -210,6 +215,8 @@ typedef struct RelayInput
 	bool		restart;		/* what a handle is made of has changed */
 	bool		retry;			/* somebody asks to try again at once */
 	bool		may_poll;		/* prepared transactions exist */
+	bool		hold;			/* publish only what standbys have: */
+	int64_t		safe_tick;		/* up to this tick */
 } RelayInput;
 
 typedef struct RelayLimits
@@ -219,6 +226,7 @@ typedef struct RelayLimits
 	int			transaction_timeout_ms;
 	int			poll_interval_ms;
 	int			linger_ms;
+	int			standbys;		/* publish what so many have; see safe_tick */
 	bool		transactions;	/* false: at_least_once, nothing settles */
 	bool		require_verification;
 } RelayLimits;
@@ -274,6 +282,8 @@ typedef struct RelayMachine
 	int			tidy_tries;		/* that were blocked */
 	bool		leaving;		/* UNPARK is due when all is in Kafka */
 	int64_t		unpark_at;		/* not before */
+	int64_t		safe_tick;		/* newest that may be published */
+	int64_t		standby_since;	/* work waits for standbys; 0: it does not */
 	bool		ticked;			/* since the last publication */
 	bool		wake;			/* a tick may be due */
 	int64_t		wake_at;		/* when the wake came (linger) */

@@ -41,6 +41,8 @@ enum
 	KIND_DOUBT,					/* a contradiction that is looked at again */
 	KIND_OWN_RECORD,			/* the progress record was refused */
 	KIND_VERIFICATION,
+	KIND_STANDBY,				/* standbys do not have what is to be
+								 * published */
 	KIND_STOPPED = 100000		/* and above: one for each reason */
 };
 

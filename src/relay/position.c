@@ -105,6 +105,110 @@ position_is_dead(const RelayPosition *position, int64 seq)
 				sizeof(int64), compare_seq) != NULL;
 }
 
+/* --- what another home has left --- */
+
+/*
+ * A server that was promoted or restored goes on with the numbers of another one,
+ * transaction ids and ticks, which that one may have used, too, for what never
+ * came here.  So before it makes a tick of its own it writes down how far the
+ * other one's go.  Of this life of the server the first writer is known, if it
+ * has begun with recovery from elsewhere; else the newest tick has to do.
+ */
+static void
+note_heir(RelayPosition *position)
+{
+	Lineage		lineage;
+	TickSnapshot now;
+	Tick		tick;
+	uint64		bound;
+	char	   *home;
+
+	if (position->heir_noted)
+		return;
+	worker_begin(NULL);
+	lineage_read(&lineage);
+	home = home_text();
+	if (lineage.home[0] != '\0' && !lineage.inherits &&
+		home_compare(home, lineage.home) != HOME_SAME)
+	{
+		tick_newest(&tick);
+		bound = tick.snapshot.xmax;
+		if (shared_began_elsewhere())
+		{
+			uint64		first;
+
+			if (!tick_snapshot_now(&now))
+				ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+			/* who has not written yet runs now, or begins later */
+			first = shared_first_writer();
+			bound = Max(bound, first == 0 ? now.xmin : Min(first, now.xmin));
+			snapshot_free(&now);
+		}
+		lineage_record_inherited(lineage.lineage, bound, tick.tick_id);
+		tick_free(&tick);
+	}
+	worker_commit();
+	position->heir_noted = true;
+}
+
+/* The highest seq of events before that transaction, nearly; 0: there is none. */
+static int64
+last_seq_before(uint64 xid)
+{
+	Oid			types[1] = {TEXTOID};
+	Datum		values[1];
+	bool		isnull;
+	Datum		last;
+
+	values[0] = CStringGetTextDatum(psprintf(UINT64_FORMAT, xid));
+	if (SPI_execute_with_args("SELECT pg_catalog.max(e.seq) FROM (SELECT seq FROM outbox.event"
+							  " WHERE xid OPERATOR(pg_catalog.<) $1::pg_catalog.xid8"
+							  " ORDER BY xid DESC LIMIT 1000) e",
+							  1, types, values, NULL, true, 1) != SPI_OK_SELECT || SPI_processed != 1)
+		elog(ERROR, "could not read outbox.event");
+	last = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	return isnull ? 0 : DatumGetInt64(last);
+}
+
+/*
+ * Kafka holds more than this database knows.  What of it is here all the same:
+ * of the transactions that came from the one who published, those that its newest
+ * tick saw.  That tick's snapshot stands in the record; without it the newest tick
+ * that came here has to do.
+ */
+static void
+find_published(RelayPosition *position, const Progress *record, RelayResult *result)
+{
+	const Lineage *lineage = &position->lineage;
+	char		published[PROGRESS_SNAPSHOT] = "";
+
+	if (record != NULL && !result->tick_known && result->lineage_matches &&
+		lineage->inherits && !MUTANT("inherit_none") && record->tick > lineage->inherited_tick &&
+		(result->home_descends || strcmp(record->home, lineage->home) == 0))
+	{
+		TickSnapshot snapshot;
+		Tick		tick;
+
+		if (snapshot_parse(&snapshot, record->snapshot))
+		{
+			(void) snapshot_print(&snapshot, MUTANT("inherit_all") ? UINT64_MAX : lineage->inherited_xid,
+								  published, sizeof(published));
+			snapshot_free(&snapshot);
+		}
+		else if (tick_find(lineage->inherited_tick, &tick))
+		{
+			(void) snapshot_print(&tick.snapshot, UINT64_MAX, published, sizeof(published));
+			tick_free(&tick);
+		}
+		result->common_known = true;
+		result->common_tick = lineage->inherited_tick;
+		result->common_seq = last_seq_before(lineage->inherited_xid);
+	}
+	/* 0: nothing was ticked yet, and that is no pg_snapshot */
+	lineage_record_published(position->opened,
+							 published[0] != '\0' && published[0] != '0' ? published : NULL);
+}
+
 /* --- actions --- */
 
 void
@@ -112,6 +216,7 @@ position_open(RelayPosition *position, RelayResult *result)
 {
 	char	   *home;
 
+	note_heir(position);
 	worker_begin(NULL);
 	read_row(position, result);
 	read_ticks(position, result);
@@ -162,6 +267,7 @@ position_compare(RelayPosition *position, const RelayAction *action,
 
 		result->home_same = relation == HOME_SAME;
 		result->home_descends = relation == HOME_ANCESTOR;
+		result->home_later = relation == HOME_LATER;
 	}
 	if (record != NULL)
 	{
@@ -180,6 +286,7 @@ position_compare(RelayPosition *position, const RelayAction *action,
 			tick_free(&tick);
 		}
 	}
+	find_published(position, record, result);
 	if (action->other != NULL)
 		result->other_home_same =
 			home_compare(position->home, action->other->home) == HOME_SAME;
@@ -256,6 +363,7 @@ position_make_tick(RelayPosition *position, const RelayAction *action,
 		position->may_poll = prepared_exist();
 	}
 
+	note_heir(position);
 	worker_begin("making a tick");
 	tick_lock();
 	read_row(position, result);

@@ -26,6 +26,7 @@ typedef struct RelayPosition
 	char		opened[40];		/* the lineage that the machine works for */
 	char		home[160];
 	Tick		newest;			/* newest tick in PostgreSQL */
+	bool		heir_noted;		/* what another home has left is written down */
 	bool		may_poll;		/* prepared transactions exist, or may */
 	int64	   *dead_letters;	/* seqs that are skipped, ascending */
 	int			n_dead_letters;

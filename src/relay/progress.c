@@ -29,6 +29,8 @@ progress_encode(const Progress *progress)
 	json_object_object_add(object, "seq", json_object_new_int64(progress->seq));
 	json_object_object_add(object, "through", json_object_new_int64(progress->through));
 	json_object_object_add(object, "xid", json_object_new_uint64(progress->xid));
+	json_object_object_add(object, "snapshot", json_object_new_string(progress->snapshot));
+	json_object_object_add(object, "last_seq", json_object_new_int64(progress->last_seq));
 	json_object_object_add(object, "partitions", json_object_new_string(progress->partitions));
 	text = strdup(json_object_to_json_string_ext(object,
 												 JSON_C_TO_STRING_PLAIN |
@@ -59,8 +61,10 @@ take_number(struct json_object *object, const char *name, int64_t *to)
 	if (!json_object_object_get_ex(object, name, &value) ||
 		json_object_get_type(value) != json_type_int)
 		return false;
+	if (json_object_get_int64(value) < 0)
+		return false;
 	*to = json_object_get_int64(value);
-	return *to >= 0;
+	return true;
 }
 
 bool
@@ -99,6 +103,9 @@ progress_decode(Progress *progress, const char *text, size_t len)
 	{
 		progress->xid = (uint64_t) xid;
 		progress->complete = json_object_get_boolean(complete);
+		/* records of earlier builds have neither */
+		(void) take_text(object, "snapshot", progress->snapshot, sizeof(progress->snapshot));
+		(void) take_number(object, "last_seq", &progress->last_seq);
 		(void) take_text(object, "partitions", progress->partitions,
 						 sizeof(progress->partitions));
 	}

@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #define PROGRESS_PARTITION_COUNTS 512
+#define PROGRESS_SNAPSHOT		2048
 
 typedef struct Progress
 {
@@ -36,6 +37,14 @@ typedef struct Progress
 	int64_t		seq;
 	int64_t		through;
 	uint64_t	xid;
+
+	/*
+	 * For a server that lacks the ticks: the snapshot of the newest tick that
+	 * is published as a whole ("" when it is too long), and the highest seq
+	 * published.
+	 */
+	char		snapshot[PROGRESS_SNAPSHOT];
+	int64_t		last_seq;
 
 	/* topic=count, ... as used in this transaction; for the reader's eyes */
 	char		partitions[PROGRESS_PARTITION_COUNTS];

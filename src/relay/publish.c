@@ -50,9 +50,12 @@ publisher_reset(Publisher *publisher)
 	publisher->early = 0;
 }
 
-/* Open the batch in which place stands, or the one after it.  False: none. */
+/*
+ * Open the batch in which place stands, or the one after it, if it is not beyond
+ * the last one allowed.  False: none.
+ */
 static bool
-open_batch(Publisher *publisher, const Progress *place)
+open_batch(Publisher *publisher, const Progress *place, int64 last)
 {
 	BatchPlace	from = {0};
 	bool		found;
@@ -70,6 +73,11 @@ open_batch(Publisher *publisher, const Progress *place)
 	}
 	if (!found)
 		return false;
+	if (publisher->batch_tick.tick_id > last)
+	{
+		tick_free(&publisher->batch_tick);
+		return false;
+	}
 	if (!tick_find(publisher->batch_tick.tick_id - 1, &publisher->batch_prev))
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
@@ -86,6 +94,12 @@ set_place(Publisher *publisher, Progress *place, const StoredEvent *event)
 	place->tick = publisher->batch_tick.tick_id;
 	strlcpy(place->nonce, publisher->batch_tick.nonce, sizeof(place->nonce));
 	place->complete = event == NULL;
+	/* what is too long is left out; see position.c */
+	if (event == NULL)
+		(void) snapshot_print(&publisher->batch_tick.snapshot, UINT64_MAX,
+							  place->snapshot, sizeof(place->snapshot));
+	else
+		place->last_seq = Max(place->last_seq, event->seq);
 	place->seq = event ? event->seq : 0;
 	place->through = event ? event->through : 0;
 	place->xid = event ? event->xid : 0;
@@ -228,7 +242,7 @@ send_batches(Publisher *publisher, Sending *sending)
 {
 	const RelayAction *action = sending->action;
 
-	while (open_batch(publisher, &sending->place))
+	while (open_batch(publisher, &sending->place, action->through_tick))
 	{
 		int64		n = batch_next_transaction(publisher->batch);
 

@@ -25,6 +25,7 @@
 
 #include "miscadmin.h"
 #include "outbox/encoding.h"
+#include "outbox/standby.h"
 #include "relay/link.h"
 #include "relay/machine.h"
 #include "relay/position.h"
@@ -44,6 +45,7 @@ typedef struct Relay
 	RelayLink	link;
 	RelayPosition position;
 	Publisher	publisher;
+	StandbyWatch standbys;
 	RelayReport report;
 	uint32		reloads;		/* worker_reloads() as seen last */
 	uint32		parkings;		/* shared_parking_changes() as seen last */
@@ -81,6 +83,7 @@ limits_from_settings(void)
 	limits.transaction_timeout_ms = setting_transaction_timeout;
 	limits.poll_interval_ms = setting_poll_interval;
 	limits.linger_ms = setting_linger;
+	limits.standbys = setting_publish_after_standby;
 	limits.transactions = setting_delivery == DELIVERY_EXACTLY_ONCE;
 	limits.require_verification = limits.transactions &&
 		setting_broker_verification == BROKER_VERIFICATION_REQUIRE;
@@ -381,6 +384,8 @@ look_around(Relay *relay, RelayInput *input)
 		input->restart = true;
 	}
 	reset_statistics(relay);
+	input->hold = setting_publish_after_standby > 0;
+	input->safe_tick = standby_safe_tick(&relay->standbys, relay->position.newest.tick_id);
 	input->now = worker_now_us();
 }
 

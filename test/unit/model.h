@@ -67,6 +67,9 @@ typedef struct Model
 	int			tidied;			/* ticks before this one are gone, and what
 								 * was in it and before */
 	bool		lost;			/* what is gone was wanted */
+	bool		hold;			/* publish what a standby has: ticks up to */
+	int			standby;		/* this one */
+	bool		ahead;			/* something was published that it lacks */
 	/* Kafka */
 	bool		shared_topic;	/* named for the database, not the lineage */
 	Topic		topics[LINEAGES];
@@ -197,12 +200,13 @@ publish(Model *model, const RelayAction *action, RelayResult *result)
 	int			from = place_of(model, action->record) + 1;
 	int			to = from - 1;
 	int			sent = 0;
+	int			newest = action->through_tick < model->ticks ? (int) action->through_tick : model->ticks;
 
 	result->reached = *action->record;
 	/* the batch begins at the tick before the place, and reads from there on */
 	if (place_of(model, action->record) < model->end[model->tidied])
 		model->lost = true;
-	while (!action->record_only && to < model->end[model->ticks])
+	while (!action->record_only && to < model->end[newest])
 	{
 		int			first = to + 1;
 		int			last = model->through[first];
@@ -245,6 +249,8 @@ publish(Model *model, const RelayAction *action, RelayResult *result)
 	snprintf(result->reached.nonce, sizeof(result->reached.nonce), "n%d",
 			 (int) result->reached.tick);
 	result->events = sent;
+	if (model->hold && sent > 0 && result->reached.tick > model->standby)
+		model->ahead = true;
 	if (sent == 0 && !action->record_only)
 		return;
 	if (model->my_epoch != topic->epoch)

@@ -163,6 +163,7 @@ history(unsigned seed, int *crashes)
 	if (seed % 5 == 0)
 		model.unreadable = 1 + (int) (seed / 5 % EVENTS);
 	model.shared_topic = seed % 3 == 0;
+	model.hold = seed % 7 == 0;
 	for (int event = 1; event <= EVENTS;)
 	{
 		int			last = event + rand_r(&model.seed) % 4;
@@ -190,6 +191,10 @@ history(unsigned seed, int *crashes)
 		input.wake |= quiet || chance(&model, 5);
 		input.wake |= people(&model, &machine, quiet);
 		input.tainted = machine.open && !quiet && chance(&model, 30);
+		if (model.hold && (quiet || chance(&model, 4)))
+			model.standby = model.ticks;
+		input.hold = model.hold;
+		input.safe_tick = model.standby;
 		input.restart = !quiet && chance(&model, 300);
 		input.retry = chance(&model, 100);
 		if (!quiet && chance(&model, 100))
@@ -266,11 +271,13 @@ history(unsigned seed, int *crashes)
 	if (!relay_machine_idle(&machine))
 		diag("seed %u: not drained, state %s, %s", seed, relay_state_name(&machine),
 			 machine.health.message);
+	if (model.ahead)
+		diag("seed %u: published what a standby lacks", seed);
 	if (model.torn)
 		diag("seed %u: a transaction was torn", seed);
 	if (model.lost)
 		diag("seed %u: what had left the outbox was wanted again", seed);
-	return complete(&model, seed) && !model.lied && !model.torn && !model.lost && relay_machine_idle(&machine) &&
+	return complete(&model, seed) && !model.lied && !model.ahead && !model.torn && !model.lost && relay_machine_idle(&machine) &&
 		model.answered == model.asked;
 }
 

@@ -215,6 +215,121 @@ test_busy(void)
 	ok(machine.answered + 8 >= (uint64_t) newest, "wait_published is answered meanwhile");
 }
 
+/* What standbys do not have is not published; a wait that lasts is told. */
+static void
+test_standbys(void)
+{
+	RelayInput	input = {.hold = true, .safe_tick = 1};
+	RelayAction action;
+	RelayResult sent = fine();
+	int64_t		began;
+	int			looks = 0;
+
+	ready(1, 3);
+	machine.limits.standbys = 2;
+	now += 1000000;
+	began = now;
+	while (now < began + 10000000)
+	{
+		action = ask(input);
+		if (!ok(action.kind == ACT_WAIT && action.wait_until > now && action.wait_until <= now + 50000, "it waits, and looks again"))
+			return;
+		looks++;
+		now = action.wait_until;
+	}
+	ok(looks < 400, "ever more seldom (%d times in ten seconds)", looks);
+	ok(machine.health.trouble && strstr(machine.health.message, "2 standby(s)"), "the status says for whom");
+	is_text(relay_state_name(&machine), "waiting for a standby", "and so does the state");
+	is_int(relay_machine_news(&machine, now), NEWS_TROUBLE, "the log is told");
+
+	/* events are cut into a batch meanwhile, once */
+	input.wake = true;
+	action = ask(input);
+	is_int(action.kind, ACT_MAKE_TICK, "a tick is made meanwhile");
+	sent.newest_tick = 4;
+	answer(action, sent);
+	action = ask(input);
+	is_int(action.kind, ACT_WAIT, "and no further one");
+	input.wake = false;
+
+	/* one of them has come */
+	input.safe_tick = 2;
+	action = ask(input);
+	is_int(action.kind, ACT_PUBLISH, "what they have is published");
+	is_int(action.through_tick, 2, "and nothing beyond");
+	sent.events = 5;
+	sent.reached = found(2).progress;
+	answer(action, sent);
+	action = ask(input);
+	is_int(action.kind, ACT_COMMIT, "committed");
+	answer(action, fine());
+	is_int(relay_machine_news(&machine, now), NEWS_FINE, "and told");
+	now += 1000000;
+	action = ask(input);
+	is_int(action.kind, ACT_MAKE_TICK, "what came meanwhile becomes a tick");
+	sent.newest_tick = 5;
+	answer(action, sent);
+	is_int(ask(input).kind, ACT_WAIT, "and waits like the former one");
+	ok(!machine.health.trouble, "which is no trouble yet");
+
+	/* inside a tick that they have had */
+	input.safe_tick = 0;
+	machine.place.complete = false;
+	is_int(ask(input).kind, ACT_WAIT, "a part of a tick waits like a whole one");
+	input.hold = false;
+	action = ask(input);
+	is_int(action.kind, ACT_PUBLISH, "without the setting nobody is waited for");
+	ok(action.through_tick == INT64_MAX, "whatever the tick");
+}
+
+/* Kafka knows more than the database: what, and which way on. */
+static void
+test_behind(void)
+{
+	RelayResult read = found(103);
+	RelayResult behind = fine();
+
+	read.progress.last_seq = 1033;
+	behind.tick_known = false;
+	behind.home_same = false;
+	behind.home_descends = true;
+	behind.newest_tick = 105;
+	behind.common_known = true;
+	behind.common_tick = 100;
+	behind.common_seq = 1000;
+	for (int i = 0; i < 4; i++)
+	{
+		if (i == 1)
+			behind.common_seq = 0;
+		if (i == 2)
+			behind.common_known = false;
+		if (i == 3)
+			behind.home_descends = false;
+		start();
+		step(ACT_CHECK, fine(), "check");
+		step(ACT_READ_PROGRESS, read, "advisory read");
+		step(ACT_COMPARE, behind, "compare");
+		is_int(machine.state, RELAY_STOPPED, "stopped");
+		ok(strstr(machine.health.message, "does not know") && strstr(machine.health.remedy, "start_lineage"), "it says why");
+		ok((strstr(machine.health.message, "about 33 events, seq 1001 to 1033") != NULL) == (i == 0), "and how many, if that is known");
+		ok((strstr(machine.health.message, "ticks 101 to 103") != NULL) == (i < 2), "and which ticks");
+		ok(strlen(machine.health.message) < 256 && strlen(machine.health.remedy) < 256, "in the room that the status has");
+		ok((strstr(machine.health.message, "failover") != NULL) == (i < 3), "how that came about");
+		ok(strstr(machine.health.remedy, "claim") == NULL, "claiming would not help");
+	}
+
+	/* the former primary */
+	behind.home_later = true;
+	behind.tick_known = true;
+	start();
+	step(ACT_CHECK, fine(), "check");
+	step(ACT_READ_PROGRESS, read, "advisory read");
+	step(ACT_COMPARE, behind, "compare");
+	is_int(machine.state, RELAY_STOPPED, "the former primary stops");
+	ok(strstr(machine.health.message, "was promoted") && strstr(machine.health.remedy, "pg_rewind"), "and becomes a standby");
+	ok(strlen(machine.health.message) < 256 && strlen(machine.health.remedy) < 256, "in the room that the status has");
+}
+
 /* A claim takes effect at once, and once. */
 static void
 test_claim(void)
@@ -315,6 +430,8 @@ main(void)
 	test_fencing();
 	test_too_old();
 	test_busy();
+	test_standbys();
+	test_behind();
 	test_claim();
 	test_lineage_changes();
 	test_own_record();

@@ -35,6 +35,8 @@ main(void)
 		.seq = 12,
 		.through = 34,
 		.xid = UINT64_C(5000000000),
+		.snapshot = "5000000000:5000000007:5000000000,5000000003",
+		.last_seq = 56,
 		.partitions = "car-shop-reported-events=3"
 	};
 	Progress	read;

@@ -125,6 +125,37 @@ test_history(unsigned seed)
 	snapshot_free(&prev);
 }
 
+/* What is left of a snapshot when later transactions are somebody else's. */
+static void
+test_cut(void)
+{
+	static const char *const cuts[][3] = {
+		{"10:20:12,15", "18", "10:18:12,15"},
+		{"10:20:12,15", "15", "10:15:12"},
+		{"10:20:12,15", "20", "10:20:12,15"},
+		{"10:20:12,15", "99", "10:20:12,15"},
+		{"10:20:12,15", "10", "10:10:"},
+		{"10:20:12,15", "3", "3:3:"},
+	};
+
+	TickSnapshot snapshot;
+	char		text[64];
+
+	for (size_t i = 0; i < sizeof(cuts) / sizeof(cuts[0]); i++)
+	{
+		ok(snapshot_parse(&snapshot, cuts[i][0]) &&
+		   snapshot_print(&snapshot, strtoull(cuts[i][1], NULL, 10), text, sizeof(text)), "there is room");
+		is_text(text, cuts[i][2], "what is left");
+		snapshot_free(&snapshot);
+	}
+	(void) snapshot_parse(&snapshot, "10:20:12,15");
+	ok(snapshot_print(&snapshot, UINT64_MAX, text, sizeof("10:20:12,15")), "just enough room");
+	is_text(text, "10:20:12,15", "all of it");
+	for (size_t size = 1; size < sizeof("10:20:12,15"); size++)
+		ok(!snapshot_print(&snapshot, UINT64_MAX, text, size) && text[0] == '\0', "%zu bytes are not enough", size);
+	snapshot_free(&snapshot);
+}
+
 int
 main(void)
 {
@@ -134,6 +165,7 @@ main(void)
 	size_t		n;
 
 	test_parse();
+	test_cut();
 	for (unsigned seed = 1; seed <= 20; seed++)
 		test_history(seed);
 

@@ -48,6 +48,8 @@ sub parse_event
 # audit(truth => {'key,version' => txn}, log => Reader, live => Reader)
 #	log		everything that read_committed shows afterwards (Reader->read_all)
 #	live	a reader that ran all along (optional)
+#	taken_back	what a server had committed and published that was then lost, as
+#			truth: its events count for nothing (optional)
 # Returns (\@findings, \%figures).
 sub audit
 {
@@ -60,7 +62,7 @@ sub audit
 	};
 	my (%times, %ids, %partition_of, %last_version, %total);
 	my (%next_offset, %run, %run_of);
-	my ($events, $runs) = (0, 0);
+	my ($events, $runs, $taken_back) = (0, 0, 0);
 
 	# Offset order within each partition is the order of reading.
 	_each_event(
@@ -70,6 +72,11 @@ sub audit
 			my $name = "$key,$version";
 			my $place = "partition $partition offset $offset";
 
+			if (($truth->{$name} // -1) != $txn && ($arg{taken_back}{$name} // -1) == $txn)
+			{
+				$taken_back++;
+				return;
+			}
 			$events++;
 			if (!exists $truth->{$name})
 			{
@@ -115,7 +122,8 @@ sub audit
 		committed => scalar keys %$truth,
 		events => $events,
 		kafka_transactions => $runs,
-		database_transactions => scalar keys %total);
+		database_transactions => scalar keys %total,
+		taken_back => $taken_back);
 	$figures{reader_ends} = _check_reader($arg{live}, \%ids, \%total, $note) if $arg{live};
 	foreach my $kind (sort keys %found)
 	{
