@@ -512,4 +512,6 @@ extern KafkaOutcome kafka_last_poll(KafkaLastRead *read, int slice_ms,
 									KafkaLastRecord *record, KafkaError *error);
 extern bool kafka_last_close(KafkaLastRead *read);
 
+#include "kafka/inspect.h"
+
 #endif							/* KAFKA_H */

@@ -53,10 +53,9 @@ bad_name(const char *topic, KafkaError *error)
 	return KAFKA_MISCONFIGURED;
 }
 
-/* What the broker says of the topic. */
-static KafkaOutcome
-lookup_answer(const rd_kafka_metadata_topic_t *topic, const char *name,
-			  KafkaTopicInfo *info, KafkaError *error)
+KafkaOutcome
+kafka_topic_answer(const rd_kafka_metadata_topic_t *topic, const char *name,
+				   KafkaTopicInfo *info, KafkaError *error)
 {
 	switch (topic->err)
 	{
@@ -116,7 +115,7 @@ kafka_client_topic(KafkaClient *client, const char *topic, int slice_ms,
 		outcome = KAFKA_UNCERTAIN;
 	}
 	else
-		outcome = lookup_answer(&answer.metadata->topics[0], topic, info, error);
+		outcome = kafka_topic_answer(&answer.metadata->topics[0], topic, info, error);
 	rd_kafka_metadata_destroy(answer.metadata);
 	return outcome;
 }
