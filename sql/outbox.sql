@@ -531,6 +531,8 @@ BEGIN
 	   SET lineage = gen_random_uuid(), cluster_id = NULL, progress_topic = NULL,
 		   home = NULL, claimed = false, start_tick = confirmed,
 		   confirmed_tick = confirmed;
+	-- perhaps in another cluster
+	DELETE FROM outbox.topic;
 	PERFORM outbox.wake();
 END
 $start_lineage$;

@@ -347,6 +347,11 @@ CREATE VIEW outbox.status AS
 			   format('ALTER TABLE %s ENABLE TRIGGER %I;', source, trigger_name)
 		FROM outbox.routes WHERE NOT enabled
 		UNION ALL
+		SELECT 8, 'topics', 'ok', format('%s topic(s) are as they were, and lose nothing.', (SELECT count(*) FROM outbox.topic)), NULL
+		WHERE NOT EXISTS (SELECT FROM outbox.topic_concerns)
+		UNION ALL
+		SELECT 8, c.concern, c.level, c.message, c.remedy FROM outbox.topic_concerns c
+		UNION ALL
 		SELECT 9, 'dead letters',
 			   CASE WHEN d.n = 0 THEN 'ok' ELSE 'warn' END,
 			   CASE WHEN d.n = 0 THEN 'No event was refused.' ELSE format('%s event(s) cannot be published.', d.n) END,

@@ -153,6 +153,13 @@ replication_rows(Check *check, const KafkaTopicFacts *topic)
 		check_say(check, "warn", "How many replicas topic \"%s\" will have is not known: the brokers' settings may not be read.", topic->name);
 		check_set_remedy(check, "topic_replication_factor", "3");
 	}
+	else if (is.min_insync > is.replicas || (topic->exists && is.min_insync > topic->in_sync))
+	{
+		check_say(check, "fail", "Topic \"%s\" %s %d replica(s) in sync and min.insync.replicas = %d: Kafka does not take events.",
+				  topic->name, has, topic->exists ? topic->in_sync : is.replicas, is.min_insync);
+		check_remedy(check, "Start the brokers that are down, or: " CONFIGURE "min.insync.replicas=%d",
+					 kafka, topic->name, is.replicas > 2 ? is.replicas - 1 : 1);
+	}
 	else if (is.replicas == 1)
 	{
 		check_say(check, "warn", "Topic \"%s\" %s one replica: acknowledged events can be lost with one broker.", topic->name, has);
@@ -162,13 +169,6 @@ replication_rows(Check *check, const KafkaTopicFacts *topic)
 	{
 		check_say(check, "warn", "Topic \"%s\" %s %d replicas; how many of them must have an event (min.insync.replicas) is not known.", topic->name, has, is.replicas);
 		check_remedy(check, "kafka-acls --bootstrap-server %s --add --allow-principal User:NAME --operation DescribeConfigs --topic %s", kafka, topic->name);
-	}
-	else if (is.min_insync > is.replicas || (topic->exists && is.min_insync > topic->in_sync))
-	{
-		check_say(check, "fail", "Topic \"%s\" %s %d replica(s) in sync and min.insync.replicas = %d: Kafka does not take events.",
-				  topic->name, has, topic->exists ? topic->in_sync : is.replicas, is.min_insync);
-		check_remedy(check, "Start the brokers that are down, or: " CONFIGURE "min.insync.replicas=%d",
-					 kafka, topic->name, is.replicas > 2 ? is.replicas - 1 : 1);
 	}
 	else if (is.min_insync == 1)
 	{

@@ -184,13 +184,8 @@ take_topic(KafkaTopicFacts *topic, const rd_kafka_metadata_topic_t *from)
 											  &topic->found.error);
 	topic->exists = info.exists;
 	topic->partitions = info.partitions;
-	for (int i = 0; i < from->partition_cnt; i++)
-	{
-		if (i == 0 || from->partitions[i].replica_cnt < topic->replicas)
-			topic->replicas = from->partitions[i].replica_cnt;
-		if (i == 0 || from->partitions[i].isr_cnt < topic->in_sync)
-			topic->in_sync = from->partitions[i].isr_cnt;
-	}
+	topic->replicas = info.replicas;
+	topic->in_sync = info.in_sync;
 }
 
 static void
@@ -235,7 +230,7 @@ look_up(KafkaInspection *inspection, KafkaTopicFacts *topic)
  */
 static void
 ask_rights(KafkaInspection *inspection, const KafkaTopicFacts *topic,
-		   TopicQuestions * questions)
+		   TopicQuestions *questions)
 {
 #if RDK23_GE
 	rd_kafka_AdminOptions_t *options;
@@ -260,7 +255,7 @@ ask_rights(KafkaInspection *inspection, const KafkaTopicFacts *topic,
 
 static void
 ask_about(KafkaInspection *inspection, KafkaTopicFacts *topic,
-		  TopicQuestions * questions)
+		  TopicQuestions *questions)
 {
 	static const KafkaConfigEntry compact = {"cleanup.policy", "compact"};
 	KafkaClient *client = inspection->client;
@@ -386,7 +381,7 @@ take_event(KafkaInspection *inspection, rd_kafka_event_t *event)
 	for (i = 0; i < facts->n_topics; i++)
 	{
 		KafkaTopicFacts *topic = &facts->topics[i];
-		const		TopicQuestions *questions = &inspection->questions[i];
+		const TopicQuestions *questions = &inspection->questions[i];
 		const char *reason;
 		rd_kafka_resp_err_t code;
 

@@ -24,16 +24,6 @@ typedef struct KafkaFinding
 	KafkaError	error;			/* for everything but OK and PENDING */
 } KafkaFinding;
 
-/* What DescribeConfigs says of a topic. */
-typedef struct KafkaTopicSettings
-{
-	int64_t		max_message_bytes;	/* 0: not said */
-	int			min_insync;		/* 0: not said */
-	bool		compacts;		/* cleanup.policy names compact, */
-	bool		deletes;		/* ... or delete */
-	bool		unclean;		/* unclean.leader.election.enable */
-} KafkaTopicSettings;
-
 /* What one has to be allowed to do with a topic. */
 #define KAFKA_RIGHT_READ	0x1
 #define KAFKA_RIGHT_WRITE	0x2

@@ -403,7 +403,7 @@ extern KafkaOutcome kafka_topic_answer(const rd_kafka_metadata_topic_t *topic,
 									   const char *name, KafkaTopicInfo *info,
 									   KafkaError *error);
 
-/* Look up by metadata only: info->max_message_bytes is 0. */
+/* Look up by metadata only: info->described is false. */
 extern KafkaOutcome kafka_client_topic(KafkaClient *client, const char *topic,
 									   int slice_ms, int max_ms,
 									   KafkaTopicInfo *info,

@@ -274,6 +274,8 @@ test_durability(void)
 	all_good();
 	topics[EVENTS].in_sync = 1;
 	says("replication", "fail", "1 replica(s) in sync", "Start the brokers that are down");
+	topics[EVENTS].replicas = 1;
+	says("replication", "fail", "1 replica(s) in sync", "min.insync.replicas=1");
 
 	all_good();
 	topics[EVENTS].settings.unclean = true;
@@ -292,8 +294,13 @@ test_durability(void)
 	topics[EVENTS].rights = KAFKA_RIGHT_WRITE;
 	for (int i = 0; i < 3; i++)
 		facts.brokers[i].default_replication = 1;
+	says("replication", "fail", "will have 1 replica(s)", NULL);
+	for (int i = 0; i < 3; i++)
+		facts.brokers[i].min_insync = 1;
 	says("replication", "warn", "will have one replica", "3");
 	topics[EVENTS].create_replication = 3;
+	for (int i = 0; i < 3; i++)
+		facts.brokers[i].min_insync = 2;
 	says("replication", "ok", "will have 3 replicas", NULL);
 	for (int i = 0; i < 3; i++)
 		facts.brokers[i].min_insync = 1;
