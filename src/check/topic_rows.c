@@ -166,10 +166,7 @@ replication_rows(Check *check, const KafkaTopicFacts *topic)
 		more_replicas(check, topic);
 	}
 	else if (is.min_insync == 0)
-	{
-		check_say(check, "warn", "Topic \"%s\" %s %d replicas; how many of them must have an event (min.insync.replicas) is not known.", topic->name, has, is.replicas);
-		check_remedy(check, "kafka-acls --bootstrap-server %s --add --allow-principal User:NAME --operation DescribeConfigs --topic %s", kafka, topic->name);
-	}
+		return;					/* not known: the row of cleanup says so */
 	else if (is.min_insync == 1)
 	{
 		check_say(check, "warn", "Topic \"%s\" %s %d replicas and min.insync.replicas = 1: acknowledged events can be lost with one broker.", topic->name, has, is.replicas);
@@ -207,7 +204,7 @@ limit_row(Check *check, const KafkaTopicFacts *topic)
 	check->facts->n_brokers > 0 ? check->facts->brokers[0].max_message_bytes : 0;
 
 	if (limit == 0)
-		return;					/* not known: the row of replication says so */
+		return;					/* not known: the row of cleanup says so */
 	check_begin(check, 22, "message size");
 	if (limit >= wanted)
 		check_say(check, "ok", "Topic \"%s\" takes %lld bytes, which every event fits into.", topic->name, (long long) limit);
@@ -230,10 +227,16 @@ cleanup_row(Check *check, const KafkaTopicFacts *topic, const CheckTopic *role)
 {
 	const KafkaTopicSettings *settings = &topic->settings;
 
-	if (!topic->exists || topic->described.outcome != KAFKA_OK)
+	if (!topic->exists)
 		return;
 	check_begin(check, 23, "cleanup");
-	if (role->progress && (!settings->compacts || settings->deletes))
+	if (topic->described.outcome != KAFKA_OK)
+	{
+		check_say(check, "warn", "The settings of topic \"%s\" could not be read (%s): whether it is compacted, how many replicas must have an event and which sizes it takes is not known.",
+				  topic->name, topic->described.error.message);
+		check_remedy(check, "kafka-acls --bootstrap-server %s --add --allow-principal User:NAME --operation DescribeConfigs --topic %s", check->facts->bootstrap, topic->name);
+	}
+	else if (role->progress && (!settings->compacts || settings->deletes))
 	{
 		check_say(check, "fail", "Topic \"%s\" is for the relay's progress, and Kafka deletes old records there: publishing would stop one day.", topic->name);
 		check_remedy(check, CONFIGURE "cleanup.policy=compact", check->facts->bootstrap, topic->name);

@@ -263,7 +263,7 @@ extern KafkaOutcome kafka_producer_init(KafkaProducer *producer, int slice_ms,
  * beside each other, so they may be asked in any order and in turns.  An answer
  * that is not fetched within three seconds is forgotten.
  *
- * A look-up also asks for the topic's settings, at most once a minute; the first
+ * A look-up also asks for the topic's settings, at most every two seconds; it
  * waits at most five seconds for that, and none fails by it.
  * Leaves the topic's handle and metadata cached: the first message to an
  * unknown topic would wait a second.

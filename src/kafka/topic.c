@@ -25,8 +25,11 @@
 /* A topic whose settings a broker does not know yet is asked for again. */
 #define LIMIT_AGAIN_MS 100
 
-/* What was asked longer ago is asked again by the next look-up. */
-#define LIMIT_KEEP_MS 60000
+/*
+ * What was asked longer ago is asked again by the next look-up: long enough for
+ * a topic that is looked up again and again, being in trouble.
+ */
+#define LIMIT_KEEP_MS 2000
 
 /* What was found longer ago is not given any more. */
 #define KEEP_FOUND_MS (LIMIT_TIMEOUT_MS + 3000)
