@@ -559,6 +559,8 @@ BEGIN
 		   home = NULL, claimed = false, inherited_xid = NULL, inherited_tick = NULL,
 		   published = NULL, start_tick = confirmed,
 		   confirmed_tick = confirmed;
+	-- perhaps in another cluster
+	DELETE FROM outbox.topic;
 	PERFORM outbox.wake();
 END
 $start_lineage$;

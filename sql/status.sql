@@ -342,10 +342,10 @@ CREATE VIEW outbox.status AS
 			   CASE WHEN r.runs AND NOT r.stopped AND NOT r.holds THEN r.remedy || COALESCE(format(' To let the events of other topics flow meanwhile: SELECT outbox.park(%L);', r.trouble_topic), '') END
 		FROM relay r
 		UNION ALL
-		SELECT 5, 'topics', 'ok', 'No topic is parked.', NULL
+		SELECT 9, 'parked', 'ok', 'No topic is parked.', NULL
 		WHERE NOT EXISTS (SELECT FROM outbox.parked_topic)
 		UNION ALL
-		SELECT 5, 'topics', 'warn',
+		SELECT 9, 'parked', 'warn',
 			   format('Topic "%s" is parked since %s: %s event(s) are aside%s.%s%s', p.topic, date_trunc('second', p.since), p.events,
 				CASE WHEN p.leaving AND r.runs THEN ' and will be published as soon as all before them is' WHEN p.leaving THEN ' and will be published when the relay runs' ELSE '' END,
 				' Reason: ' || outbox.sentence(p.reason), ' Routes: ' || outbox.topic_routes(p.topic) || '.'),
@@ -387,6 +387,10 @@ CREATE VIEW outbox.status AS
 		CROSS JOIN LATERAL pg_partition_ancestors(t.tgrelid) a (relid)
 		JOIN outbox.routes r ON r.source = a.relid AND r.trigger_name = t.tgname AND r.enabled
 		WHERE t.tgparentid <> 0 AND t.tgenabled NOT IN ('O', 'A') AND t.tgfoid = 'outbox.capture_row()'::regprocedure
+		SELECT 8, 'topics', 'ok', format('%s topic(s) are as they were, and lose nothing.', (SELECT count(*) FROM outbox.topic)), NULL
+		WHERE NOT EXISTS (SELECT FROM outbox.topic_concerns)
+		UNION ALL
+		SELECT 8, c.concern, c.level, c.message, c.remedy FROM outbox.topic_concerns c
 		UNION ALL
 		SELECT 9, 'dead letters',
 			   CASE WHEN d.n = 0 THEN 'ok' ELSE 'warn' END,

@@ -190,4 +190,11 @@ compat_is_json(const char *text)
 
 #endif							/* PG_VERSION_NUM */
 
+#ifdef RD_KAFKA_VERSION
+
+/* 2.3 added DescribeTopics: what one is allowed to do, and the topic's id */
+#define RDK23_GE (RD_KAFKA_VERSION >= 0x020300ff)
+
+#endif							/* RD_KAFKA_VERSION */
+
 #endif							/* COMPAT_H */

@@ -99,7 +99,7 @@ kafka_admin_create_topic(KafkaProducer *producer, const char *topic,
 	{
 		kafka_admin_start(admin, client, ADMIN_CREATE_TOPIC, topic);
 		if (!kafka_send_create_topic(client, admin->number, topic, partitions,
-									 replication, config, n_config, error))
+									 replication, config, n_config, false, error))
 		{
 			kafka_admin_forget(admin);
 			return KAFKA_MISCONFIGURED;

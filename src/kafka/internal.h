@@ -11,7 +11,7 @@
  *
  * Who uses whom, each only what stands before it: outcome, remedy, partition;
  * properties, files; trouble, conf; token; client, lookup, topic, request;
- * producer, admin; show, reader, last.
+ * producer, admin; show, reader, last; attempts, inspect.
  *
  * Memory: malloc, because the library must work without PostgreSQL and
  * because nothing here may longjmp.  Like librdkafka itself we treat a failed
@@ -351,18 +351,39 @@ extern void kafka_admin_start(KafkaAdmin *admin, KafkaClient *client,
 							  AdminRequest request, const char *topic);
 extern void kafka_admin_forget(KafkaAdmin *admin);
 
-/* False: the library refuses the topic as such. */
+/*
+ * False: the library refuses the topic as such.  only_ask: the controller says
+ * whether it would make it, and does not.
+ */
 extern bool kafka_send_create_topic(KafkaClient *client, uintptr_t number,
 									const char *topic, int partitions,
 									int replication,
 									const KafkaConfigEntry *config,
-									int n_config, KafkaError *error);
+									int n_config, bool only_ask,
+									KafkaError *error);
 extern void kafka_send_describe(KafkaClient *client, uintptr_t number,
 								rd_kafka_ResourceType_t type,
 								const char *resource_name, int timeout_ms);
 
 /* An answer: true if it was one to the request. */
 extern bool kafka_admin_handle(KafkaAdmin *admin, rd_kafka_event_t *event);
+
+/*
+ * What DescribeConfigs says of a topic; error is filled for all but OK.  No
+ * topic: UNKNOWN_TOPIC_OR_PART.
+ */
+extern KafkaOutcome kafka_described_topic(rd_kafka_event_t *event,
+										  KafkaTopicSettings *settings,
+										  KafkaError *error);
+
+/* Likewise of a broker, but the code; what it does not say stays as it is. */
+extern rd_kafka_resp_err_t kafka_described_broker(rd_kafka_event_t *event,
+												  KafkaBrokerFacts *broker,
+												  const char **reason);
+
+/* What CreateTopics has come to: OK also when the topic is there already. */
+extern rd_kafka_resp_err_t kafka_created_topic(rd_kafka_event_t *event,
+											   const char **reason);
 
 /*
  * What DescribeConfigs says of one setting.  The value lives in the event;
@@ -378,7 +399,12 @@ extern const char *kafka_described_value(rd_kafka_event_t *event,
  * ------------------------------------------------------------------------
  */
 
-/* Look up by metadata only: info->max_message_bytes is 0. */
+/* What a broker's metadata say of a topic. */
+extern KafkaOutcome kafka_topic_answer(const rd_kafka_metadata_topic_t *topic,
+									   const char *name, KafkaTopicInfo *info,
+									   KafkaError *error);
+
+/* Look up by metadata only: info->described is false. */
 extern KafkaOutcome kafka_client_topic(KafkaClient *client, const char *topic,
 									   int slice_ms, int max_ms,
 									   KafkaTopicInfo *info,

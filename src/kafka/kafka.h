@@ -157,6 +157,16 @@ typedef void (*KafkaLogFunc) (void *arg, int syslog_level, const char *text);
 typedef struct KafkaProducer KafkaProducer;
 typedef struct KafkaReader KafkaReader;
 
+/* What DescribeConfigs says of a topic. */
+typedef struct KafkaTopicSettings
+{
+	int64_t		max_message_bytes;	/* 0: not said */
+	int			min_insync;		/* 0: not said */
+	bool		compacts;		/* cleanup.policy names compact, */
+	bool		deletes;		/* ... or delete */
+	bool		unclean;		/* unclean.leader.election.enable */
+} KafkaTopicSettings;
+
 /*
  * What one broker says of a topic.  Three answers are told apart:
  *
@@ -174,9 +184,12 @@ typedef struct KafkaTopicInfo
 {
 	bool		exists;
 	int			partitions;		/* 0 when it does not exist */
-	int64_t		max_message_bytes;	/* the topic's setting, the largest batch;
-									 * 0: not known, not permitted (no
-									 * DescribeConfigs), or asked by a reader */
+	int			replicas;		/* of the partition that has the fewest */
+	int			in_sync;		/* likewise */
+	bool		described;		/* false: the settings are not known, not
+								 * permitted (no DescribeConfigs), or asked by
+								 * a reader */
+	KafkaTopicSettings settings;
 } KafkaTopicInfo;
 
 /* ------------------------------------------------------------------------
@@ -254,8 +267,8 @@ extern KafkaOutcome kafka_producer_init(KafkaProducer *producer, int slice_ms,
  * beside each other, so they may be asked in any order and in turns.  An answer
  * that is not fetched within three seconds is forgotten.
  *
- * The first look-up of a topic also asks for its max.message.bytes, once per
- * handle; it waits at most five seconds for that, and never fails by it.
+ * A look-up also asks for the topic's settings, at most every two seconds; it
+ * waits at most five seconds for that, and none fails by it.
  * Leaves the topic's handle and metadata cached: the first message to an
  * unknown topic would wait a second.
  */
@@ -515,5 +528,7 @@ extern int	kafka_last_fd(KafkaLastRead *read);
 extern KafkaOutcome kafka_last_poll(KafkaLastRead *read, int slice_ms,
 									KafkaLastRecord *record, KafkaError *error);
 extern bool kafka_last_close(KafkaLastRead *read);
+
+#include "kafka/inspect.h"
 
 #endif							/* KAFKA_H */

@@ -13,6 +13,7 @@
  *
  *-------------------------------------------------------------------------
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -65,7 +66,7 @@ bool
 kafka_send_create_topic(KafkaClient *client, uintptr_t number,
 						const char *topic, int partitions, int replication,
 						const KafkaConfigEntry *config, int n_config,
-						KafkaError *error)
+						bool only_ask, KafkaError *error)
 {
 	rd_kafka_AdminOptions_t *options;
 	rd_kafka_NewTopic_t *new_topic;
@@ -89,6 +90,16 @@ kafka_send_create_topic(KafkaClient *client, uintptr_t number,
 							  REQUEST_TIMEOUT_MS);
 	rd_kafka_AdminOptions_set_operation_timeout(options, REQUEST_TIMEOUT_MS,
 												reason, sizeof(reason));
+	if (only_ask &&
+		rd_kafka_AdminOptions_set_validate_only(options, 1, reason,
+												sizeof(reason)) != RD_KAFKA_RESP_ERR_NO_ERROR)
+	{
+		kafka_error_set(error, RD_KAFKA_RESP_ERR__INVALID_ARG, "%s: %s",
+						topic, reason);
+		rd_kafka_AdminOptions_destroy(options);
+		rd_kafka_NewTopic_destroy(new_topic);
+		return false;
+	}
 	rd_kafka_CreateTopics(client->rk, &new_topic, 1, options, client->queue);
 	rd_kafka_AdminOptions_destroy(options);
 	rd_kafka_NewTopic_destroy(new_topic);
@@ -153,6 +164,69 @@ kafka_described_value(rd_kafka_event_t *event, const char *setting,
 	return NULL;
 }
 
+static int64_t
+described_number(rd_kafka_event_t *event, const char *setting)
+{
+	rd_kafka_resp_err_t code;
+	const char *reason;
+	const char *value = kafka_described_value(event, setting, &code, &reason);
+
+	return value != NULL ? strtoll(value, NULL, 10) : 0;
+}
+
+KafkaOutcome
+kafka_described_topic(rd_kafka_event_t *event, KafkaTopicSettings *settings,
+					  KafkaError *error)
+{
+	rd_kafka_resp_err_t code;
+	const char *reason;
+	const char *value;
+
+	memset(settings, 0, sizeof(*settings));
+	value = kafka_described_value(event, "cleanup.policy", &code, &reason);
+	if (code != RD_KAFKA_RESP_ERR_NO_ERROR)
+	{
+		KafkaOutcome outcome = kafka_outcome_of(code);
+
+		kafka_error_set(error, code, "%s",
+						reason != NULL ? reason : rd_kafka_err2str(code));
+		return outcome == KAFKA_OK ? KAFKA_UNCERTAIN : outcome;
+	}
+	settings->compacts = value != NULL && strstr(value, "compact") != NULL;
+	settings->deletes = value != NULL && strstr(value, "delete") != NULL;
+	value = kafka_described_value(event, "unclean.leader.election.enable", &code,
+								  &reason);
+	settings->unclean = value != NULL && strcmp(value, "true") == 0;
+	settings->max_message_bytes = described_number(event, "max.message.bytes");
+	settings->min_insync = (int) described_number(event, "min.insync.replicas");
+	return KAFKA_OK;
+}
+
+rd_kafka_resp_err_t
+kafka_described_broker(rd_kafka_event_t *event, KafkaBrokerFacts *broker,
+					   const char **reason)
+{
+	rd_kafka_resp_err_t code;
+	rd_kafka_resp_err_t same;
+	const char *ignored;
+	const char *value;
+
+	value = kafka_described_value(event, KAFKA_VERIFICATION_SETTING, &code, reason);
+	if (!kafka_verification_of(code, value, &broker->verification))
+		broker->verification = KAFKA_VERIFICATION_UNKNOWN;
+	if (code != RD_KAFKA_RESP_ERR_NO_ERROR)
+		return code;
+	broker->transaction_max_ms = described_number(event, "transaction.max.timeout.ms");
+	broker->max_message_bytes = described_number(event, "message.max.bytes");
+	broker->default_replication = (int) described_number(event, "default.replication.factor");
+	broker->min_insync = (int) described_number(event, "min.insync.replicas");
+	value = kafka_described_value(event, "unclean.leader.election.enable", &same, &ignored);
+	broker->unclean = value != NULL && strcmp(value, "true") == 0;
+	value = kafka_described_value(event, "inter.broker.protocol.version", &same, &ignored);
+	snprintf(broker->protocol, sizeof(broker->protocol), "%s", value != NULL ? value : "");
+	return code;
+}
+
 /* The request has failed, in our words. */
 static void
 fail(KafkaAdmin *admin, rd_kafka_resp_err_t code, const char *text)
@@ -169,32 +243,40 @@ fail(KafkaAdmin *admin, rd_kafka_resp_err_t code, const char *text)
 					text != NULL ? text : rd_kafka_err2str(code));
 }
 
-static void
-take_created_topic(KafkaAdmin *admin, rd_kafka_event_t *event)
+rd_kafka_resp_err_t
+kafka_created_topic(rd_kafka_event_t *event, const char **reason)
 {
 	const rd_kafka_CreateTopics_result_t *result;
 	const rd_kafka_topic_result_t **topics;
 	rd_kafka_resp_err_t code = rd_kafka_event_error(event);
 	size_t		n = 0;
 
+	*reason = rd_kafka_event_error_string(event);
 	if (code != RD_KAFKA_RESP_ERR_NO_ERROR)
-	{
-		fail(admin, code, rd_kafka_event_error_string(event));
-		return;
-	}
+		return code;
 	result = rd_kafka_event_CreateTopics_result(event);
 	topics = rd_kafka_CreateTopics_result_topics(result, &n);
 	if (n != 1)
 	{
-		fail(admin, RD_KAFKA_RESP_ERR_UNKNOWN, "no answer about the topic");
-		return;
+		*reason = "no answer about the topic";
+		return RD_KAFKA_RESP_ERR_UNKNOWN;
 	}
 	code = rd_kafka_topic_result_error(topics[0]);
-	if (code == RD_KAFKA_RESP_ERR_NO_ERROR ||
-		code == RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS)
+	*reason = rd_kafka_topic_result_error_string(topics[0]);
+	return code == RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS ?
+		RD_KAFKA_RESP_ERR_NO_ERROR : code;
+}
+
+static void
+take_created_topic(KafkaAdmin *admin, rd_kafka_event_t *event)
+{
+	const char *reason;
+	rd_kafka_resp_err_t code = kafka_created_topic(event, &reason);
+
+	if (code == RD_KAFKA_RESP_ERR_NO_ERROR)
 		admin->outcome = KAFKA_OK;
 	else
-		fail(admin, code, rd_kafka_topic_result_error_string(topics[0]));
+		fail(admin, code, reason);
 }
 
 static void

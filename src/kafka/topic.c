@@ -19,11 +19,17 @@
 
 #include "kafka/internal.h"
 
-/* After this long the limit of a topic stays unknown. */
+/* After this long the settings of a topic, and its limit, stay unknown. */
 #define LIMIT_TIMEOUT_MS 5000
 
 /* A topic whose settings a broker does not know yet is asked for again. */
 #define LIMIT_AGAIN_MS 100
+
+/*
+ * What was asked longer ago is asked again by the next look-up: long enough for
+ * a topic that is looked up again and again, being in trouble.
+ */
+#define LIMIT_KEEP_MS 2000
 
 /* What was found longer ago is not given any more. */
 #define KEEP_FOUND_MS (LIMIT_TIMEOUT_MS + 3000)
@@ -54,10 +60,23 @@ bad_name(const char *topic, KafkaError *error)
 	return KAFKA_MISCONFIGURED;
 }
 
-/* What the broker says of the topic. */
-static KafkaOutcome
-lookup_answer(const rd_kafka_metadata_topic_t *topic, const char *name,
-			  KafkaTopicInfo *info, KafkaError *error)
+static void
+count_replicas(const rd_kafka_metadata_topic_t *topic, KafkaTopicInfo *info)
+{
+	for (int i = 0; i < topic->partition_cnt; i++)
+	{
+		const		rd_kafka_metadata_partition_t *partition = &topic->partitions[i];
+
+		if (i == 0 || partition->replica_cnt < info->replicas)
+			info->replicas = partition->replica_cnt;
+		if (i == 0 || partition->isr_cnt < info->in_sync)
+			info->in_sync = partition->isr_cnt;
+	}
+}
+
+KafkaOutcome
+kafka_topic_answer(const rd_kafka_metadata_topic_t *topic, const char *name,
+				   KafkaTopicInfo *info, KafkaError *error)
 {
 	switch (topic->err)
 	{
@@ -65,6 +84,7 @@ lookup_answer(const rd_kafka_metadata_topic_t *topic, const char *name,
 		case RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE:
 			info->exists = true;
 			info->partitions = topic->partition_cnt;
+			count_replicas(topic, info);
 			if (every_partition_has_leader(topic))
 				return KAFKA_OK;
 			kafka_error_set(error, RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE,
@@ -119,7 +139,7 @@ kafka_client_topic(KafkaClient *client, const char *topic, int slice_ms,
 		outcome = KAFKA_UNCERTAIN;
 	}
 	else
-		outcome = lookup_answer(&answer.metadata->topics[0], topic, info, error);
+		outcome = kafka_topic_answer(&answer.metadata->topics[0], topic, info, error);
 	rd_kafka_metadata_destroy(answer.metadata);
 	return outcome;
 }
@@ -142,7 +162,8 @@ struct KafkaTopicSlot
 	LimitState	limit;
 	uintptr_t	request;		/* the number of the question for the limit */
 	int64_t		asked_ms;
-	int64_t		max_message_bytes;
+	bool		described;
+	KafkaTopicSettings settings;
 	bool		found;			/* info is the metadata's, the limit is due */
 	int64_t		found_ms;
 	KafkaTopicInfo info;
@@ -232,6 +253,9 @@ ask_limit(KafkaTopicSlot *slot, KafkaClient *client)
 {
 	int64_t		now = kafka_now_ms();
 
+	if (slot->limit == LIMIT_ANSWERED && !slot->found &&
+		now - slot->asked_ms > LIMIT_KEEP_MS)
+		slot->limit = LIMIT_NOT_ASKED;
 	if (slot->limit != LIMIT_NOT_ASKED ||
 		(slot->request != 0 && now - slot->asked_ms < LIMIT_AGAIN_MS))
 		return;
@@ -242,23 +266,20 @@ ask_limit(KafkaTopicSlot *slot, KafkaClient *client)
 						slot->name, LIMIT_TIMEOUT_MS);
 }
 
-/* max.message.bytes of the topic; 0: the broker does not tell. */
+/* max.message.bytes of the topic and the like, unless the broker does not tell. */
 static void
 take_limit(KafkaTopicSlot *slot, rd_kafka_event_t *event)
 {
-	rd_kafka_resp_err_t code;
-	const char *reason;
-	const char *value;
+	KafkaError	error = {0};
 
-	value = kafka_described_value(event, "max.message.bytes", &code, &reason);
-	if (code == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART)
+	slot->described = kafka_described_topic(event, &slot->settings, &error) == KAFKA_OK;
+	if (!slot->described && error.code == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART)
 	{
 		/* It may come into being. */
 		slot->limit = LIMIT_NOT_ASKED;
 		return;
 	}
 	slot->limit = LIMIT_ANSWERED;
-	slot->max_message_bytes = value != NULL ? strtoll(value, NULL, 10) : 0;
 }
 
 bool
@@ -312,6 +333,7 @@ kafka_topic_look_up(KafkaTopicSlot *slot, KafkaClient *client, int slice_ms,
 		return KAFKA_PENDING;
 	}
 	slot->found = false;
-	info->max_message_bytes = slot->max_message_bytes;
+	info->described = slot->described;
+	info->settings = slot->settings;
 	return KAFKA_OK;
 }

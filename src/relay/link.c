@@ -197,12 +197,14 @@ look_up(RelayLink *link, KafkaProducer *handle, const char *name,
 												METADATA_MOST_MS, &info, &link->error);
 
 	*exists = outcome == KAFKA_OK && info.exists;
+	if (outcome == KAFKA_OK)
+		watch_note(&relay_link_topic(link, name)->watch, &info, worker_now_us());
 	if (*exists)
 	{
 		RelayTopic *topic = relay_link_topic(link, name);
 
 		topic->partitions = info.partitions;
-		topic->max_bytes = info.max_message_bytes;
+		topic->max_bytes = info.settings.max_message_bytes;
 	}
 	return outcome;
 }

@@ -20,6 +20,7 @@
 #include "kafka/kafka.h"
 #include "outbox/lineage.h"
 #include "relay/machine.h"
+#include "relay/watch.h"
 
 /* How long one action may ask Kafka before it looks at its interrupts. */
 #define RELAY_SLICE_MS	50
@@ -30,6 +31,7 @@ typedef struct RelayTopic
 	char		name[KAFKA_TOPIC_SIZE];
 	int			partitions;		/* 0: not looked up with this handle */
 	int64_t		max_bytes;		/* its max.message.bytes; 0: not known */
+	TopicWatch	watch;
 } RelayTopic;
 
 typedef struct RelayLink

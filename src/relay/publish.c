@@ -178,7 +178,9 @@ send_event(Publisher *publisher, Sending *sending, StoredEvent *event,
 		return true;
 	}
 	topic = relay_link_topic(publisher->link, name);
-	if (topic->partitions == 0 || relay_link_reserved(publisher->link, topic->name))
+	/* a look at a topic that is in use cuts no transaction that has begun */
+	if (topic->partitions == 0 || relay_link_reserved(publisher->link, topic->name) ||
+		(result->events == 0 && watch_is_due(&topic->watch, worker_now_us())))
 	{
 		strlcpy(publisher->link->wanted, topic->name, sizeof(publisher->link->wanted));
 		result->need_topic = true;

@@ -14,6 +14,7 @@
  *	  link.c		what Kafka knows: handles, topics, the progress record
  *	  publish.c		one Kafka transaction: from batches of events ...
  *	  send.c		... to records of the client
+ *	  watch.c		what becomes of the topics meanwhile
  *
  * The loop sleeps in worker_wait() and nowhere else (relay_link_read_progress
  * waits there too).  An SQL error ends the process; the launcher starts it
@@ -132,6 +133,7 @@ check(Relay *relay, RelayResult *result)
 	relay_link_check(&relay->link, &relay->position.lineage, result);
 	if (result->outcome != KAFKA_OK)
 		return;
+	watch_record(&relay->link);
 	relay->report.broker_warning[0] = '\0';
 	if (relay->link.verification == KAFKA_VERIFICATION_UNKNOWN)
 		strlcpy(relay->report.broker_warning,
@@ -183,6 +185,8 @@ perform(Relay *relay, const RelayAction *action, RelayResult *result)
 			break;
 		case ACT_PREPARE_TOPIC:
 			relay_link_prepare_topic(link, result);
+			if (result->outcome != KAFKA_PENDING)
+				watch_record(link);
 			break;
 		case ACT_PUBLISH:
 			publisher_publish(&relay->publisher, action, result);
@@ -351,7 +355,8 @@ take_reload(Relay *relay, RelayInput *input)
 	}
 	else if (relay->machine.open)
 		name_things(relay);
-	/* who repairs something reloads to have it tried at once */
+	/* who repairs something reloads to have it tried, and seen, at once */
+	watch_all_due(&relay->link);
 	input->retry = true;
 }
 

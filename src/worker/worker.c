@@ -227,6 +227,16 @@ worker_start(WorkerKind kind, Datum arg)
 }
 
 void
+worker_start_alone(void)
+{
+	pqsignal(SIGHUP, SIG_IGN);
+	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+	BackgroundWorkerUnblockSignals();
+	on_proc_exit(leave_at_once, (Datum) 0);
+	before_shmem_exit(leave, (Datum) 0);
+}
+
+void
 worker_on_exit(bool (*close_handles) (void))
 {
 	close_function = close_handles;

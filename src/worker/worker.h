@@ -50,6 +50,12 @@ extern void worker_register_launcher(void);
  */
 extern void worker_start(WorkerKind kind, Datum arg);
 
+/*
+ * Instead of that, for a process that needs no database and no slot: signals
+ * (SIGTERM sets ShutdownRequestPending), and the clean-up of worker_on_exit().
+ */
+extern void worker_start_alone(void);
+
 /* What worker_start() was told. */
 extern WorkerKind worker_kind(void);
 

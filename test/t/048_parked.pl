@@ -65,7 +65,7 @@ foreach my $call ("park('carshop-outbox-progress-shop')", "park('no topic')", "u
 }
 my ($failed, $nothing, $error) = $node->psql('shop', q{BEGIN; SELECT outbox.park('notes'); PREPARE TRANSACTION 'p'});
 like($error, qr/cannot PREPARE a transaction that has called outbox.park/, 'it cannot be prepared');
-like(status('topics'), qr/^ok: No topic is parked/, 'the status knows of none');
+like(status('parked'), qr/^ok: No topic is parked/, 'the status knows of none');
 
 # ---- one topic is missing, and all waits for it ----
 
@@ -78,7 +78,7 @@ like($trouble, qr/Topic "notes" does not exist.*Routes: "Note" on public\.note, 
 $node->safe_psql('shop', q{SELECT outbox.park('notes')});
 published();
 is(keys_of('car-shop-reported-events'), '1 2 3', 'the rest is published');
-like(status('topics'), qr/^warn: Topic "notes" is parked since .*: 2 event\(s\) are aside\. Reason: Topic "notes" does not exist.* -> SELECT outbox\.unpark\('notes'\);/,
+like(status('parked'), qr/^warn: Topic "notes" is parked since .*: 2 event\(s\) are aside\. Reason: Topic "notes" does not exist.* -> SELECT outbox\.unpark\('notes'\);/,
 	'how many are aside, and why, stands in the status');
 is(value(q{SELECT value FROM outbox.metrics WHERE name = 'outbox_parked_events' AND labels = '{"topic": "notes"}'}), 2, 'and in the metrics');
 is(value(q{SELECT unconfirmed_events FROM outbox.stat_relay}), 0, 'they are not waited for');

@@ -68,11 +68,11 @@ check_topics(KafkaProducer *producer)
 	is_int(look_up(producer, events_topic, &info), KAFKA_OK,
 		   "topic of events looked up");
 	ok(info.exists && info.partitions == 3, "it has 3 partitions");
-	is_int(info.max_message_bytes, 1000000, "and its own limit of a message");
+	is_int(info.settings.max_message_bytes, 1000000, "and its own limit of a message");
 	is_int(look_up(producer, progress_topic, &info), KAFKA_OK,
 		   "progress topic looked up");
 	ok(info.exists && info.partitions == 1, "it has 1 partition");
-	is_int(info.max_message_bytes, 1048588, "and the default limit");
+	is_int(info.settings.max_message_bytes, 1048588, "and the default limit");
 	is_int(look_up(producer, "not a topic name", &info), KAFKA_MISCONFIGURED,
 		   "an illegal topic name is misconfigured");
 
