@@ -40,6 +40,7 @@ struct KafkaProducer
 	bool		in_transaction;
 	int64_t		began_ms;
 	bool		committing;		/* the library's commit was called */
+	int64_t		waits_ms;		/* since when a call is pending; 0: none */
 	bool		incomplete;		/* a record was refused and not enqueued */
 	KafkaOutcome failure;		/* the worst delivery failure, KAFKA_OK: none */
 	KafkaError	failure_error;
@@ -143,7 +144,7 @@ keep_failure(KafkaProducer *producer, KafkaOutcome outcome, uint64_t tag,
 static void
 note_failure(KafkaProducer *producer, const rd_kafka_message_t *message)
 {
-	const char *trouble = producer->client->trouble;
+	const char *trouble = kafka_client_trouble(producer->client);
 	KafkaOutcome outcome;
 	KafkaError	error;
 
@@ -221,7 +222,7 @@ kafka_producer_tainted(KafkaProducer *producer)
 const char *
 kafka_producer_last_trouble(KafkaProducer *producer)
 {
-	return producer->client->trouble;
+	return kafka_client_trouble(producer->client);
 }
 
 /* For admin.c. */
@@ -307,6 +308,10 @@ still_pending(KafkaProducer *producer, rd_kafka_error_t *failed,
 	rd_kafka_error_destroy(failed);
 	serve_rest_of_slice(producer, started, slice_ms);
 	kafka_client_no_answer(producer->client, code, error);
+	if (producer->waits_ms == 0)
+		producer->waits_ms = started;
+	kafka_topics_explain(&producer->topics, producer->client,
+						 producer->waits_ms, error);
 	return KAFKA_PENDING;
 }
 
@@ -324,7 +329,6 @@ kafka_producer_init(KafkaProducer *producer, int slice_ms, KafkaError *error)
 {
 	int64_t		started = kafka_now_ms();
 	rd_kafka_error_t *failed;
-	rd_kafka_resp_err_t code;
 	KafkaOutcome outcome;
 
 	if (!producer->transactional)
@@ -338,13 +342,13 @@ kafka_producer_init(KafkaProducer *producer, int slice_ms, KafkaError *error)
 		 */
 		kafka_producer_poll(producer);
 		producer->client->failures = 0;
+		producer->waits_ms = 0;
 		return KAFKA_OK;
 	}
 	if (rd_kafka_error_is_retriable(failed))
 		return still_pending(producer, failed, started, slice_ms, error);
 	kafka_producer_poll(producer);
-	code = kafka_error_take(producer->client->rk, failed, error);
-	outcome = kafka_outcome_of(code);
+	outcome = kafka_outcome_of(kafka_error_take(producer->client->rk, failed, error));
 	return outcome == KAFKA_OK || outcome == KAFKA_REFUSED ?
 		KAFKA_UNCERTAIN : outcome;
 }
@@ -371,6 +375,7 @@ kafka_producer_begin(KafkaProducer *producer, KafkaError *error)
 	{
 		producer->in_transaction = true;
 		producer->began_ms = kafka_now_ms();
+		producer->waits_ms = 0;
 		producer->committing = false;
 		return KAFKA_OK;
 	}
