@@ -399,7 +399,8 @@ typedef struct KafkaTopics
 {
 	KafkaTopicSlot *buckets[KAFKA_TOPIC_BUCKETS];
 	KafkaTopicSlot *last;		/* records of one topic come in rows */
-	int64_t		lack_ms;		/* when it was looked for last; 0: never */
+	int64_t		waits_ms;		/* since when a call is pending; 0: none */
+	int64_t		lack_ms;		/* when it was looked why; 0: never */
 	KafkaError	lack;			/* what was found; code 0: nothing */
 } KafkaTopics;
 
@@ -419,12 +420,13 @@ extern KafkaOutcome kafka_topic_look_up(KafkaTopicSlot *slot,
 										KafkaError *error);
 
 /*
- * Why the call that has waited since then is not done: a topic of the handle with
- * a partition that nobody leads, or with too few replicas in sync.  The library
- * tries again without a word.  error stays as it is where nothing is known.
+ * Why a call that is pending for a while (waits_ms is set to 0 when it is done) is
+ * not done: a topic of the handle with a partition that nobody leads, or with too
+ * few replicas in sync.  The library tries again without a word.  error stays as it
+ * is where nothing is known.
  */
 extern void kafka_topics_explain(KafkaTopics *topics, KafkaClient *client,
-								 int64_t since_ms, KafkaError *error);
+								 KafkaError *error);
 
 /* True if the event was an answer about a topic's settings. */
 extern bool kafka_topics_handle(KafkaTopics *topics, rd_kafka_event_t *event);

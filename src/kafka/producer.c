@@ -40,7 +40,6 @@ struct KafkaProducer
 	bool		in_transaction;
 	int64_t		began_ms;
 	bool		committing;		/* the library's commit was called */
-	int64_t		waits_ms;		/* since when a call is pending; 0: none */
 	bool		incomplete;		/* a record was refused and not enqueued */
 	KafkaOutcome failure;		/* the worst delivery failure, KAFKA_OK: none */
 	KafkaError	failure_error;
@@ -300,19 +299,23 @@ kafka_producer_topic(KafkaProducer *producer, const char *topic,
  * there is any, says more to a person.
  */
 static KafkaOutcome
-still_pending(KafkaProducer *producer, rd_kafka_error_t *failed,
-			  int64_t started, int slice_ms, KafkaError *error)
+still_pending(KafkaProducer *producer, int code, int64_t started, int slice_ms,
+			  KafkaError *error)
+{
+	serve_rest_of_slice(producer, started, slice_ms);
+	kafka_client_no_answer(producer->client, code, error);
+	kafka_topics_explain(&producer->topics, producer->client, error);
+	return KAFKA_PENDING;
+}
+
+static KafkaOutcome
+goes_on(KafkaProducer *producer, rd_kafka_error_t *failed, int64_t started,
+		int slice_ms, KafkaError *error)
 {
 	int			code = rd_kafka_error_code(failed);
 
 	rd_kafka_error_destroy(failed);
-	serve_rest_of_slice(producer, started, slice_ms);
-	kafka_client_no_answer(producer->client, code, error);
-	if (producer->waits_ms == 0)
-		producer->waits_ms = started;
-	kafka_topics_explain(&producer->topics, producer->client,
-						 producer->waits_ms, error);
-	return KAFKA_PENDING;
+	return still_pending(producer, code, started, slice_ms, error);
 }
 
 static void
@@ -321,6 +324,7 @@ reset_batch(KafkaProducer *producer)
 	producer->incomplete = false;
 	producer->failure = KAFKA_OK;
 	producer->refused_tag = 0;
+	producer->topics.waits_ms = 0;
 	producer->client->not_added[0] = '\0';
 }
 
@@ -342,11 +346,11 @@ kafka_producer_init(KafkaProducer *producer, int slice_ms, KafkaError *error)
 		 */
 		kafka_producer_poll(producer);
 		producer->client->failures = 0;
-		producer->waits_ms = 0;
+		producer->topics.waits_ms = 0;
 		return KAFKA_OK;
 	}
 	if (rd_kafka_error_is_retriable(failed))
-		return still_pending(producer, failed, started, slice_ms, error);
+		return goes_on(producer, failed, started, slice_ms, error);
 	kafka_producer_poll(producer);
 	outcome = kafka_outcome_of(kafka_error_take(producer->client->rk, failed, error));
 	return outcome == KAFKA_OK || outcome == KAFKA_REFUSED ?
@@ -375,7 +379,6 @@ kafka_producer_begin(KafkaProducer *producer, KafkaError *error)
 	{
 		producer->in_transaction = true;
 		producer->began_ms = kafka_now_ms();
-		producer->waits_ms = 0;
 		producer->committing = false;
 		return KAFKA_OK;
 	}
@@ -558,7 +561,7 @@ kafka_producer_commit(KafkaProducer *producer, int slice_ms,
 		return KAFKA_OK;
 	}
 	if (rd_kafka_error_is_retriable(failed))
-		return still_pending(producer, failed, started, slice_ms, error);
+		return goes_on(producer, failed, started, slice_ms, error);
 	/* The library has ended this commit: it can be aborted now. */
 	producer->committing = false;
 	kafka_producer_poll(producer);
@@ -584,11 +587,7 @@ kafka_producer_flush(KafkaProducer *producer, int slice_ms, KafkaError *error)
 	code = rd_kafka_flush(producer->client->rk, slice_ms);
 	kafka_producer_poll(producer);
 	if (code == RD_KAFKA_RESP_ERR__TIMED_OUT)
-	{
-		kafka_error_set(error, code, "%s", rd_kafka_err2str(code));
-		serve_rest_of_slice(producer, started, slice_ms);
-		return KAFKA_PENDING;
-	}
+		return still_pending(producer, code, started, slice_ms, error);
 	if (producer->failure != KAFKA_OK)
 		return lost_batch(producer, error);
 	if (code != RD_KAFKA_RESP_ERR_NO_ERROR)

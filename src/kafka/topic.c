@@ -368,13 +368,14 @@ topic_lacks(KafkaTopics *topics, const rd_kafka_metadata_topic_t *topic,
 }
 
 void
-kafka_topics_explain(KafkaTopics *topics, KafkaClient *client,
-					 int64_t since_ms, KafkaError *error)
+kafka_topics_explain(KafkaTopics *topics, KafkaClient *client, KafkaError *error)
 {
 	int64_t		now = kafka_now_ms();
 	KafkaLookupAnswer answer;
 
-	if (now - since_ms < EXPLAIN_AFTER_MS)
+	if (topics->waits_ms == 0)
+		topics->waits_ms = now;
+	if (now - topics->waits_ms < EXPLAIN_AFTER_MS)
 	{
 		topics->lack.code = 0;
 		return;

@@ -207,7 +207,7 @@ known_better(const KafkaClient *client, int code, const char *text)
 {
 	int			known = client->trouble_code;
 
-	if (known < KAFKA_CODE_UNTRUSTED || known == KAFKA_CODE_UNVERIFIED ||
+	if (kafka_client_trouble(client)[0] == '\0' || known < KAFKA_CODE_UNTRUSTED || known == KAFKA_CODE_UNVERIFIED ||
 		known == KAFKA_CODE_PROTOCOL)
 		return false;
 	/* a reason that is as good as the known one is newer */
@@ -361,7 +361,7 @@ kafka_trouble_event(KafkaClient *client, rd_kafka_event_t *event)
 	 */
 	if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
 	{
-		if (client->trouble[0] == '\0')
+		if (kafka_client_trouble(client)[0] == '\0')
 			remember(client, text, code);
 		return;
 	}
