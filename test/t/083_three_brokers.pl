@@ -7,7 +7,7 @@
 #
 # By default some of it; with CARSHOP_TEST_FULL=1 (and TEST_TIMEOUT=3600) all, also
 # with brokers that are controllers themselves, and the latency of a commit beside
-# that with one broker.
+# that with one broker.  CARSHOP_TEST_ONLY, a pattern, chooses trials by their names.
 
 use strict;
 use warnings;
@@ -32,6 +32,7 @@ use constant TRANSACTIONS => '__transaction_state';
 use constant GROUPS => '__consumer_offsets';
 
 my $full = $ENV{CARSHOP_TEST_FULL};
+my $only = $ENV{CARSHOP_TEST_ONLY} // '.';
 my ($scenario, $kafka, $node, %watch, $progress);
 
 sub start
@@ -149,6 +150,8 @@ sub untrue
 sub trial
 {
 	my ($name, $strike, %arg) = @_;
+
+	return if $name !~ /$only/;
 	my @writers = map {
 		Workload->start($node, 'shop', seed => $scenario->{seed} + 10_000 * ++$scenario->{works},
 			most => 6, chunk => 10, pause => 0.05, asynchronous => $_ == 2)
