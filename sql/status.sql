@@ -154,7 +154,8 @@ CREATE VIEW outbox.confirmed AS
 			(SELECT r.confirmed_tick FROM outbox.relay_report() r WHERE r.lineage = l.lineage),
 			(SELECT n.confirmed_tick FROM outbox.tick n ORDER BY n.tick_id DESC LIMIT 1)) AS tick_id
 		FROM outbox.lineage l LIMIT 1) c
-	LEFT JOIN LATERAL (SELECT k.snapshot FROM outbox.tick k WHERE k.tick_id = c.tick_id LIMIT 1) t ON true;
+	-- the tick may be younger than our snapshot: then the newest one that we see
+	LEFT JOIN LATERAL (SELECT k.snapshot FROM outbox.tick k WHERE k.tick_id <= c.tick_id ORDER BY k.tick_id DESC LIMIT 1) t ON true;
 COMMENT ON VIEW outbox.confirmed IS 'What is known to be in Kafka: all that the newest confirmed tick sees';
 COMMENT ON COLUMN outbox.confirmed.next_xid IS 'No transaction from this one on is among it';
 COMMENT ON COLUMN outbox.confirmed.snapshot IS 'What the tick sees; NULL: nothing is confirmed';

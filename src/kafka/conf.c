@@ -24,6 +24,15 @@
  */
 #define MESSAGE_OVERHEAD_BYTES (128 * 1024)
 
+/*
+ * How long a request may go without its answer.  Only when that time is over does
+ * the library look for another leader, so a broker that hangs holds all up for so
+ * long: a minute by default, a transaction for all of its time.  Kafka itself gives
+ * such a broker up after 9 s (broker.session.timeout.ms).  Not less: what is sent
+ * or fetched by one request must come through a slow network.
+ */
+#define ANSWER_MS "10000"
+
 /* Below every sensible max.message.bytes (Kafka's default is 1048588). */
 #define DEFAULT_BATCH_BYTES 900000
 
@@ -154,6 +163,7 @@ kafka_conf_new(const KafkaProperties *props, rd_kafka_type_t type,
 
 	/* Defaults of ours first: the operator may change these. */
 	if (kafka_conf_set(conf, "client.id", "carshop_outbox", error) &&
+		kafka_conf_set(conf, "socket.timeout.ms", ANSWER_MS, error) &&
 		kafka_conf_set(conf, "reconnect.backoff.ms", "100", error) &&
 		kafka_conf_set(conf, "reconnect.backoff.max.ms", "2000", error) &&
 		kafka_conf_set(conf, "socket.keepalive.enable", "true", error) &&
@@ -193,8 +203,11 @@ set_transaction(rd_kafka_conf_t *conf, const KafkaProducerOptions *options,
 	if (options->transactional_id == NULL)
 		return kafka_conf_set_int(conf, "message.timeout.ms",
 								  options->transaction_timeout_ms, error);
+	/* the library takes no socket.timeout.ms that is longer */
 	return kafka_conf_set(conf, "transactional.id", options->transactional_id,
 						  error) &&
+		kafka_conf_at_most(conf, "socket.timeout.ms",
+						   options->transaction_timeout_ms, error) &&
 		kafka_conf_set_int(conf, "transaction.timeout.ms",
 						   options->transaction_timeout_ms, error);
 }

@@ -178,6 +178,9 @@ typedef struct KafkaClient
 								 * words; "": none */
 	char		trouble[512];	/* the last connection trouble in words */
 	int			trouble_code;	/* and its code; 0: not known */
+	int64_t		trouble_ms;		/* when it was heard of last */
+	bool		answered;		/* a broker has answered: the protocol is
+								 * right */
 	char	   *cluster_id;
 	KafkaToken *token;			/* NULL: no file of a token is named */
 	KafkaLookup *lookups;		/* under way, or answered but not fetched */
@@ -248,6 +251,9 @@ extern bool kafka_client_handle(KafkaClient *client, rd_kafka_event_t *event);
  * ------------------------------------------------------------------------
  */
 
+/* The connection's trouble, in words; "": there was none of late. */
+extern const char *kafka_client_trouble(const KafkaClient *client);
+
 /* Say why there is no answer: the connection's trouble, if there is any. */
 extern void kafka_client_no_answer(const KafkaClient *client, int code,
 								   KafkaError *error);
@@ -312,6 +318,8 @@ typedef enum KafkaLookupState
  * slice_ms.  max_ms is taken from the call that starts a question.  When the
  * answer is there the client's descriptor becomes readable, too.
  */
+#define KAFKA_LOOKUP_KNOWN ""	/* instead of a topic: all that the handle
+								 * knows */
 extern KafkaLookupState kafka_lookup(KafkaClient *client, const char *topic,
 									 int slice_ms, int max_ms,
 									 KafkaLookupAnswer *answer);
@@ -418,6 +426,9 @@ typedef struct KafkaTopics
 {
 	KafkaTopicSlot *buckets[KAFKA_TOPIC_BUCKETS];
 	KafkaTopicSlot *last;		/* records of one topic come in rows */
+	int64_t		waits_ms;		/* since when a call is pending; 0: none */
+	int64_t		lack_ms;		/* when it was looked why; 0: never */
+	KafkaError	lack;			/* what was found; code 0: nothing */
 } KafkaTopics;
 
 /* The topic's slot, made at its first use; NULL if the name is illegal. */
@@ -434,6 +445,15 @@ extern KafkaOutcome kafka_topic_look_up(KafkaTopicSlot *slot,
 										KafkaClient *client, int slice_ms,
 										int max_ms, KafkaTopicInfo *info,
 										KafkaError *error);
+
+/*
+ * Why a call that is pending for a while (waits_ms is set to 0 when it is done) is
+ * not done: a topic of the handle with a partition that nobody leads, or with too
+ * few replicas in sync.  The library tries again without a word.  error stays as it
+ * is where nothing is known.
+ */
+extern void kafka_topics_explain(KafkaTopics *topics, KafkaClient *client,
+								 KafkaError *error);
 
 /* True if the event was an answer about a topic's settings. */
 extern bool kafka_topics_handle(KafkaTopics *topics, rd_kafka_event_t *event);

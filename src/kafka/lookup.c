@@ -54,7 +54,7 @@ struct KafkaLookup
 
 	/* set before the thread starts */
 	rd_kafka_t *rk;
-	rd_kafka_topic_t *rkt;
+	rd_kafka_topic_t *rkt;		/* NULL: all that the handle knows */
 	int			fd;				/* written to when the answer is there */
 	int			piece_ms;
 	int			max_ms;
@@ -148,7 +148,8 @@ end_lookup(KafkaLookup *lookup)
 	pthread_join(lookup->thread, NULL);
 	if (lookup->answer.metadata != NULL)
 		rd_kafka_metadata_destroy(lookup->answer.metadata);
-	rd_kafka_topic_destroy(lookup->rkt);
+	if (lookup->rkt != NULL)
+		rd_kafka_topic_destroy(lookup->rkt);
 	pthread_cond_destroy(&lookup->answered_cond);
 	pthread_mutex_destroy(&lookup->mutex);
 	free(lookup);
@@ -274,14 +275,16 @@ kafka_lookup(KafkaClient *client, const char *topic, int slice_ms, int max_ms,
 
 	if (lookup == NULL && n < MOST_LOOKUPS)
 	{
-		rd_kafka_topic_t *rkt = rd_kafka_topic_new(client->rk, topic, NULL);
+		bool		one = strcmp(topic, KAFKA_LOOKUP_KNOWN) != 0;
+		rd_kafka_topic_t *rkt = one ? rd_kafka_topic_new(client->rk, topic, NULL) : NULL;
 
-		if (rkt == NULL)
+		if (one && rkt == NULL)
 			return KAFKA_LOOKUP_BAD_NAME;
 		lookup = start_lookup(client, rkt, topic, max_ms);
 		if (lookup == NULL)
 		{
-			rd_kafka_topic_destroy(rkt);
+			if (one)
+				rd_kafka_topic_destroy(rkt);
 			return KAFKA_LOOKUP_NO_THREAD;
 		}
 	}

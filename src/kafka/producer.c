@@ -143,7 +143,7 @@ keep_failure(KafkaProducer *producer, KafkaOutcome outcome, uint64_t tag,
 static void
 note_failure(KafkaProducer *producer, const rd_kafka_message_t *message)
 {
-	const char *trouble = producer->client->trouble;
+	const char *trouble = kafka_client_trouble(producer->client);
 	KafkaOutcome outcome;
 	KafkaError	error;
 
@@ -223,7 +223,7 @@ kafka_producer_tainted(KafkaProducer *producer)
 const char *
 kafka_producer_last_trouble(KafkaProducer *producer)
 {
-	return producer->client->trouble;
+	return kafka_client_trouble(producer->client);
 }
 
 /* For admin.c. */
@@ -301,15 +301,23 @@ kafka_producer_topic(KafkaProducer *producer, const char *topic,
  * there is any, says more to a person.
  */
 static KafkaOutcome
-still_pending(KafkaProducer *producer, rd_kafka_error_t *failed,
-			  int64_t started, int slice_ms, KafkaError *error)
+still_pending(KafkaProducer *producer, int code, int64_t started, int slice_ms,
+			  KafkaError *error)
+{
+	serve_rest_of_slice(producer, started, slice_ms);
+	kafka_client_no_answer(producer->client, code, error);
+	kafka_topics_explain(&producer->topics, producer->client, error);
+	return KAFKA_PENDING;
+}
+
+static KafkaOutcome
+goes_on(KafkaProducer *producer, rd_kafka_error_t *failed, int64_t started,
+		int slice_ms, KafkaError *error)
 {
 	int			code = rd_kafka_error_code(failed);
 
 	rd_kafka_error_destroy(failed);
-	serve_rest_of_slice(producer, started, slice_ms);
-	kafka_client_no_answer(producer->client, code, error);
-	return KAFKA_PENDING;
+	return still_pending(producer, code, started, slice_ms, error);
 }
 
 static void
@@ -318,6 +326,7 @@ reset_batch(KafkaProducer *producer)
 	producer->incomplete = false;
 	producer->failure = KAFKA_OK;
 	producer->refused_tag = 0;
+	producer->topics.waits_ms = 0;
 	producer->client->not_added[0] = '\0';
 }
 
@@ -326,7 +335,6 @@ kafka_producer_init(KafkaProducer *producer, int slice_ms, KafkaError *error)
 {
 	int64_t		started = kafka_now_ms();
 	rd_kafka_error_t *failed;
-	rd_kafka_resp_err_t code;
 	KafkaOutcome outcome;
 
 	if (!producer->transactional)
@@ -340,13 +348,13 @@ kafka_producer_init(KafkaProducer *producer, int slice_ms, KafkaError *error)
 		 */
 		kafka_producer_poll(producer);
 		producer->client->failures = 0;
+		producer->topics.waits_ms = 0;
 		return KAFKA_OK;
 	}
 	if (rd_kafka_error_is_retriable(failed))
-		return still_pending(producer, failed, started, slice_ms, error);
+		return goes_on(producer, failed, started, slice_ms, error);
 	kafka_producer_poll(producer);
-	code = kafka_error_take(producer->client->rk, failed, error);
-	outcome = kafka_outcome_of(code);
+	outcome = kafka_outcome_of(kafka_error_take(producer->client->rk, failed, error));
 	return outcome == KAFKA_OK || outcome == KAFKA_REFUSED ?
 		KAFKA_UNCERTAIN : outcome;
 }
@@ -555,7 +563,7 @@ kafka_producer_commit(KafkaProducer *producer, int slice_ms,
 		return KAFKA_OK;
 	}
 	if (rd_kafka_error_is_retriable(failed))
-		return still_pending(producer, failed, started, slice_ms, error);
+		return goes_on(producer, failed, started, slice_ms, error);
 	/* The library has ended this commit: it can be aborted now. */
 	producer->committing = false;
 	kafka_producer_poll(producer);
@@ -581,11 +589,7 @@ kafka_producer_flush(KafkaProducer *producer, int slice_ms, KafkaError *error)
 	code = rd_kafka_flush(producer->client->rk, slice_ms);
 	kafka_producer_poll(producer);
 	if (code == RD_KAFKA_RESP_ERR__TIMED_OUT)
-	{
-		kafka_error_set(error, code, "%s", rd_kafka_err2str(code));
-		serve_rest_of_slice(producer, started, slice_ms);
-		return KAFKA_PENDING;
-	}
+		return still_pending(producer, code, started, slice_ms, error);
 	if (producer->failure != KAFKA_OK)
 		return lost_batch(producer, error);
 	if (code != RD_KAFKA_RESP_ERR_NO_ERROR)

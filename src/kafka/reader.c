@@ -26,7 +26,8 @@
 #define UNUSED_GROUP "carshop_outbox_reader"
 
 #define DEFAULT_FETCH_WAIT_MS 500
-#define MAX_FETCH_BYTES (16 * 1024 * 1024)
+/* 4 Mbit/s carry so much before the request is given up (ANSWER_MS in conf.c). */
+#define MAX_FETCH_BYTES (4 * 1024 * 1024)
 #define MIN_FETCH_BYTES (1024 * 1024)
 
 typedef struct Assigned

@@ -105,7 +105,7 @@ remedy_for_topic(rd_kafka_resp_err_t code)
 		case RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS_AFTER_APPEND:
 			return "Start the brokers that are down, or lower the topic's min.insync.replicas to the number of brokers that hold it and run.";
 		case RD_KAFKA_RESP_ERR__MSG_TIMED_OUT:
-			return "Kafka did not take the records in time: check that the topic's partitions have leaders, that as many brokers run as min.insync.replicas asks for, and that no quota slows the user down.";
+			return "Start the brokers that are down: each partition needs a leader and min.insync.replicas in sync. If all run: check their load, the network and quotas, raise carshop_outbox.transaction_timeout, or lower carshop_outbox.max_transaction_events.";
 		case RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE:
 		case RD_KAFKA_RESP_ERR_REPLICA_NOT_AVAILABLE:
 		case RD_KAFKA_RESP_ERR_BROKER_NOT_AVAILABLE:
@@ -142,7 +142,7 @@ remedy_for_cluster(rd_kafka_resp_err_t code)
 		case RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS:
 		case RD_KAFKA_RESP_ERR_NOT_COORDINATOR:
 		case RD_KAFKA_RESP_ERR__WAIT_COORD:
-			return "Wait while Kafka starts; if it lasts, the topic __transaction_state has too few brokers: start those that are down, or lower Kafka's transaction.state.log.min.isr and transaction.state.log.replication.factor.";
+			return "Wait while Kafka starts or elects; if it lasts, too few brokers run for __transaction_state (of a group: __consumer_offsets): start those that are down, or lower transaction.state.log.min.isr and .replication.factor (offsets.topic.replication.factor).";
 		case RD_KAFKA_RESP_ERR_NOT_CONTROLLER:
 			return "The cluster is electing a controller: wait a moment, then check Kafka's controllers.";
 		case RD_KAFKA_RESP_ERR_THROTTLING_QUOTA_EXCEEDED:
@@ -208,7 +208,12 @@ kafka_remedy(const KafkaError *error)
 		return general;
 	if (error->code >= KAFKA_CODE_UNTRUSTED && error->code < KAFKA_CODE_END)
 		return remedy_for_security(error->code);
-	if (error->timed_out)
+
+	/*
+	 * Records that nobody takes are out of time as well, and mostly for
+	 * another reason than their number.
+	 */
+	if (error->timed_out && error->code != RD_KAFKA_RESP_ERR__MSG_TIMED_OUT)
 		return "Kafka took longer than carshop_outbox.transaction_timeout: check the brokers' load and the network, raise that setting (up to Kafka's transaction.max.timeout.ms), or lower carshop_outbox.max_transaction_events.";
 	for (i = 0; kinds[i] != NULL; i++)
 	{

@@ -30,6 +30,10 @@
  * a topic that is looked up again and again, being in trouble.
  */
 #define LIMIT_KEEP_MS 2000
+/* A call that waits for so long is explained, and so often it is looked why. */
+#define EXPLAIN_AFTER_MS 1500
+#define EXPLAIN_AGAIN_MS 1000
+#define EXPLAIN_MAX_MS 2000
 
 /* What was found longer ago is not given any more. */
 #define KEEP_FOUND_MS (LIMIT_TIMEOUT_MS + 3000)
@@ -133,6 +137,7 @@ kafka_client_topic(KafkaClient *client, const char *topic, int slice_ms,
 		kafka_client_no_answer(client, answer.code, error);
 		return KAFKA_UNREACHABLE;
 	}
+	client->answered = true;
 	if (answer.metadata->topic_cnt != 1)
 	{
 		kafka_error_set(error, 0, "no answer about topic \"%s\"", topic);
@@ -336,4 +341,82 @@ kafka_topic_look_up(KafkaTopicSlot *slot, KafkaClient *client, int slice_ms,
 	info->described = slot->described;
 	info->settings = slot->settings;
 	return KAFKA_OK;
+}
+
+/* ------------------------------------------------------------------------
+ * Why nothing comes of it
+ * ------------------------------------------------------------------------
+ */
+
+/* So few replicas in sync?  Without the topic's limit: as few as nobody wants. */
+static bool
+is_below(int in_sync, int replicas, const KafkaTopicSlot *slot)
+{
+	if (slot != NULL && slot->described && slot->settings.min_insync > 0)
+		return in_sync < slot->settings.min_insync;
+	return replicas > 2 && in_sync < 2;
+}
+
+/* True: there is something that keeps records of this topic from being taken. */
+static bool
+topic_lacks(KafkaTopics *topics, const rd_kafka_metadata_topic_t *topic,
+			KafkaError *lack)
+{
+	unsigned int bucket;
+	const KafkaTopicSlot *slot = find_topic(topics, topic->topic, &bucket);
+
+	for (int i = 0; i < topic->partition_cnt; i++)
+	{
+		const		rd_kafka_metadata_partition_t *partition = &topic->partitions[i];
+
+		if (partition->leader < 0)
+		{
+			kafka_error_set(lack, RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE,
+							"partition %d of topic \"%s\" has no leader",
+							(int) partition->id, topic->topic);
+			return true;
+		}
+		if (is_below(partition->isr_cnt, partition->replica_cnt, slot))
+		{
+			kafka_error_set(lack, RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,
+							"partition %d of topic \"%s\" has only %d of %d replicas in sync",
+							(int) partition->id, topic->topic, partition->isr_cnt,
+							partition->replica_cnt);
+			return true;
+		}
+	}
+	return false;
+}
+
+void
+kafka_topics_explain(KafkaTopics *topics, KafkaClient *client, KafkaError *error)
+{
+	int64_t		now = kafka_now_ms();
+	KafkaLookupAnswer answer;
+
+	if (topics->waits_ms == 0)
+		topics->waits_ms = now;
+	if (now - topics->waits_ms < EXPLAIN_AFTER_MS)
+	{
+		topics->lack.code = 0;
+		return;
+	}
+	if (now - topics->lack_ms >= EXPLAIN_AGAIN_MS &&
+		kafka_lookup(client, KAFKA_LOOKUP_KNOWN, 0, EXPLAIN_MAX_MS,
+					 &answer) == KAFKA_LOOKUP_ANSWERED)
+	{
+		topics->lack_ms = now;
+		topics->lack.code = 0;
+		if (answer.code == RD_KAFKA_RESP_ERR_NO_ERROR)
+		{
+			for (int i = 0; i < answer.metadata->topic_cnt; i++)
+			{
+				if (topic_lacks(topics, &answer.metadata->topics[i], &topics->lack))
+					break;
+			}
+			rd_kafka_metadata_destroy(answer.metadata);
+		}
+	}
+	if (topics->lack.code != 0 && error != NULL)
+		*error = topics->lack;
 }

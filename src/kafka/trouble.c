@@ -22,6 +22,12 @@
 
 #include "kafka/internal.h"
 
+/*
+ * What lasts is heard of again within this time: the library holds back lines like
+ * the last one for 30 s.
+ */
+#define KEEP_TROUBLE_MS 40000
+
 /* ------------------------------------------------------------------------
  * Certificates
  * ------------------------------------------------------------------------
@@ -201,12 +207,23 @@ known_better(const KafkaClient *client, int code, const char *text)
 {
 	int			known = client->trouble_code;
 
-	if (known < KAFKA_CODE_UNTRUSTED || known == KAFKA_CODE_UNVERIFIED ||
+	if (kafka_client_trouble(client)[0] == '\0' || known < KAFKA_CODE_UNTRUSTED || known == KAFKA_CODE_UNVERIFIED ||
 		known == KAFKA_CODE_PROTOCOL)
 		return false;
 	/* a reason that is as good as the known one is newer */
 	return (code < KAFKA_CODE_UNTRUSTED || code == KAFKA_CODE_UNVERIFIED ||
 			code == KAFKA_CODE_PROTOCOL) && is_vague(code, text);
+}
+
+/*
+ * A broker that ends, or begins, hangs up on a new connection, and the library
+ * takes that for a wrong protocol.  Where a broker has answered before, it is not.
+ */
+static bool
+is_hang_up(const char *text)
+{
+	return strstr(text, "Disconnected") != NULL ||
+		strstr(text, "unexpected eof") != NULL;
 }
 
 /*
@@ -221,6 +238,8 @@ remember(KafkaClient *client, const char *text, rd_kafka_resp_err_t of_library)
 	int			code = kafka_trouble_code(of_library, text);
 	char	   *suffix;
 
+	if (code == KAFKA_CODE_PROTOCOL && client->answered && is_hang_up(text))
+		code = RD_KAFKA_RESP_ERR__TRANSPORT;
 	if (known_better(client, code, text))
 		return;
 	snprintf(words, sizeof(words), "%s", text);
@@ -231,6 +250,7 @@ remember(KafkaClient *client, const char *text, rd_kafka_resp_err_t of_library)
 		strcmp(words, client->trouble) != 0)
 		client->trouble_code = code;
 	snprintf(client->trouble, sizeof(client->trouble), "%s", words);
+	client->trouble_ms = kafka_now_ms();
 }
 
 /* "broker: Certificate (...) verification callback failed: reason". */
@@ -244,13 +264,21 @@ remember_certificate(KafkaClient *client, const char *text)
 	snprintf(client->trouble, sizeof(client->trouble), "%.*s) refused: %s",
 			 (int) (reason - text), text, reason + strlen(REFUSED));
 	client->trouble_code = certificate_code(text);
+	client->trouble_ms = kafka_now_ms();
+}
+
+/* A handle may live for weeks, and what was mended long ago explains nothing. */
+const char *
+kafka_client_trouble(const KafkaClient *client)
+{
+	return kafka_now_ms() - client->trouble_ms < KEEP_TROUBLE_MS ? client->trouble : "";
 }
 
 void
 kafka_client_no_answer(const KafkaClient *client, int code, KafkaError *error)
 {
 	/* The connection's trouble says more than "timed out". */
-	if (client->trouble[0] == '\0')
+	if (kafka_client_trouble(client)[0] == '\0')
 		kafka_error_set(error, code, "no answer from Kafka yet");
 	else
 		kafka_error_set(error,
@@ -292,16 +320,16 @@ kafka_trouble_is_known(const char *facility)
 	return false;
 }
 
-/* The library's own closing of connections is no trouble. */
+/*
+ * The library's own closing of connections is no trouble: when the handle goes, and
+ * when another broker has become the coordinator (the first one at every start).
+ * That may have cut a request off all the same.
+ */
 static bool
 is_housekeeping(const char *text)
 {
-	if (strstr(text, "(_DESTROY)") != NULL)
-		return true;
-
-	/* At every start, once the coordinator's address is known. */
-	return strstr(text, "nodename change") != NULL &&
-		!kafka_failure_counts(text);
+	return strstr(text, "(_DESTROY)") != NULL ||
+		strstr(text, "nodename change") != NULL;
 }
 
 const char *
@@ -311,11 +339,12 @@ kafka_trouble_line(KafkaClient *client, const char *facility, const char *text)
 	if (strcmp(facility, "SSLCERTVRFY") == 0)
 		remember_certificate(client, text);
 	else if ((strcmp(facility, "FAIL") == 0 || strcmp(facility, "REQTMOUT") == 0) &&
-			 !is_housekeeping(text))
+			 strstr(text, "(_DESTROY)") == NULL)
 	{
 		if (kafka_failure_counts(text))
 			client->failures++;
-		remember(client, text, code_of_line(text));
+		if (!is_housekeeping(text))
+			remember(client, text, code_of_line(text));
 	}
 	return text;
 }
@@ -332,7 +361,7 @@ kafka_trouble_event(KafkaClient *client, rd_kafka_event_t *event)
 	 */
 	if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
 	{
-		if (client->trouble[0] == '\0')
+		if (kafka_client_trouble(client)[0] == '\0')
 			remember(client, text, code);
 		return;
 	}

@@ -16,6 +16,9 @@
 #define SETTLE_MOST			20000.0
 #define LENGTHEN			500.0
 
+/* So many events take no Kafka's time: one that works does a thousand times more. */
+#define LATE_LEAST			1000
+
 /* shortened by LENGTHEN * (pause - least) / SHARE: in balance with the above */
 #define SHARE				50000.0
 
@@ -61,6 +64,13 @@ pace_halve(Pace *pace, int64_t events, bool alone)
 }
 
 void
+pace_late(Pace *pace, int64_t events, bool alone)
+{
+	pace_halve(pace, events, alone && events > LATE_LEAST && pace->late > 0);
+	pace->late++;
+}
+
+void
 pace_whole(Pace *pace)
 {
 	pace->part_events = pace->max_events;
@@ -84,6 +94,7 @@ grown(int64_t now, int64_t most)
 void
 pace_committed(Pace *pace, bool early)
 {
+	pace->late = 0;
 	pace->events = grown(pace->events, pace->max_events);
 	pace->bytes = grown(pace->bytes, pace->max_bytes);
 	pace->part_events = grown(pace->part_events, pace->max_events);

@@ -28,6 +28,7 @@ typedef struct Pace
 	 */
 	int64_t		part_events;
 	int64_t		part_bytes;
+	int			late;			/* time-outs since the last success */
 
 	/*
 	 * Pause between the end of a transaction and the first message of the
@@ -46,10 +47,17 @@ extern void pace_init(Pace *pace);
 extern void pace_set_limits(Pace *pace, int64_t max_events, int64_t max_bytes);
 
 /*
- * A Kafka transaction of that many events was refused or not finished in time;
- * alone: they are of one transaction of the database.
+ * A Kafka transaction of that many events was refused; alone: they are of one
+ * transaction of the database.
  */
 extern void pace_halve(Pace *pace, int64_t events, bool alone);
+
+/*
+ * The same was not finished in time.  Mostly that is Kafka's doing (too few
+ * replicas, say), and no reason to tear a transaction of the database: only one of
+ * many events that is late again, after Kafka was there in between, is too much.
+ */
+extern void pace_late(Pace *pace, int64_t events, bool alone);
 
 /* A transaction was committed; early: it met the markers of the former one. */
 extern void pace_committed(Pace *pace, bool early);

@@ -243,7 +243,7 @@ machine_pending(RelayMachine *machine, RelayActionKind kind, const RelayResult *
 		return;
 	}
 	if (kind == ACT_COMMIT)
-		pace_halve(&machine->pace, machine->pending_events, machine->pending_alone);
+		pace_late(&machine->pace, machine->pending_events, machine->pending_alone);
 	late.outcome = kind == ACT_COMMIT ? KAFKA_UNCERTAIN : KAFKA_UNREACHABLE;
 	machine_fail(machine, &late, now);
 }
@@ -281,7 +281,7 @@ machine_not_done(RelayMachine *machine, RelayActionKind kind, const RelayResult 
 		RelayResult old = *result;
 
 		old.outcome = KAFKA_UNCERTAIN;
-		pace_halve(&machine->pace, machine->pending_events, machine->pending_alone);
+		pace_late(&machine->pace, machine->pending_events, machine->pending_alone);
 		machine_fail(machine, &old, now);
 	}
 	else if (transaction && result->outcome == KAFKA_REFUSED)

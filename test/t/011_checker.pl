@@ -114,14 +114,15 @@ finds(qr/^lost: 60 in all/, 'many findings of a kind are counted',
 
 # ---- reports ----
 
-my @ids = map { $_->[4] } @log;
+my @events = map { "$_->[4]|$_->[2]|$_->[3]" } @log;
 
 sub report_finds
 {
 	my ($pattern, $name, %change) = @_;
 	my $findings = audit_reports(
-		ids => \@ids,
-		log => bless([@log], 'Lines'),
+		events => \@events,
+		offsets => ['0|7'],
+		log => bless([ @log, end_at(8) ], 'Lines'),
 		sums => [ '1|3', '2|2', '3|1' ],
 		direct => [ '1|3', '2|2', '3|1' ],
 		%change);
@@ -130,9 +131,15 @@ sub report_finds
 }
 
 report_finds(qr/^$/, 'right reports have no finding');
-report_finds(qr/report: lacks 1 events/, 'an event that the reports lack', ids => [ @ids[ 1 .. 5 ] ]);
-report_finds(qr/report: holds 1 events twice/, 'an event that was applied twice', ids => [ @ids, $ids[0] ]);
-report_finds(qr/report: holds 1 events not in the topic/, 'an event from nowhere', ids => [ @ids, 'x' ]);
+report_finds(qr/report: lacks 1 events/, 'an event that the reports lack', events => [ @events[ 1 .. 5 ] ]);
+report_finds(qr/report: holds 1 events twice/, 'an event that was applied twice', events => [ @events, $events[0] ]);
+report_finds(qr/report: holds 1 events not in the topic/, 'an event from nowhere', events => [ @events, 'x|0|9' ]);
+report_finds(qr/report: holds 1 events with another place/, 'an event with a place that is not its own',
+	events => [ @events[ 0 .. 4 ], $events[5] . '1' ]);
+report_finds(qr/report: goes on at offset 6 of partition 0, although 6 is applied/,
+	'an offset behind its rows', offsets => ['0|6']);
+report_finds(qr/report: goes on at offset 9 of partition 0, which ends at 8/,
+	'an offset ahead of the topic', offsets => ['0|9']);
 report_finds(qr/report: sum 2\|3 instead of 2\|2/, 'a wrong sum', sums => [ '1|3', '2|3', '3|1' ]);
 report_finds(qr/report: sum nothing instead of 3\|1/, 'a missing row', sums => [ '1|3', '2|2' ]);
 

@@ -290,11 +290,7 @@ commit(Model *model, RelayResult *result)
 		topic->epoch++;
 		result->outcome = KAFKA_FENCED;
 		result->timed_out = true;
-		result->message = "too old";
-		for (int i = topic->open_from; i <= topic->open_to && topic->open_alone; i++)
-			model->cut[i] = true;
-		for (int i = topic->open_to; topic->open_alone && i <= model->through[topic->open_to]; i++)
-			model->cut[i] = true;
+		result->message = "too old";	/* no reason to cut one */
 	}
 	else if (chance(model, 8))
 	{

@@ -177,6 +177,31 @@ test_too_old(void)
 	ok(machine.pace.events < before, "the next one is smaller");
 }
 
+/* How many events a single transaction of the database may have after being late. */
+static int64_t
+part_after(int64_t events, int times)
+{
+	ready(1, 2);
+	for (int i = 0; i < times; i++)
+		pace_late(&machine.pace, events, true);
+	return machine.pace.part_events;
+}
+
+static void
+test_late(void)
+{
+	int64_t		whole = part_after(2, 0);
+
+	is_int(part_after(3, 10), whole, "a small transaction is never cut for being late");
+	is_int(part_after(5000, 1), whole, "nor is a large one at once: Kafka may have been away");
+	is_int(part_after(5000, 2), 2500, "it is when it is late again");
+	ready(1, 2);
+	pace_late(&machine.pace, 5000, true);
+	pace_committed(&machine.pace, false);
+	pace_late(&machine.pace, 5000, true);
+	is_int(machine.pace.part_events, whole, "and what went well in between counts");
+}
+
 /* Commits all the time: one tick for each Kafka transaction. */
 static void
 test_busy(void)
@@ -429,6 +454,7 @@ main(void)
 	test_doubts();
 	test_fencing();
 	test_too_old();
+	test_late();
 	test_busy();
 	test_standbys();
 	test_behind();

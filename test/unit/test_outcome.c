@@ -118,6 +118,16 @@ test_remedies(void)
 	error.timed_out = true;
 	ok(strstr(kafka_remedy(&error), "carshop_outbox.transaction_timeout") != NULL,
 	   "a transaction that was open too long names its time");
+	error.code = RD_KAFKA_RESP_ERR__MSG_TIMED_OUT;
+	ok(strstr(kafka_remedy(&error), "min.insync.replicas") != NULL &&
+	   strstr(kafka_remedy(&error), "carshop_outbox.transaction_timeout") != NULL &&
+	   strlen(kafka_remedy(&error)) < 256,
+	   "records that nobody took in that time name the brokers first");
+	error.timed_out = false;
+	error.code = RD_KAFKA_RESP_ERR_NOT_COORDINATOR;
+	ok(strstr(kafka_remedy(&error), "__transaction_state") != NULL &&
+	   strstr(kafka_remedy(&error), "__consumer_offsets") != NULL,
+	   "a coordinator can be a transaction's or a group's");
 }
 
 /* Lines as librdkafka 2.0.2 writes them. */

@@ -227,6 +227,41 @@ test_apply(void)
 	kafka_properties_free(props);
 }
 
+/* The milliseconds after which a broker that hangs is given up. */
+static int
+answer_ms(const char *properties, int transaction_ms)
+{
+	KafkaProducerOptions options = {
+		.transactional_id = "t",
+		.transaction_timeout_ms = transaction_ms,
+		.max_message_bytes = 1000000,
+		.queue_bytes = 1 << 25,
+		.queue_messages = 1000
+	};
+	KafkaProperties *props = kafka_properties_new();
+	KafkaError	error = {0};
+	rd_kafka_conf_t *conf;
+	char		value[64] = "";
+	size_t		size = sizeof(value);
+
+	ok(parse(props, properties, &error), "properties: %s", properties);
+	conf = kafka_producer_conf(props, &options, &error);
+	ok(conf != NULL, "a producer's configuration");
+	rd_kafka_conf_get(conf, "socket.timeout.ms", value, &size);
+	rd_kafka_conf_destroy(conf);
+	kafka_properties_free(props);
+	return atoi(value);
+}
+
+static void
+test_answer_time(void)
+{
+	is_int(answer_ms("", 30000), 10000, "well before the transaction is lost");
+	is_int(answer_ms("", 4000), 4000, "never later than that");
+	is_int(answer_ms("socket.timeout.ms=20000", 30000), 20000, "the operator's wins");
+	is_int(answer_ms("socket.timeout.ms=60000", 30000), 30000, "as far as the library takes it");
+}
+
 /* What is allowed but not known to this library, or not built into it. */
 static void
 test_versions(void)
@@ -335,6 +370,7 @@ main(void)
 	test_parse();
 	test_refusals();
 	test_apply();
+	test_answer_time();
 	if (mkdtemp(directory) == NULL)
 		ok(false, "could not make a directory");
 	else

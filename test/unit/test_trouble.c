@@ -63,6 +63,54 @@ test_lines(void)
 	}
 }
 
+/* A broker that ends hangs up on who connects: that is no wrong protocol. */
+static void
+test_hang_up(void)
+{
+	for (int i = 0; lines[i].text != NULL; i++)
+	{
+		KafkaClient client = {.answered = true};
+		bool		hang_up = lines[i].code == KAFKA_CODE_PROTOCOL &&
+		(strstr(lines[i].text, "Disconnected") != NULL ||
+		 strstr(lines[i].text, "unexpected eof") != NULL);
+
+		kafka_trouble_line(&client, lines[i].facility, lines[i].text);
+		is_int(client.trouble_code, hang_up ? RD_KAFKA_RESP_ERR__TRANSPORT : lines[i].code,
+			   lines[i].text);
+	}
+}
+
+/* The coordinator moves: a request may be cut off, but nothing is wrong. */
+static void
+test_nodename(void)
+{
+	KafkaClient client = {0};
+
+	kafka_trouble_line(&client, "FAIL", "[thrd:TxnCoordinator]: TxnCoordinator: Closing connection due to nodename change (after 10ms in state UP) (_TRANSPORT)");
+	is_int(client.failures, 1, "another coordinator's connection taints");
+	is_text(kafka_client_trouble(&client), "", "and is no trouble");
+	kafka_trouble_line(&client, "FAIL", "[thrd:TxnCoordinator]: TxnCoordinator: Closing connection due to nodename change (after 10ms in state CONNECT) (_TRANSPORT)");
+	is_int(client.failures, 1, "before it was up it does not");
+}
+
+/* What was heard long ago explains nothing. */
+static void
+test_age(void)
+{
+	KafkaClient client = {0};
+	KafkaError	error = {0};
+
+	kafka_trouble_line(&client, "FAIL", lines[19].text);
+	kafka_client_no_answer(&client, 0, &error);
+	is_int(error.code, RD_KAFKA_RESP_ERR__TRANSPORT, "what was just heard is the reason");
+	client.trouble_ms -= 60000;
+	kafka_client_no_answer(&client, 0, &error);
+	is_text(error.message, "no answer from Kafka yet", "a minute later it is not");
+	kafka_trouble_line(&client, "FAIL", lines[19].text);
+	kafka_client_no_answer(&client, 0, &error);
+	is_int(error.code, RD_KAFKA_RESP_ERR__TRANSPORT, "when it is heard of again it is");
+}
+
 /* What says less does not take the reason away; what is news does. */
 static void
 test_order(void)
@@ -104,6 +152,9 @@ int
 main(void)
 {
 	test_lines();
+	test_hang_up();
+	test_nodename();
+	test_age();
 	test_order();
 	test_remedies();
 	return done_testing();

@@ -145,25 +145,48 @@ sub audit_ok
 	return $ok;
 }
 
-# The report side: the event log holds the topic's ids, each once, and a report
-# that sums them up equals the direct computation over the truth.
-#	ids		[id, ...] of report.reported_events
+# The report side: the event log holds the topic's ids, each once and with its
+# place, offsets stand behind what was applied, and a report that sums them up
+# equals the direct computation over the truth.
+#	events	['id|partition|offset', ...] of report.reported_events
+#	offsets	['partition|next offset', ...] of report.progress
 #	log		as in audit
 #	sums	[row, ...] of the report's table as text, in some order
 #	direct	the same rows computed from the truth, in the same order
 sub audit_reports
 {
 	my (%arg) = @_;
-	my (%ids, %stored, @findings);
+	my (%ids, %newest, %end, %stored, @findings, @elsewhere);
 
-	_each_event($arg{log}, sub { }, sub { $ids{ $_[2] } = 1 });
-	$stored{$_}++ foreach @{ $arg{ids} };
+	_each_event(
+		$arg{log}, sub { },
+		sub {
+			my ($partition, $offset, $id) = @_;
+			$ids{$id} = "$partition|$offset";
+			$newest{$partition} = $offset;
+		},
+		sub { $end{ $_[0] } = $_[1] });
+	foreach my $event (@{ $arg{events} })
+	{
+		my ($id, $place) = split /\|/, $event, 2;
+		$stored{$id}++;
+		push @elsewhere, $id if ($ids{$id} // $place) ne $place;
+	}
 	my @missing = grep { !$stored{$_} } keys %ids;
 	my @extra = grep { !$ids{$_} } keys %stored;
 	my @twice = grep { $stored{$_} > 1 } keys %stored;
 	push @findings, 'report: lacks ' . @missing . " events, e.g. $missing[0]" if @missing;
 	push @findings, 'report: holds ' . @extra . " events not in the topic, e.g. $extra[0]" if @extra;
 	push @findings, 'report: holds ' . @twice . " events twice, e.g. $twice[0]" if @twice;
+	push @findings, 'report: holds ' . @elsewhere . " events with another place, e.g. $elsewhere[0]" if @elsewhere;
+	foreach my $stored (@{ $arg{offsets} // [] })
+	{
+		my ($partition, $next) = split /\|/, $stored;
+		push @findings, "report: goes on at offset $next of partition $partition, which ends at $end{$partition}"
+		  if $next > ($end{$partition} // 0);
+		push @findings, "report: goes on at offset $next of partition $partition, although $newest{$partition} is applied"
+		  if defined $newest{$partition} && $next <= $newest{$partition};
+	}
 
 	my @sums = @{ $arg{sums} // [] };
 	my @direct = @{ $arg{direct} // [] };

@@ -35,9 +35,10 @@ my $report_sums = 'SELECT key, changes, versions, latest FROM public.stock_sums 
 my $direct_sums = 'SELECT key, count(*), sum(version), max(version) FROM shop.truth GROUP BY key ORDER BY key';
 
 # new(name => text, stage => file, proxy => bool, distance => ms, reports => bool, partitions => n,
-#	  keys => n, conf => {name => value}, seed => n)
+#	  keys => n, conf => {name => value}, seed => n, cluster => {option => value})
 # stage: settings that make the server load another build (a mutant's).
 # distance: of Kafka from the server, one way; only with the proxy.
+# cluster: options of Carshop::Kafka for several brokers.
 sub new
 {
 	my ($class, %arg) = @_;
@@ -62,7 +63,7 @@ sub new
 	}
 	else
 	{
-		$self->{kafka} = Carshop::Kafka->start;
+		$self->{kafka} = Carshop::Kafka->start(%{ $self->{cluster} // {} });
 	}
 	$self->_start_server;
 	return $self;
@@ -387,10 +388,11 @@ sub late_end
 }
 
 # Everything is repaired: wait until all is published and applied, then audit.
+# go_on: the reader that reads all along does so beyond this.
 # Returns { findings => [text, ...], figures => {name => number, ...} }.
 sub settle
 {
-	my ($self, $seconds) = @_;
+	my ($self, $seconds, %arg) = @_;
 	my @findings;
 	my $begun = time();
 
@@ -407,7 +409,7 @@ sub settle
 	  Reader->read_all($self->reader_options('uncommitted'), isolation => 'read_uncommitted');
 	my $visible = $log->count('M');
 	$self->{live}->wait_for('M', $visible, 30);
-	$self->{live}->stop;
+	$self->{live}->stop if !$arg{go_on};
 
 	my ($found, $figures) = audit(
 		truth => Workload::truth($self->{node}, 'shop'), log => $log, live => $self->{live});
@@ -427,7 +429,8 @@ sub _audit_reports
 	my $node = $self->{node};
 
 	return audit_reports(
-		ids => [ split /\n/, $node->safe_psql('report', 'SELECT id FROM report.reported_events') ],
+		events => [ split /\n/, $node->safe_psql('report', 'SELECT id, partition, kafka_offset FROM report.reported_events') ],
+		offsets => [ split /\n/, $node->safe_psql('report', 'SELECT partition, next_offset FROM report.progress') ],
 		log => $log,
 		sums => [ split /\n/, $node->safe_psql('report', $report_sums) ],
 		direct => [ split /\n/, $node->safe_psql('shop', $direct_sums) ]);

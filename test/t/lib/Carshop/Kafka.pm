@@ -1,10 +1,13 @@
-# One real broker for a test, and kcat as its client.
+# One real broker for a test, or a cluster of them, and kcat as its client.
 #
 #	my $kafka = Carshop::Kafka->start;	# options of test/kafka: port, advertise, set
 #	$kafka->create_topic('t', 3);
 #	$kafka->produce('t', 'value', key => 'k', headers => { a => 'b' });
 #	my @messages = $kafka->read_topic('t');
-#	$kafka->kill9; $kafka->restart; $kafka->stop;
+#	$kafka->kill9; $kafka->restart; $kafka->stop; $kafka->pause; $kafka->resume;
+#
+#	my $cluster = Carshop::Kafka->start(brokers => 3);
+#	$cluster->kill9($cluster->leader('__transaction_state', 0));	# one of them
 #
 # Whatever a test starts ends with it.
 
@@ -26,7 +29,8 @@ my @brokers;
 my $folders = 0;
 
 # Options: port, advertise ('host:port', for a proxy), set => ['key=value', …],
-# listeners => { NAME => 'SSL', … } (besides the plain one), version.
+# listeners => { NAME => 'SSL', … } (besides the plain one), version; for a cluster:
+# brokers (how many), controller (true: of its own).
 sub start
 {
 	my ($class, %options) = @_;
@@ -38,35 +42,54 @@ sub start
 
 	push @arguments, '--port', $options{port} if $options{port};
 	push @arguments, '--advertise', $options{advertise} if $options{advertise};
+	push @arguments, '--brokers', $options{brokers} if $options{brokers};
+	push @arguments, '--controller' if $options{controller};
 	push @arguments, map { ('--listener', "$_=$options{listeners}{$_}") } sort keys %{ $options{listeners} // {} };
 	$self->{dir} = abs_path(dirname($self->{dir})) . "/kafka$folders";
 	push @brokers, $self;
-	$self->_script('start', @arguments);
+	$self->_script('start', undef, @arguments);
 	return $self;
+}
+
+# Of one broker of a cluster, or (no number) of all there are.
+sub _folder
+{
+	my ($self, $number) = @_;
+
+	return $number ? "$self->{dir}/$number" : $self->{dir};
 }
 
 sub _script
 {
-	my ($self, $action, @arguments) = @_;
+	my ($self, $action, $number, @arguments) = @_;
 
 	local $ENV{KAFKA_VERSION} = $self->{version} if $self->{version};
-	system($script, $action, $self->{dir}, @arguments) == 0
+	system($script, $action, $self->_folder($number), @arguments) == 0
 	  or croak "test/kafka $action failed";
 }
 
-sub stop { my ($self) = @_; $self->_script('stop'); }
-sub kill9 { my ($self) = @_; $self->_script('kill'); }
+# In a cluster each takes the number of a broker; without it, all are meant.
+sub stop { my ($self, $number) = @_; $self->_script('stop', $number); }
+sub kill9 { my ($self, $number) = @_; $self->_script('kill', $number); }
+sub pause { my ($self, $number) = @_; $self->_script('pause', $number); }
+sub resume { my ($self, $number) = @_; $self->_script('resume', $number); }
 
-# The same node again: same ports, same data.  set => [...] adds properties.
+# The same node again: same ports, same data.  set => [...] adds properties;
+# brokers => [number, ...] are those of a cluster, at the same time.
 sub restart
 {
 	my ($self, %options) = @_;
+	my @arguments = map { ('--set', $_) } @{ $options{set} // [] };
 
-	$self->_script('restart', map { ('--set', $_) } @{ $options{set} // [] });
+	local $ENV{KAFKA_VERSION} = $self->{version} if $self->{version};
+	my @runs = map { IPC::Run::start([ $script, 'restart', $self->_folder($_), @arguments ]) } @{ $options{brokers} // [undef] };
+	# all are waited for, also when one fails
+	my @failed = grep { !$_->finish } @runs;
+	croak 'test/kafka restart failed' if @failed;
 }
 
 sub dir { return $_[0]->{dir}; }
-sub log_file { return "$_[0]->{dir}/kafka.log"; }
+sub log_file { my ($self, $number) = @_; return $self->_folder($number) . '/kafka.log'; }
 
 # Of the plain listener, or of one that is named.
 sub bootstrap
@@ -76,7 +99,7 @@ sub bootstrap
 	return $self->_content($listener ? "bootstrap.$listener" : 'bootstrap');
 }
 
-sub pid { return $_[0]->_content('pid'); }
+sub pid { my ($self, $number) = @_; return $self->_content($number ? "$number/pid" : 'pid'); }
 
 # The broker's own port, which is not the one of bootstrap behind a proxy.
 sub port { return $_[0]->_content('port'); }
@@ -109,7 +132,7 @@ sub create_topic
 	my ($self, $topic, $partitions, %config) = @_;
 
 	$self->tool('org.apache.kafka.tools.TopicCommand', '--create', '--topic', $topic,
-		'--partitions', $partitions // 1, '--replication-factor', 1,
+		'--partitions', $partitions // 1,
 		map { ('--config', "$_=$config{$_}") } sort keys %config);
 }
 
@@ -127,6 +150,106 @@ sub topics
 	my $list = $self->_kcat(undef, '-L');
 
 	return { $list =~ /^  topic "([^"]+)" with (\d+) partitions/mg };
+}
+
+# Who leads each partition of a topic, and which replicas are in sync, as one of
+# the brokers knows: ([leader, [replica, …]], …); nothing when no broker answers.
+sub partitions
+{
+	my ($self, $topic) = @_;
+	my $list = eval { $self->_kcat(undef, '-L', '-m', 5, '-t', $topic) } // '';
+	my @partitions;
+
+	$partitions[$1] = [ $2, [ split /,/, $3 ] ]
+	  while $list =~ /^    partition (\d+), leader (-?\d+), replicas: \S+, isrs: ([\d,]*)/mg;
+	return @partitions;
+}
+
+sub leader
+{
+	my ($self, $topic, $partition) = @_;
+	my @partitions = $self->partitions($topic);
+
+	croak "partition $partition of $topic has no leader"
+	  if ($partitions[$partition] // [ -1 ])->[0] < 0;
+	return $partitions[$partition][0];
+}
+
+# Wait until so many replicas of each partition of these topics are in sync.
+sub wait_in_sync
+{
+	my ($self, $replicas, $seconds, @topics) = @_;
+	my $deadline = time + $seconds;
+
+	foreach my $topic (@topics)
+	{
+		while (1)
+		{
+			my @partitions = $self->partitions($topic);
+			last if @partitions && !grep { $_->[0] < 0 || @{ $_->[1] } != $replicas } @partitions;
+			croak "$topic has not $replicas replicas in sync" if time > $deadline;
+			Time::HiRes::sleep(0.1);
+		}
+	}
+}
+
+# Are the replicas in sync those that were asked for, and the first one the leader?
+sub _as_assigned
+{
+	my ($self, $replicas, $with_leader) = @_;
+
+	foreach my $topic (keys %$replicas)
+	{
+		my @partitions = $self->partitions($topic);
+
+		foreach my $number (0 .. $#{ $replicas->{$topic} })
+		{
+			my @wanted = @{ $replicas->{$topic}[$number] };
+			my ($leader, $in_sync) = @{ $partitions[$number] // return 0 };
+
+			return 0 if join(',', sort @$in_sync) ne join(',', sort @wanted);
+			return 0 if $with_leader && $leader != $wanted[0];
+		}
+	}
+	return 1;
+}
+
+# { topic => [[broker, …] for each partition] }: the replicas are to be there, and
+# the first one of each is to lead.  Returns when that is so.
+sub reassign
+{
+	my ($self, $replicas, $seconds) = @_;
+	my $json = PostgreSQL::Test::Utils::tempdir() . '/partitions.json';
+	my $deadline = time + ($seconds // 180);
+	my (@moves, @elections);
+
+	foreach my $topic (sort keys %$replicas)
+	{
+		foreach my $number (0 .. $#{ $replicas->{$topic} })
+		{
+			my $where = join(',', @{ $replicas->{$topic}[$number] });
+			push @moves, qq({"topic":"$topic","partition":$number,"replicas":[$where]});
+			push @elections, qq({"topic":"$topic","partition":$number});
+		}
+	}
+	PostgreSQL::Test::Utils::append_to_file("$json.moves", '{"version":1,"partitions":[' . join(',', @moves) . ']}');
+	PostgreSQL::Test::Utils::append_to_file("$json.elections", '{"partitions":[' . join(',', @elections) . ']}');
+	$self->tool('org.apache.kafka.tools.reassign.ReassignPartitionsCommand',
+		'--reassignment-json-file', "$json.moves", '--execute');
+	until ($self->_as_assigned($replicas, 0))
+	{
+		croak 'the reassignment does not end' if time > $deadline;
+		Time::HiRes::sleep(0.1);
+	}
+	# the tool has a time limit of its own, which a busy machine exceeds
+	until ($self->_as_assigned($replicas, 1))
+	{
+		croak 'the leaders are not elected' if time > $deadline;
+		eval {
+			$self->tool('org.apache.kafka.tools.LeaderElectionCommand', '--election-type', 'preferred',
+				'--path-to-json-file', "$json.elections");
+		};
+	}
 }
 
 # Runs kcat with the bytes of $input; croaks with its complaint.
