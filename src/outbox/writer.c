@@ -36,6 +36,7 @@
 #include "commands/sequence.h"
 #include "compat.h"
 #include "executor/executor.h"
+#include "fault.h"
 #include "miscadmin.h"
 #include "mutants.h"
 #include "outbox/relations.h"
@@ -185,6 +186,7 @@ writer_put(Datum *values, bool *isnull, bool may_wait)
 		describe(batch, rel);
 	values[EVENT_SEQ] = Int64GetDatum(nextval_internal(outbox_relation("event_seq"),
 													   false));
+	FAULT_POINT("seq_drawn");
 	old = MemoryContextSwitchTo(batch->context);
 	tuple = heap_form_tuple(batch->desc, values, isnull);
 	tuple->t_tableOid = RelationGetRelid(rel);

@@ -359,7 +359,7 @@ tidied(RelayMachine *machine, const RelayResult *result, int64_t now)
 	}
 	else
 	{
-		int64_t		wait = MS(1000) << (machine->tidy_tries < 6 ? machine->tidy_tries++ : 6);
+		int64_t		wait = TIDY_BACKOFF_FIRST << (machine->tidy_tries < 6 ? machine->tidy_tries++ : 6);
 
 		machine->tidy_at = now + (wait < TIDY_BACKOFF_MOST ? wait : TIDY_BACKOFF_MOST);
 	}

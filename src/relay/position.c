@@ -12,6 +12,7 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "fault.h"
 #include "outbox/tidy.h"
 #include "relay/position.h"
 #include "settings.h"
@@ -119,6 +120,7 @@ position_open(RelayPosition *position, RelayResult *result)
 	strlcpy(position->home, home, sizeof(position->home));
 	load_dead_letters(position);
 	worker_commit();
+	FAULT_POINT("opened");
 }
 
 void
@@ -136,6 +138,7 @@ position_record_birth(RelayPosition *position, const char *cluster,
 	worker_begin("recording the lineage");
 	lineage_record_birth(position->opened, cluster, progress_topic, position->home);
 	read_row(position, result);
+	FAULT_POINT("birth_recorded");
 	worker_commit();
 }
 
@@ -189,6 +192,7 @@ position_record_home(RelayPosition *position, RelayResult *result)
 	worker_begin("recording the lineage's home");
 	lineage_record_home(position->opened, position->home);
 	read_row(position, result);
+	FAULT_POINT("home_recorded");
 	worker_commit();
 }
 
@@ -199,6 +203,7 @@ position_record_confirmed(RelayPosition *position, const RelayAction *action,
 	worker_begin("recording what is confirmed");
 	result->recorded = lineage_try_record_confirmed(position->opened, action->confirmed);
 	read_row(position, result);
+	FAULT_POINT("confirmed_recorded");
 	worker_commit();
 }
 
@@ -209,6 +214,7 @@ position_tidy(RelayPosition *position, const RelayAction *action,
 	worker_begin("tidying the outbox");
 	result->tidy_ms = tidy_step(position->opened, action->confirmed);
 	worker_commit_lazily();
+	FAULT_POINT("tidy_committed");
 }
 
 /* ------------------------------------------------------------------------
@@ -268,8 +274,11 @@ position_make_tick(RelayPosition *position, const RelayAction *action,
 	}
 	result->newest_tick = position->newest.tick_id;
 
+	FAULT_POINT("tick_made");
+
 	/* durable, also on synchronous standbys, before anything of it is sent */
 	worker_commit();
+	FAULT_POINT("tick_committed");
 }
 
 /* ------------------------------------------------------------------------
@@ -346,6 +355,7 @@ position_dead_letter(RelayPosition *position, const RelayAction *action,
 	}
 	store_dead_letter(refusal, reason);
 	load_dead_letters(position);
+	FAULT_POINT("letter_stored");
 	worker_commit();
 	result->outcome = KAFKA_OK;
 	ereport(LOG,

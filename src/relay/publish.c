@@ -19,6 +19,7 @@
  */
 #include "postgres.h"
 
+#include "fault.h"
 #include "miscadmin.h"
 #include "mutants.h"
 #include "relay/publish.h"
@@ -76,6 +77,7 @@ open_batch(Publisher *publisher, const Progress *place)
 				 errmsg("tick " INT64_FORMAT " is missing",
 						publisher->batch_tick.tick_id - 1)));
 	publisher->batch = batch_open(&publisher->batch_prev, &publisher->batch_tick, from);
+	FAULT_POINT("batch_opened");
 	return true;
 }
 
@@ -159,6 +161,7 @@ send_event(Publisher *publisher, Sending *sending, StoredEvent *event,
 	result->events++;
 	result->last_seq = event->seq;
 	set_place(publisher, &sending->place, event);
+	FAULT_POINT("event_sent");
 	if ((result->events & 1023) == 0)
 		kafka_producer_poll(relay_link_sender(publisher->link));
 	return sending->outcome == KAFKA_OK;
@@ -263,6 +266,7 @@ publisher_publish(Publisher *publisher, const RelayAction *action,
 	if (sending.outcome == KAFKA_OK && sending.begun && !result->torn)
 		sending.outcome = send_record(publisher, MUTANT("stale_progress") ?
 									  action->record : &result->reached);
+	FAULT_POINT("record_sent");
 	sender_reset(&publisher->sender);
 
 	/* an event was read and not sent */
@@ -310,6 +314,7 @@ publisher_commit(Publisher *publisher, const RelayAction *action,
 	KafkaOutcome outcome;
 
 	memset(&publisher->error, 0, sizeof(publisher->error));
+	FAULT_POINT("end_asked");
 	if (link->plain != NULL)
 		outcome = deliver(publisher, action->record);
 	else
@@ -326,6 +331,7 @@ publisher_commit(Publisher *publisher, const RelayAction *action,
 		kafka_producer_refused_tag(relay_link_sender(link)) == 0;
 	if (outcome != KAFKA_OK)
 		return;
+	FAULT_POINT("end_answered");
 	result->early = kafka_producer_early(link->producer) != publisher->early;
 	publisher->early = kafka_producer_early(link->producer);
 	publisher->bytes_published += publisher->bytes;
