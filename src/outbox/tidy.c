@@ -66,6 +66,8 @@
 #define LARGE_BLOCKS		(256 * 1024 * 1024 / BLCKSZ)
 #define TICKS_LARGE_BLOCKS	(2 * 1024 * 1024 / BLCKSZ)
 #define TICKS_SMALL_BLOCKS	IN_HASTE(2, 1)
+#define TICKS_LEAST			IN_HASTE(1, 5)	/* that leave, or it is not worth
+											 * it */
 
 /* Of some dead letter's event the segment may be gone; not known at a start. */
 static bool letters_due = true;
@@ -365,7 +367,7 @@ ticks_are_due(int64 confirmed, TimestampTz now, int64 *wait_ms)
 	first = DatumGetInt64(SPI_getbinval(row, desc, 1, &isnull));
 	age_ms = ms_since(DatumGetTimestampTz(SPI_getbinval(row, desc, 2, &isnull)), now);
 	last = DatumGetInt64(SPI_getbinval(row, desc, 3, &isnull));
-	if (last - confirmed > confirmed - first)
+	if (last - confirmed > confirmed - first || confirmed - first < TICKS_LEAST)
 		return false;
 	if (blocks >= TICKS_LARGE_BLOCKS || age_ms >= period_ms())
 		return true;

@@ -12,7 +12,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $root = abs_path("$FindBin::RealBin/../..");
-my $built;
+my %built;						# flags => folder
 
 # Why there is none; nothing: there is one.
 sub missing
@@ -32,29 +32,33 @@ sub names
 
 sub _build
 {
+	my ($flags) = @_;
+	return $built{$flags} if $built{$flags};
 	my $dir = abs_path(PostgreSQL::Test::Utils::tempdir());
 	my $pg_config = $ENV{PG_CONFIG} // 'pg_config';
 
 	system("cp -r '$root/src' '$root/sql' '$root/Makefile' '$root/carshop_outbox.control' '$root/test' '$dir/'") == 0
 	  or BAIL_OUT('could not copy the sources');
 	my $output = `find '$dir/src' -name '*.o' -delete;
-		make -s -j2 -C '$dir' PG_CONFIG='$pg_config' COPT=-DMUTANTS all 2>&1 &&
-		make -s -C '$dir' PG_CONFIG='$pg_config' COPT=-DMUTANTS install DESTDIR='$dir/stage' 2>&1`;
+		make -s -j2 -C '$dir' PG_CONFIG='$pg_config' COPT='$flags' all 2>&1 &&
+		make -s -C '$dir' PG_CONFIG='$pg_config' COPT='$flags' install DESTDIR='$dir/stage' 2>&1`;
 	BAIL_OUT("could not build: $output") if $? != 0;
-	return $dir;
+	return $built{$flags} = $dir;
 }
 
 # Settings that make a server load that build, and break this promise if one is
-# named: the usual ones, with the folder and the mutant exchanged.
+# named: the usual ones, with the folder and the mutant exchanged.  Further flags
+# make a build of their own.
 sub conf
 {
-	my ($mutant) = @_;
+	my ($mutant, $more_flags) = @_;
+	my $flags = '-DMUTANTS' . ($more_flags ? " $more_flags" : '');
 	my $conf = slurp_file($ENV{CARSHOP_CONF});
 	my ($usual) = $conf =~ m{^dynamic_library_path = '(.*?)/usr/}m;
 
 	BAIL_OUT("unexpected stage settings: $conf") if !defined $usual;
-	$built //= _build();
-	$conf =~ s/\Q$usual\E/$built\/stage/g;
+	my $dir = _build($flags);
+	$conf =~ s/\Q$usual\E/$dir\/stage/g;
 	return $conf . ($mutant ? "carshop_outbox.mutant = '$mutant'\n" : '');
 }
 
@@ -63,10 +67,10 @@ sub unit
 {
 	my ($name) = @_;
 
-	$built //= _build();
-	my $output = `make -s -j2 -C '$built' PG_CONFIG='@{[ $ENV{PG_CONFIG} // 'pg_config' ]}' COPT=-DMUTANTS build/unit/$name 2>&1`;
+	my $dir = _build('-DMUTANTS');
+	my $output = `make -s -j2 -C '$dir' PG_CONFIG='@{[ $ENV{PG_CONFIG} // 'pg_config' ]}' COPT=-DMUTANTS build/unit/$name 2>&1`;
 	BAIL_OUT("could not build $name: $output") if $? != 0;
-	return "$built/build/unit/$name";
+	return "$dir/build/unit/$name";
 }
 
 1;
