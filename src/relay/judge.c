@@ -188,6 +188,8 @@ stand(RelayMachine *machine, const Progress *place)
 	place->complete != machine->place.complete;
 
 	machine->place = *place;
+	if (moved)
+		machine->slow = 0;
 	/* the transaction that was cut small, if one was, is through */
 	if (moved && (place->complete || place->seq == place->through))
 		pace_whole(&machine->pace);

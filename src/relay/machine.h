@@ -274,6 +274,8 @@ typedef struct RelayMachine
 	uint64_t	answered;		/* the newest ticket that is answered */
 
 	Pace		pace;
+	int			slow;			/* what is alone was not done in time, so
+								 * often */
 	int64_t		settled_at;		/* when the last transaction ended */
 	int64_t		began_at;		/* when the open one began */
 

@@ -22,6 +22,9 @@
 #define COMMIT_GRACE	5000	/* ms that a commit may take beyond Kafka's
 								 * limit */
 
+/* Not done in time so often in a row, it is taken to be too large. */
+#define SLOW_MOST		3
+
 /* Fenced so often within that time: somebody else works for the lineage. */
 #define FENCED_PAUSE	MS(2000)
 #define FENCED_MEMORY	MS(600000)
@@ -209,6 +212,19 @@ refused(RelayMachine *machine, const RelayResult *result, int64_t now)
 	machine_close_and_retry(machine, now);
 }
 
+/*
+ * It was not done in time: the next ones are smaller.  A broker that was away
+ * looks the same, so a transaction of the database is only cut, and so torn,
+ * when that happens again and again to it alone.
+ */
+static void
+too_slow(RelayMachine *machine)
+{
+	bool		alone = machine->pending_alone && ++machine->slow >= SLOW_MOST;
+
+	pace_halve(&machine->pace, machine->pending_events, alone);
+}
+
 void
 machine_pending(RelayMachine *machine, RelayActionKind kind, const RelayResult *result,
 				int64_t now)
@@ -243,7 +259,7 @@ machine_pending(RelayMachine *machine, RelayActionKind kind, const RelayResult *
 		return;
 	}
 	if (kind == ACT_COMMIT)
-		pace_halve(&machine->pace, machine->pending_events, machine->pending_alone);
+		too_slow(machine);
 	late.outcome = kind == ACT_COMMIT ? KAFKA_UNCERTAIN : KAFKA_UNREACHABLE;
 	machine_fail(machine, &late, now);
 }
@@ -281,7 +297,7 @@ machine_not_done(RelayMachine *machine, RelayActionKind kind, const RelayResult 
 		RelayResult old = *result;
 
 		old.outcome = KAFKA_UNCERTAIN;
-		pace_halve(&machine->pace, machine->pending_events, machine->pending_alone);
+		too_slow(machine);
 		machine_fail(machine, &old, now);
 	}
 	else if (transaction && result->outcome == KAFKA_REFUSED)

@@ -26,6 +26,7 @@
 #include "outbox/tidy.h"
 #include "relay/machine.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -87,7 +88,8 @@ typedef struct Model
 	int			writes;
 	int			log[LINEAGES][LOG];
 	int			log_len[LINEAGES];
-	bool		cut[EVENTS + 2];	/* its transaction alone took too long */
+	int			slow[EVENTS + 2];	/* times that its transaction alone took
+									 * too long */
 	bool		torn;			/* one that had no need to be */
 	bool		reachable;
 	int			stale;			/* answers in a row that deny the topic */
@@ -137,7 +139,7 @@ tears(const Model *model, const Topic *topic)
 		return false;
 	while (first > 1 && model->through[first - 1] == model->through[last])
 		first--;
-	return !model->cut[last] &&
+	return model->slow[last] < 3 &&
 		(model->poison < first || model->poison > model->through[last]);
 }
 
@@ -329,9 +331,9 @@ commit(Model *model, RelayResult *result)
 		result->timed_out = true;
 		result->message = "too old";
 		for (int i = topic->open_from; i <= topic->open_to && topic->open_alone; i++)
-			model->cut[i] = true;
-		for (int i = topic->open_to; topic->open_alone && i <= model->through[topic->open_to]; i++)
-			model->cut[i] = true;
+			model->slow[i]++;
+		for (int i = topic->open_to + 1; topic->open_alone && i <= model->through[topic->open_to]; i++)
+			model->slow[i]++;
 	}
 	else if (chance(model, 8))
 	{

@@ -177,6 +177,57 @@ test_too_old(void)
 	ok(machine.pace.events < before, "the next one is smaller");
 }
 
+/* Go on until something is to be published, with progress at tick 1 of 2. */
+static RelayAction
+until_publish(void)
+{
+	for (;;)
+	{
+		RelayInput	input = {0};
+		RelayAction action = ask(input);
+		RelayResult result = action.kind == ACT_READ_PROGRESS ? found(1) : fine();
+
+		if (action.kind == ACT_PUBLISH)
+			return action;
+		now += 1000;
+		if (action.kind == ACT_WAIT)
+		{
+			now = action.wait_until > now ? action.wait_until : now;
+			continue;
+		}
+		result.newest_tick = 2;
+		answer(action, result);
+	}
+}
+
+/*
+ * A broker that was away for long ends transactions, too: one of the database is
+ * not torn for that.  When it alone fails again and again, it must be too large.
+ */
+static void
+test_outage_tears_nothing(void)
+{
+	RelayResult sent = fine();
+	int64_t		whole;
+
+	ready(1, 2);
+	whole = machine.pace.part_events;
+	sent.events = 6;
+	sent.alone = true;
+	sent.reached = found(2).progress;
+	for (int time = 1; time <= 3; time++)
+	{
+		ok(machine.pace.part_events == whole, "before time-out %d it is sent whole", time);
+		answer(until_publish(), sent);
+		now += 60000000;
+		step(ACT_COMMIT, failed(KAFKA_FENCED, 0, "fenced"), "the broker has ended it");
+	}
+	is_int(machine.pace.part_events, 3, "then it is cut");
+	answer(until_publish(), sent);
+	step(ACT_COMMIT, fine(), "it is in time");
+	is_int(machine.slow, 0, "and the count begins anew");
+}
+
 /* Commits all the time: one tick for each Kafka transaction. */
 static void
 test_busy(void)
@@ -314,6 +365,7 @@ main(void)
 	test_doubts();
 	test_fencing();
 	test_too_old();
+	test_outage_tears_nothing();
 	test_busy();
 	test_claim();
 	test_lineage_changes();
