@@ -452,6 +452,8 @@ tidy_step(const char *lineage, int64_t confirmed)
 	int64		wait_ms = TIDY_NEVER;
 	int64		ticks_ms;
 
+	if (MUTANT("never_empty"))
+		return TIDY_NEVER;
 	if (letters_due)
 	{
 		forget_letters(confirmed);

@@ -26,6 +26,7 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "mutants.h"
 #include "outbox/wakeup.h"
 #include "outbox/writer.h"
 #include "shared.h"
@@ -50,7 +51,7 @@ at_transaction_end(XactEvent event, void *arg)
 		case XACT_EVENT_COMMIT:
 			if (extension_changed)
 				shared_note_extension(MyDatabaseId);
-			else if (wanted)
+			else if (wanted && !MUTANT("lost_wake"))
 				shared_wake_relay(MyDatabaseId);
 			wanted = extension_changed = false;
 			break;

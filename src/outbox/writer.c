@@ -173,6 +173,31 @@ describe(EventBatch *batch, Relation segment)
 	MemoryContextSwitchTo(old);
 }
 
+/* One by one: with the row's lock held, its order is the order of commit. */
+static int64
+next_seq(void)
+{
+	Oid			sequence = outbox_relation("event_seq");
+#ifdef MUTANTS
+	static int64 first = 0;
+	static int	left = 0;
+
+	if (MUTANT("cached_seq"))
+	{
+		for (int i = 0; left == 0 && i < 20; i++)
+		{
+			int64		seq = nextval_internal(sequence, false);
+
+			if (i == 0)
+				first = seq;
+		}
+		left = left == 0 ? 20 : left;
+		return first + 20 - left--;
+	}
+#endif
+	return nextval_internal(sequence, false);
+}
+
 void
 writer_put(Datum *values, bool *isnull, bool may_wait)
 {
@@ -184,8 +209,7 @@ writer_put(Datum *values, bool *isnull, bool may_wait)
 
 	if (batch->desc == NULL)
 		describe(batch, rel);
-	values[EVENT_SEQ] = Int64GetDatum(nextval_internal(outbox_relation("event_seq"),
-													   false));
+	values[EVENT_SEQ] = Int64GetDatum(next_seq());
 	FAULT_POINT("seq_drawn");
 	old = MemoryContextSwitchTo(batch->context);
 	tuple = heap_form_tuple(batch->desc, values, isnull);

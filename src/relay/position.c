@@ -13,6 +13,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fault.h"
+#include "mutants.h"
 #include "outbox/tidy.h"
 #include "relay/position.h"
 #include "settings.h"
@@ -277,7 +278,10 @@ position_make_tick(RelayPosition *position, const RelayAction *action,
 	FAULT_POINT("tick_made");
 
 	/* durable, also on synchronous standbys, before anything of it is sent */
-	worker_commit();
+	if (MUTANT("lazy_tick"))
+		worker_commit_lazily();
+	else
+		worker_commit();
 	FAULT_POINT("tick_committed");
 }
 

@@ -183,7 +183,7 @@ send_transaction(Publisher *publisher, Sending *sending, int64 n)
 	for (int64 i = 0; i < n; i++)
 	{
 		/* larger than one Kafka transaction may be */
-		if ((alone && sending->result->events >= sending->action->part_events) ||
+		if (((alone || MUTANT("cut_anywhere")) && sending->result->events >= sending->action->part_events) ||
 			publisher->bytes >= sending->action->part_bytes * 2)
 			return false;
 		if (!batch_next(publisher->batch, &event))
@@ -220,7 +220,7 @@ send_batches(Publisher *publisher, Sending *sending)
 		if (sending->result->events > 0 &&
 			(sending->result->events + n > action->max_events ||
 			 publisher->bytes >= action->max_bytes ||
-			 worker_now_us() > sending->deadline_us))
+			 worker_now_us() > sending->deadline_us) && !MUTANT("cut_anywhere"))
 			return;
 		if (!send_transaction(publisher, sending, n))
 			return;

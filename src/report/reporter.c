@@ -28,6 +28,7 @@
 #include "access/xact.h"
 #include "fault.h"
 #include "miscadmin.h"
+#include "mutants.h"
 #include "report/dead_letter.h"
 #include "report/event_log.h"
 #include "report/progress.h"
@@ -155,6 +156,11 @@ store_batch(void)
 		return;
 	}
 
+	if (MUTANT("offsets_apart"))
+	{
+		commit();
+		begin("applying events");
+	}
 	FAULT_POINT("offsets_stored");
 	if (batch->n > 0)
 	{

@@ -22,12 +22,23 @@ sub missing
 	return;
 }
 
-# The names in src/mutants.h.
+# The names in src/mutants.h, all or those that a test (its number) tries; in
+# scalar context a hash from name to promise.
 sub names
 {
+	my ($number) = @_;
 	my ($list) = slurp_file("$root/src/mutants.h") =~ /All names(.*?)\*\//s;
+	my (%promise, @names);
+	my $tried_by = '';
 
-	return $list =~ /^ \*\t (\w+)\t+[^\t]/mg;
+	foreach my $line (split /\n/, $list)
+	{
+		$tried_by = $1 if $line =~ /\((\d{3})\)$/;
+		next if $line !~ /^ \*\t (\w+)\t+(I\d+) / || (defined $number && $number ne $tried_by);
+		push @names, $1;
+		$promise{$1} = $2;
+	}
+	return wantarray ? @names : \%promise;
 }
 
 sub _build

@@ -38,6 +38,9 @@ sub new
 	my $self = bless { points => Faults::names(), reports => 1, %arg }, $class;
 	my $port = PostgreSQL::Test::Cluster::get_free_port();
 
+	# many processes at once, on a machine that does other things, too
+	$ENV{KAFKA_START_TIMEOUT} //= 240;
+
 	$self->{dir} = PostgreSQL::Test::Utils::tempdir_short();
 	$self->{kafka} = Carshop::Kafka->start(advertise => "127.0.0.1:$port");
 	$self->{proxy} = Proxy->start(
