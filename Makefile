@@ -16,6 +16,7 @@
 #   make bench-capture        measures what capture costs
 #   make bench-memory         measures what memory the relay takes
 #   make torture SEEDS=n      many histories of faults (SEED=first)
+#   make mutants              breaks each promise, and prints who notices
 #   make model                explores the relay's protocol (package: spin)
 #   make lint                 layers, versions, layout, cppcheck, shellcheck, perlcritic
 #   make indent               lay out the C sources (pg_bsd_indent)
@@ -35,7 +36,7 @@ PG_CONFIG ?= pg_config
 .DEFAULT_GOAL := all
 
 # These targets install what the build needs, so they must not ask for it.
-STANDALONE = setup test test-unit test-regress test-isolation test-tap demo bench bench-capture bench-memory matrix package docker-test dist model torture lint indent help
+STANDALONE = setup test test-unit test-regress test-isolation test-tap demo bench bench-capture bench-memory matrix package docker-test dist model torture mutants lint indent help
 
 .PHONY: $(STANDALONE) units benches
 
@@ -71,6 +72,9 @@ model:
 
 torture:
 	@test/torture
+
+mutants:
+	@test/mutants
 
 matrix:
 	@test/matrix
