@@ -354,6 +354,7 @@ committed(RelayMachine *machine, const RelayResult *result, int64_t now)
 static void
 tidied(RelayMachine *machine, const RelayResult *result, int64_t now)
 {
+	machine->tidied = true;
 	if (result->tidy_ms >= 0 || result->tidy_ms == TIDY_NEVER)
 	{
 		machine->tidy_tries = 0;

@@ -262,6 +262,7 @@ typedef struct RelayMachine
 	int64_t		record_at;		/* RECORD_CONFIRMED: not before */
 	int64_t		tidy_at;		/* TIDY: not before; -1: never */
 	int			tidy_tries;		/* that were blocked */
+	bool		tidied;			/* since the last tick or publication */
 	bool		ticked;			/* since the last publication */
 	bool		wake;			/* a tick may be due */
 	int64_t		wake_at;		/* when the wake came (linger) */
