@@ -6,6 +6,8 @@ use strict;
 use warnings;
 
 use Cwd qw(abs_path);
+use Fcntl qw(:flock);
+use File::Path qw(make_path);
 use FindBin;
 
 use PostgreSQL::Test::Utils;
@@ -41,20 +43,40 @@ sub names
 	return wantarray ? @names : \%promise;
 }
 
+# Run make in a folder of its own for these flags, which all tests of a run share;
+# one at a time.  %s in a command is the folder.
+sub _make
+{
+	my ($flags, @commands) = @_;
+	my $pg_config = $ENV{PG_CONFIG} // 'pg_config';
+	my $base = $ENV{CARSHOP_TOOLS} // PostgreSQL::Test::Utils::tempdir();
+
+	make_path($base);
+	my $dir = abs_path($base) . '/build' . $flags =~ s/\W+/_/gr;
+	open(my $lock, '>', "$dir.lock") or BAIL_OUT("$dir.lock: $!");
+	flock($lock, LOCK_EX);
+	if (!-d $dir)
+	{
+		make_path($dir);
+		system("cp -r '$root/src' '$root/sql' '$root/Makefile' '$root/carshop_outbox.control' '$root/test' '$dir/'") == 0
+		  or BAIL_OUT('could not copy the sources');
+		system("find '$dir/src' -name '*.o' -delete");
+	}
+	foreach my $command (@commands)
+	{
+		my $goals = $command =~ s/%s/$dir/r;
+		my $output = `make -s -C '$dir' PG_CONFIG='$pg_config' COPT='$flags' $goals 2>&1`;
+
+		BAIL_OUT("could not build: $output") if $? != 0;
+	}
+	return $dir;
+}
+
 sub _build
 {
 	my ($flags) = @_;
-	return $built{$flags} if $built{$flags};
-	my $dir = abs_path(PostgreSQL::Test::Utils::tempdir());
-	my $pg_config = $ENV{PG_CONFIG} // 'pg_config';
 
-	system("cp -r '$root/src' '$root/sql' '$root/Makefile' '$root/carshop_outbox.control' '$root/test' '$dir/'") == 0
-	  or BAIL_OUT('could not copy the sources');
-	my $output = `find '$dir/src' -name '*.o' -delete;
-		make -s -j2 -C '$dir' PG_CONFIG='$pg_config' COPT='$flags' all 2>&1 &&
-		make -s -C '$dir' PG_CONFIG='$pg_config' COPT='$flags' install DESTDIR='$dir/stage' 2>&1`;
-	BAIL_OUT("could not build: $output") if $? != 0;
-	return $built{$flags} = $dir;
+	return $built{$flags} //= _make($flags, '-j2 all', 'install DESTDIR=%s/stage');
 }
 
 # Settings that make a server load that build, and break this promise if one is
@@ -78,10 +100,7 @@ sub unit
 {
 	my ($name) = @_;
 
-	my $dir = _build('-DMUTANTS');
-	my $output = `make -s -j2 -C '$dir' PG_CONFIG='@{[ $ENV{PG_CONFIG} // 'pg_config' ]}' COPT=-DMUTANTS build/unit/$name 2>&1`;
-	BAIL_OUT("could not build $name: $output") if $? != 0;
-	return "$dir/build/unit/$name";
+	return _make('-DMUTANTS', "-j2 build/unit/$name") . "/build/unit/$name";
 }
 
 1;
