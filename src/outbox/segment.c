@@ -26,6 +26,7 @@
 #include "catalog/pg_type.h"
 #include "compat.h"
 #include "executor/spi.h"
+#include "fault.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
 #include "mutants.h"
@@ -140,6 +141,7 @@ choose(void)
 
 		segment = segment_current();
 		relation = outbox_segment_relation(segment);
+		FAULT_POINT("segment_chosen");
 		LockRelationOid(relation, RowExclusiveLock);
 
 		/* it may have moved between the look and the lock */
@@ -208,6 +210,7 @@ switch_on(void)
 							  1, types, values, NULL, false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not update outbox.segment");
 	switched = outbox_relation("lineage");
+	FAULT_POINT("switched");
 	return next;
 }
 
@@ -277,6 +280,8 @@ at_transaction_end(XactEvent event, void *arg)
 						 errhint("Call it in a transaction of its own.")));
 			return;
 		case XACT_EVENT_COMMIT:
+			if (word_to_be != 0)
+				FAULT_POINT("switch_committed");
 			if (word_to_be != 0 && shared_segment_word() != NULL)
 				pg_atomic_write_u64(shared_segment_word(), word_to_be);
 			break;

@@ -14,6 +14,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "mutants.h"
 #include "outbox/batch.h"
 #include "outbox/relations.h"
 #include "outbox/tick.h"
@@ -182,6 +183,20 @@ tick_make(const Tick *prev, int64 confirmed_tick, bool always, TimestampTz since
 	 */
 	snapshot = DirectFunctionCall1(pg_current_snapshot, (Datum) 0);
 	text = OidOutputFunctionCall(F_PG_SNAPSHOT_OUT, snapshot);
+	if (MUTANT("horizon"))
+	{
+		text = psprintf("%.*s:%.*s:", (int) strcspn(text, ":"), text,
+						(int) strcspn(text, ":"), text);
+		snapshot = OidInputFunctionCall(F_PG_SNAPSHOT_IN, text, InvalidOid, -1);
+	}
+	if (MUTANT("skip_late"))
+	{
+		char	   *xmax = strchr(text, ':') + 1;
+
+		text = psprintf("%.*s:%.*s:", (int) strcspn(xmax, ":"), xmax,
+						(int) strcspn(xmax, ":"), xmax);
+		snapshot = OidInputFunctionCall(F_PG_SNAPSHOT_IN, text, InvalidOid, -1);
+	}
 
 	memset(tick, 0, sizeof(*tick));
 	parse_snapshot(&tick->snapshot, text);

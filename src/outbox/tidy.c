@@ -44,6 +44,7 @@
 #include "catalog/pg_type.h"
 #include "compat.h"
 #include "executor/spi.h"
+#include "fault.h"
 #include "mutants.h"
 #include "outbox/batch.h"
 #include "outbox/lineage.h"
@@ -61,10 +62,12 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#define PERIOD_LEAST_MS		5000	/* between two switches by age */
+#define PERIOD_LEAST_MS		IN_HASTE(5000, 300) /* between two switches by age */
 #define LARGE_BLOCKS		(256 * 1024 * 1024 / BLCKSZ)
 #define TICKS_LARGE_BLOCKS	(2 * 1024 * 1024 / BLCKSZ)
-#define TICKS_SMALL_BLOCKS	2
+#define TICKS_SMALL_BLOCKS	IN_HASTE(2, 1)
+#define TICKS_LEAST			IN_HASTE(1, 5)	/* that leave, or it is not worth
+											 * it */
 
 /* Of some dead letter's event the segment may be gone; not known at a start. */
 static bool letters_due = true;
@@ -208,6 +211,7 @@ rewrite(Relation rel, HeapTuple *keep, int n)
 	 * before the inserts: a large value is put into the TOAST table's index
 	 * at once
 	 */
+	FAULT_POINT("file_replaced");
 	compat_reindex_table(RelationGetRelid(rel));
 	for (int i = 0; i < n; i++)
 		heap_insert(rel, keep[i], GetCurrentCommandId(true),
@@ -242,6 +246,7 @@ settle(int segment, const char *lineage, int64 confirmed)
 		!is_confirmed(segment, confirmed) || !hold(lineage, confirmed))
 		return false;
 	set_settled(segment, "pg_catalog.clock_timestamp()");
+	FAULT_POINT("settled");
 	return true;
 }
 
@@ -260,6 +265,7 @@ empty(int segment, const char *lineage, int64 confirmed)
 	rewrite(rel, NULL, 0);
 	table_close(rel, NoLock);
 	set_settled(segment, "NULL");
+	FAULT_POINT("emptied");
 	letters_due = true;
 	return true;
 }
@@ -323,6 +329,7 @@ rotate_ticks(const char *lineage, int64 confirmed)
 	rel = table_open(relid, NoLock);
 	rewrite(rel, keep, n);
 	table_close(rel, NoLock);
+	FAULT_POINT("ticks_rotated");
 	return true;
 }
 
@@ -360,7 +367,7 @@ ticks_are_due(int64 confirmed, TimestampTz now, int64 *wait_ms)
 	first = DatumGetInt64(SPI_getbinval(row, desc, 1, &isnull));
 	age_ms = ms_since(DatumGetTimestampTz(SPI_getbinval(row, desc, 2, &isnull)), now);
 	last = DatumGetInt64(SPI_getbinval(row, desc, 3, &isnull));
-	if (last - confirmed > confirmed - first)
+	if (last - confirmed > confirmed - first || confirmed - first < TICKS_LEAST)
 		return false;
 	if (blocks >= TICKS_LARGE_BLOCKS || age_ms >= period_ms())
 		return true;
@@ -445,6 +452,8 @@ tidy_step(const char *lineage, int64_t confirmed)
 	int64		wait_ms = TIDY_NEVER;
 	int64		ticks_ms;
 
+	if (MUTANT("never_empty"))
+		return TIDY_NEVER;
 	if (letters_due)
 	{
 		forget_letters(confirmed);

@@ -28,6 +28,7 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "mutants.h"
 #include "outbox/wakeup.h"
 #include "outbox/writer.h"
 #include "shared.h"
@@ -69,7 +70,7 @@ at_transaction_end(XactEvent event, void *arg)
 				shared_note_parking(MyDatabaseId);
 			if (extension_changed)
 				shared_note_extension(MyDatabaseId);
-			else if (wanted)
+			else if (wanted && !MUTANT("lost_wake"))
 				shared_wake_relay(MyDatabaseId);
 			wanted = extension_changed = parking_changed = false;
 			break;

@@ -36,6 +36,7 @@
 #include "compat.h"
 #include "errors.h"
 #include "executor/executor.h"
+#include "fault.h"
 #include "miscadmin.h"
 #include "mutants.h"
 #include "outbox/relations.h"
@@ -192,6 +193,7 @@ writer_put(Datum *values, bool *isnull, bool may_wait)
 	if (batch->desc == NULL)
 		describe(batch, rel);
 	values[EVENT_SEQ] = Int64GetDatum(sequence_draw());
+	FAULT_POINT("seq_drawn");
 	old = MemoryContextSwitchTo(batch->context);
 	tuple = heap_form_tuple(batch->desc, values, isnull);
 	tuple->t_tableOid = RelationGetRelid(rel);

@@ -178,7 +178,7 @@ stop_behind(RelayMachine *machine, const RelayResult *result, bool home, int64_t
 static bool
 acceptable(RelayMachine *machine, const RelayResult *result, int64_t now)
 {
-	bool		home = result->home_same || result->home_descends;
+	bool		home = result->home_same || result->home_descends || MUTANT("any_home");
 
 	/*
 	 * A newer record of another lineage: this server's own former one, after
@@ -399,6 +399,7 @@ committed(RelayMachine *machine, const RelayResult *result, int64_t now)
 static void
 tidied(RelayMachine *machine, const RelayResult *result, int64_t now)
 {
+	machine->tidied = true;
 	if (result->tidy_ms >= 0 || result->tidy_ms == TIDY_NEVER)
 	{
 		machine->tidy_tries = 0;
@@ -406,7 +407,7 @@ tidied(RelayMachine *machine, const RelayResult *result, int64_t now)
 	}
 	else
 	{
-		int64_t		wait = MS(1000) << (machine->tidy_tries < 6 ? machine->tidy_tries++ : 6);
+		int64_t		wait = TIDY_BACKOFF_FIRST << (machine->tidy_tries < 6 ? machine->tidy_tries++ : 6);
 
 		machine->tidy_at = now + (wait < TIDY_BACKOFF_MOST ? wait : TIDY_BACKOFF_MOST);
 	}

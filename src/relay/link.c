@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "fault.h"
 #include "outbox/topics.h"
 #include "relay/link.h"
 #include "settings.h"
@@ -410,6 +411,7 @@ relay_link_read_progress(RelayLink *link, const char *lineage, bool stable,
 	}
 	free(record.value);
 	free(record.other_value);
+	FAULT_POINT("progress_read");
 }
 
 void
@@ -417,4 +419,6 @@ relay_link_init(RelayLink *link, RelayResult *result)
 {
 	answer(link, result, kafka_producer_init(link->producer, RELAY_SLICE_MS,
 											 &link->error));
+	if (result->outcome == KAFKA_OK)
+		FAULT_POINT("init_done");
 }

@@ -127,6 +127,7 @@ static void
 make_tick(RelayMachine *machine, RelayAction *action, int64_t now)
 {
 	machine->wake = false;
+	machine->tidied = false;
 	machine->ticked_at = now;
 	action->kind = ACT_MAKE_TICK;
 	action->confirmed = machine->confirmed;
@@ -147,6 +148,7 @@ publish(RelayMachine *machine, RelayAction *action, int64_t now,
 {
 	machine->state = RELAY_PUBLISH;
 	machine->began_at = now;
+	machine->tidied = false;
 	machine->record_only = record_only;
 	if (!record_only)
 		machine->ticked = false;
@@ -260,9 +262,13 @@ next_ready(RelayMachine *machine, const RelayInput *input, RelayAction *action)
 		return;
 	}
 
-	/* between two transactions, when nothing in Kafka waits to be settled */
+	/*
+	 * Between two transactions, when nothing in Kafka waits to be settled;
+	 * one step at a time, however many want to follow.
+	 */
 	if (!machine->settle_home && !machine->settle_place &&
-		(tidy(machine, action, input->now) || unpark(machine, action, input->now)))
+		((!(machine->tidied && begin) && tidy(machine, action, input->now)) ||
+		 unpark(machine, action, input->now)))
 		return;
 	if (!begin && any)
 	{

@@ -284,6 +284,7 @@ typedef struct RelayMachine
 	int64_t		unpark_at;		/* not before */
 	int64_t		safe_tick;		/* newest that may be published */
 	int64_t		standby_since;	/* work waits for standbys; 0: it does not */
+	bool		tidied;			/* since the last tick or publication */
 	bool		ticked;			/* since the last publication */
 	bool		wake;			/* a tick may be due */
 	int64_t		wake_at;		/* when the wake came (linger) */

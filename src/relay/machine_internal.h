@@ -11,6 +11,7 @@
 #ifndef RELAY_MACHINE_INTERNAL_H
 #define RELAY_MACHINE_INTERNAL_H
 
+#include "fault.h"
 #include "invariant.h"
 #include "relay/machine.h"
 
@@ -18,12 +19,14 @@
 #define MS(n)			((int64_t) (n) * 1000)
 
 #define TROUBLE_AFTER	MS(2000)	/* a silence that long is told */
-#define RECORD_AFTER	MS(1000)	/* idle that long: write down what is
-									 * confirmed */
+#define RECORD_AFTER	MS(IN_HASTE(1000, 200)) /* idle that long: write down
+												 * what is confirmed */
 
 #define UNPARK_AGAIN	MS(1000)	/* when somebody was in the way */
 
-#define TIDY_AFTER		MS(5000)	/* after a publication, at the latest */
+#define TIDY_AFTER		MS(IN_HASTE(5000, 200)) /* after a publication, at the
+												 * latest */
+#define TIDY_BACKOFF_FIRST MS(IN_HASTE(1000, 50))
 #define TIDY_BACKOFF_MOST MS(60000)
 
 #define FENCED_MOST		5		/* times in ten minutes: then it stops */

@@ -12,6 +12,7 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "fault.h"
 #include "mutants.h"
 #include "outbox/tidy.h"
 #include "relay/position.h"
@@ -227,6 +228,7 @@ position_open(RelayPosition *position, RelayResult *result)
 	parked_load(&position->parked);
 	result->leaving = position->parked.leaving != NULL;
 	worker_commit();
+	FAULT_POINT("opened");
 }
 
 void
@@ -244,6 +246,7 @@ position_record_birth(RelayPosition *position, const char *cluster,
 	worker_begin("recording the lineage");
 	lineage_record_birth(position->opened, cluster, progress_topic, position->home);
 	read_row(position, result);
+	FAULT_POINT("birth_recorded");
 	worker_commit();
 }
 
@@ -299,6 +302,7 @@ position_record_home(RelayPosition *position, RelayResult *result)
 	worker_begin("recording the lineage's home");
 	lineage_record_home(position->opened, position->home);
 	read_row(position, result);
+	FAULT_POINT("home_recorded");
 	worker_commit();
 }
 
@@ -309,6 +313,7 @@ position_record_confirmed(RelayPosition *position, const RelayAction *action,
 	worker_begin("recording what is confirmed");
 	result->recorded = lineage_try_record_confirmed(position->opened, action->confirmed);
 	read_row(position, result);
+	FAULT_POINT("confirmed_recorded");
 	worker_commit();
 }
 
@@ -319,6 +324,7 @@ position_tidy(RelayPosition *position, const RelayAction *action,
 	worker_begin("tidying the outbox");
 	result->tidy_ms = tidy_step(position->opened, action->confirmed);
 	worker_commit_lazily();
+	FAULT_POINT("tidy_committed");
 }
 
 /* ------------------------------------------------------------------------
@@ -382,8 +388,14 @@ position_make_tick(RelayPosition *position, const RelayAction *action,
 	}
 	result->newest_tick = position->newest.tick_id;
 
+	FAULT_POINT("tick_made");
+
 	/* durable, also on synchronous standbys, before anything of it is sent */
-	worker_commit();
+	if (MUTANT("lazy_tick"))
+		worker_commit_lazily();
+	else
+		worker_commit();
+	FAULT_POINT("tick_committed");
 }
 
 /* ------------------------------------------------------------------------
@@ -551,6 +563,7 @@ position_dead_letter(RelayPosition *position, const RelayAction *action,
 	}
 	store_dead_letter(refusal, reason);
 	load_dead_letters(position);
+	FAULT_POINT("letter_stored");
 	worker_commit();
 	result->outcome = KAFKA_OK;
 	ereport(LOG,

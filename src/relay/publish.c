@@ -19,6 +19,7 @@
  */
 #include "postgres.h"
 
+#include "fault.h"
 #include "miscadmin.h"
 #include "mutants.h"
 #include "relay/publish.h"
@@ -84,6 +85,7 @@ open_batch(Publisher *publisher, const Progress *place, int64 last)
 				 errmsg("tick " INT64_FORMAT " is missing",
 						publisher->batch_tick.tick_id - 1)));
 	publisher->batch = batch_open(&publisher->batch_prev, &publisher->batch_tick, from);
+	FAULT_POINT("batch_opened");
 	return true;
 }
 
@@ -200,6 +202,7 @@ send_event(Publisher *publisher, Sending *sending, StoredEvent *event,
 	note_waited(publisher);
 	result->last_seq = event->seq;
 	set_place(publisher, &sending->place, event);
+	FAULT_POINT("event_sent");
 	if ((result->events & 1023) == 0)
 		kafka_producer_poll(relay_link_sender(publisher->link));
 	return sending->outcome == KAFKA_OK;
@@ -221,7 +224,7 @@ send_transaction(Publisher *publisher, Sending *sending, int64 n)
 	for (int64 i = 0; i < n; i++)
 	{
 		/* larger than one Kafka transaction may be */
-		if ((alone && sending->result->events >= sending->action->part_events) ||
+		if (((alone || MUTANT("cut_anywhere")) && sending->result->events >= sending->action->part_events) ||
 			publisher->bytes >= sending->action->part_bytes * 2)
 			return false;
 		if (!batch_next(publisher->batch, &event))
@@ -260,7 +263,7 @@ send_batches(Publisher *publisher, Sending *sending)
 		if (sending->result->events > 0 &&
 			(sending->result->events + n > action->max_events ||
 			 publisher->bytes >= action->max_bytes ||
-			 worker_now_us() > sending->deadline_us))
+			 worker_now_us() > sending->deadline_us) && !MUTANT("cut_anywhere"))
 			return;
 		if (!send_transaction(publisher, sending, n))
 			return;
@@ -307,6 +310,7 @@ publisher_publish(Publisher *publisher, const RelayAction *action,
 	if (sending.outcome == KAFKA_OK && sending.begun && !result->torn)
 		sending.outcome = send_record(publisher, MUTANT("stale_progress") ?
 									  action->record : &result->reached);
+	FAULT_POINT("record_sent");
 	sender_reset(&publisher->sender);
 
 	/* an event was read and not sent */
@@ -354,6 +358,7 @@ publisher_commit(Publisher *publisher, const RelayAction *action,
 	KafkaOutcome outcome;
 
 	memset(&publisher->error, 0, sizeof(publisher->error));
+	FAULT_POINT("end_asked");
 	if (link->plain != NULL)
 		outcome = deliver(publisher, action->record);
 	else
@@ -370,6 +375,7 @@ publisher_commit(Publisher *publisher, const RelayAction *action,
 		kafka_producer_refused_tag(relay_link_sender(link)) == 0;
 	if (outcome != KAFKA_OK)
 		return;
+	FAULT_POINT("end_answered");
 	result->early = kafka_producer_early(link->producer) != publisher->early;
 	publisher->early = kafka_producer_early(link->producer);
 	publisher->bytes_published += publisher->bytes;

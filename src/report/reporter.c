@@ -26,7 +26,9 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "fault.h"
 #include "miscadmin.h"
+#include "mutants.h"
 #include "report/dead_letter.h"
 #include "report/event_log.h"
 #include "report/progress.h"
@@ -154,6 +156,12 @@ store_batch(void)
 		return;
 	}
 
+	if (MUTANT("offsets_apart"))
+	{
+		commit();
+		begin("applying events");
+	}
+	FAULT_POINT("offsets_stored");
 	if (batch->n > 0)
 	{
 		Tuplestorestate *store;
@@ -161,11 +169,14 @@ store_batch(void)
 		store = tuplestore_begin_heap(false, false, setting_worker_memory / 4);
 		reports_load();
 		event_log_store(batch, logs, store, &head);
+		FAULT_POINT("log_stored");
 		if (head > after)
 			reports_apply(store, head - after, after, head);
 		tuplestore_end(store);
 	}
+	FAULT_POINT("reports_applied");
 	commit();
+	FAULT_POINT("batch_committed");
 
 	reporter.head = head;
 	for (int i = 0; i < source->n; i++)

@@ -17,6 +17,7 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "commands/dbcommands.h"
+#include "fault.h"
 #include "miscadmin.h"
 #include "report/show.h"
 #include "settings.h"
@@ -187,5 +188,6 @@ show_step(Source *source)
 	}
 	if (GetFlushRecPtr(NULL) < noted)
 		return FLUSH_LOOK_MS;
+	FAULT_POINT("offsets_flushed");
 	return ask(source);
 }

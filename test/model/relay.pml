@@ -3,28 +3,33 @@
  *
  * For Spin; test/model/run explores every interleaving and every broken
  * protocol below.  The states and their order are those of
- * src/relay/machine.c: INIT, AUTHORITATIVE, COMPARE, READY, PUBLISH, COMMIT.
+ * src/relay/machine.c: INIT, AUTHORITATIVE, COMPARE, READY (tick, tidy), PUBLISH,
+ * COMMIT; ticks are made before READY, too.
  *
  * What is modelled
  *	PostgreSQL	transactions that commit one event each, with or without waiting
- *				for the flush of WAL; ticks; crashes, which take back what was
+ *				for the flush of WAL; ticks; the emptying of what is confirmed,
+ *				whose commit waits for nothing; crashes, which take back what was
  *				not flushed and kill the relay between any two of its steps
  *	Kafka		one transactional.id: its epoch, the open transaction, and what a
  *				read_committed reader sees; a partition that is not part of the
- *				open transaction is refused (verification, Kafka 3.6)
+ *				open transaction is refused (verification, Kafka 3.6); a
+ *				transaction that is open for too long is ended, and its producer
+ *				fenced by that
  *	network		an EndTxn whose answer is lost.  It may arrive at any time later,
  *				and its epoch alone decides whether the broker takes it.  The
  *				library sends it again behind our back, or gives up
  *	zombies		relays that do not know yet that another one has taken over
  *
- * What is not: copies of a database (homes), several lineages, dead letters,
- * topics that are unknown.  test/unit/test_histories.c and test/t/022 have those.
+ * What is not: copies of a database (homes, the advisory read), several lineages,
+ * dead letters, topics that are unknown, the time between a commit and its markers.  test/unit/test_histories.c and test/t/022 have those.
  *
  * Sets of events are bit masks.  All events have one key, in the order of their
  * numbers.  A place in the sequence of ticks is the set of the events up to it,
  * which is what a progress record stands for.
  *
  * Broken protocols; the model must find a fault in each:
+ *	EMPTY_TICKED	what a tick has seen leaves the outbox, confirmed or not
  *	NO_FLUSH	a tick does not wait for its flush
  *	NO_INIT		the epoch is not raised at the start: nobody is fenced
  *	READ_FIRST	progress is read before init_transactions (mutant read_first)
@@ -32,7 +37,7 @@
  *	KEEP_HANDLE	a handle that has lost an answer goes on (mutant keep_handle)
  */
 #ifndef EVENTS
-#define EVENTS	3
+#define EVENTS	2
 #endif
 #ifndef RELAYS
 #define RELAYS	2
@@ -44,12 +49,17 @@
 #define DELAYS	1				/* answers to EndTxn that get lost */
 #endif
 
+#ifndef TIMEOUTS
+#define TIMEOUTS 1				/* transactions that the broker ends */
+#endif
+
 #define BIT(e)	(1 << (e))
 
 /* ---- PostgreSQL: what is there, and what a crash would leave of it ---- */
 byte visible, visible_flushed;
 byte ticked, ticked_flushed;	/* what the newest tick sees */
 byte confirmed;					/* known to be in Kafka when it was made */
+byte gone, gone_flushed;		/* has left the outbox */
 byte owner;						/* the relay that may act on this database */
 byte life;						/* raised by each crash */
 
@@ -63,11 +73,13 @@ byte progress;
 
 /* ---- network ---- */
 byte delayed;
+byte timeouts;
 chan late = [DELAYS + 1] of { byte };	/* EndTxn(commit) by its epoch */
 
 inline flush() {
 	visible_flushed = visible;
-	ticked_flushed = ticked
+	ticked_flushed = ticked;
+	gone_flushed = gone
 }
 
 /* The broker commits what is open.  Here the promises are looked at. */
@@ -121,7 +133,7 @@ active proctype Shop() {
 active proctype WalWriter() {
 end:
 	do
-	:: atomic { visible != visible_flushed || ticked != ticked_flushed -> flush() }
+	:: atomic { visible != visible_flushed || ticked != ticked_flushed || gone != gone_flushed -> flush() }
 	od
 }
 
@@ -132,6 +144,7 @@ end:
 		visible = visible_flushed;
 		ticked = ticked_flushed;
 		confirmed = confirmed & ticked;
+		gone = gone_flushed;
 		life++ }
 	od
 }
@@ -147,6 +160,10 @@ end:
 		:: else
 		fi;
 		its = 0 }
+	:: atomic { open && timeouts < TIMEOUTS ->
+		timeouts++;
+		epoch++;
+		open = false; records = 0; record = 0; ended = false }
 	od
 }
 
@@ -168,6 +185,17 @@ start:
 		place = 0; newest = 0; todo = 0; sent = 0; e = 0;
 		tainted = false; added = false
 	}
+
+	/* a backlog is cut into batches meanwhile; what is confirmed is not known */
+	if
+	:: atomic { MINE && (visible & ~ticked) ->
+		ticked = visible;
+#ifndef NO_FLUSH
+		flush()
+#endif
+		}
+	:: skip
+	fi;
 
 #ifdef READ_FIRST
 	place = progress;
@@ -202,6 +230,7 @@ start:
 #ifndef READ_FIRST
 		assert((place & ~ticked) == 0);		/* a tick that is known */
 		assert((confirmed & ~place) == 0);	/* not behind */
+		assert((gone & ~place) == 0);		/* nothing is wanted that has gone */
 #endif
 		newest = ticked
 	}
@@ -214,11 +243,17 @@ end_ready:
 		/* a tick; its commit waits for the flush of all WAL before it */
 		ticked = visible;
 		newest = ticked;
-		confirmed = place;
+		confirmed = confirmed | place;
 #ifndef NO_FLUSH
 		flush()
 #endif
 		}
+	/* TIDY: lost by a crash, it is done again */
+#ifdef EMPTY_TICKED
+	:: atomic { MINE && (ticked & ~gone) -> gone = ticked }
+#else
+	:: atomic { MINE && (place & ~gone) -> gone = place }
+#endif
 #ifndef KEEP_HANDLE
 	:: tainted && (newest & ~place) -> goto start
 	:: !tainted && (newest & ~place) -> break
@@ -229,6 +264,7 @@ end_ready:
 
 	/* PUBLISH: record by record, cut anywhere; a zombie does it, too */
 	todo = newest & ~place;
+	assert(!MINE || (todo & gone) == 0);
 	sent = 0;
 	e = 0;
 	added = false;

@@ -276,7 +276,7 @@ SKIP:
 	my $mutant = shop('mutant');
 	$mutant->append_conf('postgresql.conf', Mutants::conf('empty_unconfirmed'));
 	$mutant->restart;
-	isnt(left_of_waiting($mutant, wait => 30), 101, 'without the look at Kafka\'s progress events are lost, and this test sees it');
+	isnt(left_of_waiting($mutant, wait => 30), 101, 'empty_unconfirmed is noticed: events are lost');
 
 	$mutant->append_conf('postgresql.conf', "carshop_outbox.mutant = 'toast_pointers'");
 	$mutant->restart;

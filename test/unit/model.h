@@ -5,9 +5,18 @@
  *
  * Copyright (c) 2026, carshop_outbox contributors
  *
- * It commits Kafka transactions, loses answers, lets an EndTxn arrive late,
- * fences, and asks brokers that lag behind, all of it from a seed.  perform()
- * does what the relay's state machine has decided.
+ * From a seed it does
+ *	 fencing		by the epoch of a transactional.id, and by strangers
+ *	 late EndTxn	one whose connection is gone is applied at any time later
+ *	 lost answers	to EndTxn, to a part of a transaction, to init_transactions, to
+ *					the creation of a topic; and answers that keep one waiting
+ *	 markers		a decided transaction becomes visible a while after its answer;
+ *					who reads up to the last stable offset sees what was before
+ *	 stale metadata	brokers that do not know the progress topic
+ *	 time-outs		transactions that the broker has ended
+ *	 homes, claims, lineages, of which several may share a topic
+ *	 crashes		that take back commits which did not wait for the disk
+ * perform() does what the relay's state machine has decided.
  *
  *-------------------------------------------------------------------------
  */
@@ -17,6 +26,7 @@
 #include "outbox/tidy.h"
 #include "relay/machine.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,6 +45,9 @@ typedef struct Topic
 	int			epoch;
 	Progress	record[LINEAGES];	/* newest of each; lineage "": none */
 	int			written[LINEAGES];	/* when: tells which one is newer */
+	Progress	seen[LINEAGES]; /* the same, up to the last stable offset */
+	int			seen_written[LINEAGES];
+	bool		markers;		/* are to be written: seen is older */
 	bool		open;			/* a transaction of the current epoch */
 	int			open_lineage;
 	int			open_from;
@@ -66,6 +79,8 @@ typedef struct Model
 	int			begins[LINEAGES];	/* events settled before the lineage */
 	int			tidied;			/* ticks before this one are gone, and what
 								 * was in it and before */
+	int			durable_tidied; /* a crash leaves this */
+	int			durable_confirmed;
 	bool		lost;			/* what is gone was wanted */
 	bool		hold;			/* publish what a standby has: ticks up to */
 	int			standby;		/* this one */
@@ -76,7 +91,6 @@ typedef struct Model
 	int			writes;
 	int			log[LINEAGES][LOG];
 	int			log_len[LINEAGES];
-	bool		cut[EVENTS + 2];	/* its transaction alone took too long */
 	bool		torn;			/* one that had no need to be */
 	bool		reachable;
 	int			stale;			/* answers in a row that deny the topic */
@@ -115,7 +129,7 @@ poisoned(const Model *model, const Topic *topic)
 		model->poison <= topic->open_to && !model->dead[model->poison];
 }
 
-/* Is a transaction torn that is neither refused nor was too much by itself? */
+/* Is a transaction torn that is not refused? */
 static bool
 tears(const Model *model, const Topic *topic)
 {
@@ -126,8 +140,24 @@ tears(const Model *model, const Topic *topic)
 		return false;
 	while (first > 1 && model->through[first - 1] == model->through[last])
 		first--;
-	return !model->cut[last] &&
-		(model->poison < first || model->poison > model->through[last]);
+	return model->poison < first || model->poison > model->through[last];
+}
+
+/* What is decided is seen. */
+static void
+write_markers(Topic *topic)
+{
+	topic->markers = false;
+	memcpy(topic->seen, topic->record, sizeof(topic->seen));
+	memcpy(topic->seen_written, topic->written, sizeof(topic->seen_written));
+}
+
+/* All that was committed so far is on the disk. */
+static void
+flush(Model *model)
+{
+	model->durable_tidied = model->tidied;
+	model->durable_confirmed = model->row_confirmed;
 }
 
 static void
@@ -143,6 +173,9 @@ apply(Model *model, Topic *topic)
 	topic->record[l] = topic->open_record;
 	topic->written[l] = ++model->writes;
 	topic->open = false;
+	topic->markers = true;
+	if (chance(model, 2))
+		write_markers(topic);
 }
 
 /* A late EndTxn arrives at some time, or is found fenced. */
@@ -153,6 +186,8 @@ network(Model *model)
 	{
 		Topic	   *topic = &model->topics[i];
 
+		if (topic->markers && chance(model, 4))
+			write_markers(topic);
 		if (topic->late && chance(model, 3))
 		{
 			topic->late = false;
@@ -266,6 +301,13 @@ publish(Model *model, const RelayAction *action, RelayResult *result)
 	topic->open_alone = result->alone;
 	topic->open_record_only = action->record_only;
 	topic->open_record = result->reached;
+
+	/* some of it has arrived, and nobody knows how much */
+	if (chance(model, 60))
+	{
+		result->outcome = KAFKA_UNCERTAIN;
+		result->message = "connection lost";
+	}
 }
 
 static void
@@ -312,24 +354,30 @@ commit(Model *model, RelayResult *result)
 }
 
 static void
-read_progress(Model *model, RelayResult *result)
+read_progress(Model *model, bool stable, RelayResult *result)
 {
 	Topic	   *topic = topic_of(model, model->my_lineage);
 	int			newest = -1;
 
+	/* the last stable offset is not the end */
+	if (stable && (topic->open || topic->markers))
+	{
+		result->outcome = KAFKA_PENDING;
+		return;
+	}
 	result->topic_exists = topic->exists;
-	result->found = topic->record[model->my_lineage].lineage[0] != '\0';
+	result->found = topic->seen[model->my_lineage].lineage[0] != '\0';
 	result->readable = true;
-	result->progress = topic->record[model->my_lineage];
+	result->progress = topic->seen[model->my_lineage];
 	for (int l = 0; l < LINEAGES; l++)
-		if (l != model->my_lineage && topic->record[l].lineage[0] != '\0' &&
-			topic->written[l] > topic->written[model->my_lineage] &&
-			(newest < 0 || topic->written[l] > topic->written[newest]))
+		if (l != model->my_lineage && topic->seen[l].lineage[0] != '\0' &&
+			topic->seen_written[l] > topic->seen_written[model->my_lineage] &&
+			(newest < 0 || topic->seen_written[l] > topic->seen_written[newest]))
 			newest = l;
 	if (newest >= 0)
 	{
 		result->other_found = true;
-		result->other = topic->record[newest];
+		result->other = topic->seen[newest];
 	}
 }
 
@@ -380,6 +428,16 @@ asks_kafka(RelayActionKind kind)
 	}
 }
 
+/* It was done, which nobody says. */
+static void
+lose_answer(Model *model, int of, RelayResult *result)
+{
+	if (!chance(model, of))
+		return;
+	result->outcome = KAFKA_UNREACHABLE;
+	result->message = "connection lost";
+}
+
 static bool
 machine_is_of(const Model *model)
 {
@@ -400,6 +458,12 @@ perform(Model *model, const RelayAction *action, RelayResult *result)
 		result->message = "no broker";
 		return;
 	}
+	/* not yet */
+	if (asks_kafka(action->kind) && action->kind != ACT_PUBLISH && chance(model, 10))
+	{
+		result->outcome = KAFKA_PENDING;
+		return;
+	}
 	switch (action->kind)
 	{
 		case ACT_OPEN:
@@ -417,6 +481,7 @@ perform(Model *model, const RelayAction *action, RelayResult *result)
 			break;
 		case ACT_CREATE_PROGRESS_TOPIC:
 			topic->exists = true;
+			lose_answer(model, 5, result);
 			break;
 		case ACT_RECORD_BIRTH:
 			if (model->lineage == model->my_lineage)
@@ -428,15 +493,22 @@ perform(Model *model, const RelayAction *action, RelayResult *result)
 			break;
 		case ACT_READ_PROGRESS:
 			if (!denied(model))
-				read_progress(model, result);
+				read_progress(model, action->stable, result);
 			break;
 		case ACT_COMPARE:
 			compare(model, action, result);
 			break;
 		case ACT_INIT:
+			/* what is decided is finished first, the library waits for that */
+			if (topic->markers)
+			{
+				result->outcome = KAFKA_PENDING;
+				break;
+			}
 			/* fences, and aborts what is open */
 			model->my_epoch = ++topic->epoch;
 			topic->open = false;
+			lose_answer(model, 20, result);
 			break;
 		case ACT_MAKE_TICK:
 			result->ticket = model->asked;
@@ -447,6 +519,7 @@ perform(Model *model, const RelayAction *action, RelayResult *result)
 				if (machine_is_of(model) && action->confirmed > model->table_confirmed)
 					model->table_confirmed = (int) action->confirmed;
 			}
+			flush(model);
 			row(model, result);
 			break;
 		case ACT_PUBLISH:
@@ -478,10 +551,12 @@ perform(Model *model, const RelayAction *action, RelayResult *result)
 			result->recorded = chance(model, 4) == 0;
 			if (result->recorded && model->lineage == model->my_lineage)
 				model->row_confirmed = (int) action->confirmed;
+			flush(model);
 			row(model, result);
 			break;
 		case ACT_DEAD_LETTER:
 			model->dead[action->refusal->seq] = true;
+			flush(model);
 			break;
 		case ACT_LOOK:
 		case ACT_UNPARK:		/* no topic is parked here; see 048 */

@@ -48,6 +48,7 @@ start_lineage(Model *model, const RelayMachine *machine)
 	model->row_home[0] = '\0';
 	model->start_tick = model->row_confirmed = confirmed;
 	model->begins[model->lineage] = model->end[confirmed];
+	flush(model);
 }
 
 /* True when what a ticket promised stands in some lineage's log. */
@@ -127,6 +128,25 @@ complete(const Model *model, unsigned seed)
 	return true;
 }
 
+/*
+ * The server dies, too: what did not wait for the disk is gone, but what a tick
+ * sees.  Events are whole transactions.
+ */
+static void
+lose_commits(Model *model)
+{
+	int			kept = model->end[model->ticks];
+
+	while (kept < model->events && chance(model, 2))
+		kept = model->through[kept + 1];
+	model->events = kept;
+	for (uint64_t i = 1; i <= model->asked; i++)
+		if (model->asked_events[i] > kept)
+			model->asked_events[i] = kept;
+	model->tidied = model->durable_tidied;
+	model->row_confirmed = model->durable_confirmed;
+}
+
 static void
 crash(Model *model, RelayMachine *machine, const RelayLimits *l)
 {
@@ -142,6 +162,8 @@ crash(Model *model, RelayMachine *machine, const RelayLimits *l)
 		topic->late = true;
 		topic->late_epoch = topic->epoch;
 	}
+	if (chance(model, 2))
+		lose_commits(model);
 	if (chance(model, 12))
 		snprintf(model->home, sizeof(model->home), "h%d", rand_r(&model->seed) % 100);
 }

@@ -173,6 +173,25 @@ test_tidy(void)
 	action = ask(input);
 	ok(action.kind == ACT_WAIT && action.wait_until < 0, "nothing to do: no timer");
 
+	/* steps that never end hold up nothing */
+	machine.tidy_at = now;
+	result.tidy_ms = 0;
+	action = ask(input);
+	is_int(action.kind, ACT_TIDY, "one step");
+	answer(action, result);
+	now += 1000000;
+	input.wake = true;
+	action = ask(input);
+	is_int(action.kind, ACT_MAKE_TICK, "then what waits");
+	result = fine();
+	result.newest_tick = 5;
+	answer(action, result);
+	input.wake = false;
+	action = ask(input);
+	is_int(action.kind, ACT_TIDY, "another step");
+	result.tidy_ms = TIDY_NEVER;
+	answer(action, result);
+
 	/* a publication begins it again */
 	now += 1000000;
 	input.wake = true;

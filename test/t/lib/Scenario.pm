@@ -31,8 +31,8 @@ use constant TOPIC => 'car-shop-reported-events';
 
 # The report of the storms: sums over the events, to be compared with sums over
 # the truth.  The text form of both rows is the same.
-my $report_sums = 'SELECT key, changes, versions, latest FROM public.stock_sums ORDER BY key';
-my $direct_sums = 'SELECT key, count(*), sum(version), max(version) FROM shop.truth GROUP BY key ORDER BY key';
+our $report_sums = 'SELECT key, changes, versions, latest FROM public.stock_sums ORDER BY key';
+our $direct_sums = 'SELECT key, count(*), sum(version), max(version) FROM shop.truth GROUP BY key ORDER BY key';
 
 # new(name => text, stage => file, proxy => bool, distance => ms, reports => bool, partitions => n,
 #	  keys => n, conf => {name => value}, seed => n, cluster => {option => value})
@@ -91,7 +91,7 @@ sub _start_server
 		$node->safe_psql($database, 'CREATE EXTENSION carshop_outbox');
 	}
 	Workload::install($node, 'shop', keys => $self->{keys} // Workload::KEYS);
-	$self->_define_report if $self->{reports};
+	$self->_define_report('report') if $self->{reports};
 
 	# The first events make the topic, which the reader needs.
 	$self->work(events => 20);
@@ -113,9 +113,9 @@ sub reader_options
 
 sub _define_report
 {
-	my ($self) = @_;
+	my ($self, $database) = @_;
 
-	$self->{node}->safe_psql('report', q{
+	$self->{node}->safe_psql($database, q{
 		CREATE TABLE public.stock_sums (key integer PRIMARY KEY, changes bigint, versions bigint, latest integer);
 		SELECT report.define('stock_sums', $$
 			INSERT INTO public.stock_sums AS old

@@ -1,0 +1,234 @@
+# A test for each promise that can fail: one build of the extension knows a
+# setting that breaks one promise on purpose (src/mutants.h).  Each of the small
+# tests below asks whether a promise is held: unharmed it is, with its mutant it
+# is not.
+#
+# A mutant is given some seconds in which an unharmed build would long have done
+# what it ought to.  CARSHOP_TEST_MUTANT is a pattern of those to try;
+# CARSHOP_TEST_MUTANTS=0 leaves it out; needs the sources beside the tests.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+
+use Carshop;
+use Faults;
+use Mutants;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time usleep);
+
+plan skip_all => Mutants::missing() if Mutants::missing();
+
+my $kafka = Carshop::Kafka->start;
+my $stage = PostgreSQL::Test::Utils::tempdir() . '/stage.conf';
+append_to_file($stage, Mutants::conf('', '-DHASTE'));
+local $ENV{CARSHOP_CONF} = $stage;
+my $node = Carshop->new_node(
+	'promises',
+	kafka => $kafka,
+	conf => {
+		'restart_after_crash' => 'on',
+		# a commit that need not wait for the disk is not there for long
+		'wal_writer_delay' => '10s',
+		'.max_databases' => '64',
+		'.poll_interval' => '60s' });
+$node->start;
+
+my ($shops, $patience) = (0, 60);
+
+# A database with relay, reporter, topic and report of its own; the settings too.
+sub shop
+{
+	my (%settings) = @_;
+	my $name = 'shop' . ++$shops;
+	my %all = (shop_databases => $name, report_databases => $name, topic => $name, report_topics => $name, %settings);
+
+	$node->safe_psql('postgres', "CREATE DATABASE $name");
+	$node->safe_psql($name, 'CREATE EXTENSION carshop_outbox; SELECT report.start()');
+	$node->safe_psql('postgres', join('', map { "ALTER SYSTEM SET carshop_outbox.$_ = '$all{$_}';\n" } sort keys %all) . 'SELECT pg_reload_conf()');
+	$node->safe_psql($name, q{SELECT outbox.emit('First')});
+	poll_until(sub { ask($name, q{SELECT outbox.wait_published('5s')}) eq 't' }, 60, 'the first event is published');
+	return $name;
+}
+
+# The answer, or '' when there is none now.
+sub ask
+{
+	my ($database, $query) = @_;
+	my ($status, $answer) = $node->psql($database, $query);
+
+	return $status == 0 ? $answer : '';
+}
+
+# Does it become so, while there is patience?
+sub becomes
+{
+	my ($condition) = @_;
+	my $deadline = time + $patience;
+
+	while (time < $deadline)
+	{
+		return 1 if $condition->();
+		usleep(50_000);
+	}
+	return 0;
+}
+
+# Is there an event of the type in the topic?
+sub published
+{
+	my ($shop, $type) = @_;
+	return scalar grep { index($_->{value}, "\"EventType\":\"$type\"") >= 0 } $kafka->read_topic($shop);
+}
+
+# ---- each: is the promise held? ----
+
+my %held = (
+	# I1: a transaction that was under way when a later one was published
+	skip_late => sub {
+		my $shop = shop();
+		my $session = $node->background_psql($shop);
+
+		$session->query_safe(q{BEGIN; SELECT outbox.emit('Late')});
+		$node->safe_psql($shop, q{SELECT outbox.emit('Early')});
+		return 'nothing was published' if !becomes(sub { published($shop, 'Early') });
+		$session->query_safe('COMMIT');
+		$session->quit;
+		return becomes(sub { published($shop, 'Late') });
+	},
+
+	# I3: what Kafka shows is still there after a crash
+	lazy_tick => sub {
+		my $shop = shop();
+
+		$node->safe_psql($shop, q{SET synchronous_commit = off; SELECT outbox.emit('Phantom')});
+		poll_until(sub { published($shop, 'Phantom') }, 60, 'it is published');
+		$node->stop('immediate');
+		$node->start;
+		return $node->safe_psql($shop, q{SELECT count(*) FROM outbox.event WHERE type = 'Phantom'}) == 1;
+	},
+
+	# I4: the order of commit is the order of seq
+	cached_seq => sub {
+		my $shop = shop();
+		my @sessions = map { $node->background_psql($shop) } 1 .. 2;
+
+		foreach my $n (1 .. 4)
+		{
+			$sessions[ $n % 2 ]->query_safe("SELECT outbox.emit('E$n')");
+		}
+		$_->quit foreach @sessions;
+		return $node->safe_psql($shop, q{SELECT string_agg(type, ' ' ORDER BY seq) FROM outbox.event WHERE type ~ '^E'}) eq 'E1 E2 E3 E4';
+	},
+
+	# I6: between two transactions a Kafka transaction ends with a control record,
+	# which takes an offset; inside of one none does
+	cut_anywhere => sub {
+		my $shop = shop(max_transaction_events => 3);
+
+		$node->safe_psql($shop, 'SELECT outbox.pause()');
+		$node->safe_psql($shop, "SELECT outbox.emit('T$_') FROM generate_series(1, $_)") foreach 2, 3;
+		$node->safe_psql($shop, 'SELECT outbox.resume()');
+		poll_until(sub { $kafka->read_topic($shop) == 6 }, 60, 'all are published');
+		my @offsets = map { $_->{offset} } grep { $_->{value} =~ /"EventType":"T3"/ } $kafka->read_topic($shop);
+		return $offsets[2] - $offsets[0] == 2;
+	},
+
+	# I8: what is in Kafka leaves
+	never_empty => sub {
+		my $shop = shop(retention => 0, poll_interval => '100ms');
+		my $blocks = q{SELECT sum(pg_relation_size('outbox.event_' || n)) FROM generate_series(0, 2) n};
+
+		return becomes(
+			sub {
+				# in time the segments are switched by themselves
+				$node->safe_psql($shop, q{SELECT outbox.emit('More')}) if rand() < 0.1;
+				ask($shop, $blocks) eq '0';
+			});
+	},
+
+	# I9: a transaction that does nothing holds up nobody
+	horizon => sub {
+		my $shop = shop();
+		my $session = $node->background_psql($shop);
+
+		$session->query_safe('BEGIN; SELECT pg_current_xact_id()');
+		$node->safe_psql($shop, q{SELECT outbox.emit('Other')});
+		my $held = becomes(sub { published($shop, 'Other') });
+		$session->query_safe('COMMIT');
+		$session->quit;
+		return $held;
+	},
+
+	# I9, and a commit is noticed
+	lost_wake => sub {
+		my $shop = shop();
+
+		$node->safe_psql($shop, q{SELECT outbox.emit('Noticed')});
+		return becomes(sub { published($shop, 'Noticed') });
+	},
+
+	# I10: offsets and rows, both or neither
+	offsets_apart => sub {
+		my $shop = shop();
+
+		poll_until(sub { ask($shop, q{SELECT report.wait_applied(timeout => '5s')}) eq 't' }, 60, 'it is read');
+		Faults::arm($node, 'log_stored', 'error');
+		$node->safe_psql($shop, q{SELECT outbox.emit('Counted')});
+		poll_until(sub { Faults::struck($node, 'log_stored', 1) }, 60, 'reading was disturbed');
+		return becomes(sub { ask($shop, q{SELECT count(*) FROM report.reported_events WHERE event_type = 'Counted'}) eq '1' });
+	},
+
+	# I13: a copy does not publish
+	any_home => sub {
+		my $shop = shop();
+
+		$node->safe_psql('postgres', "ALTER SYSTEM SET carshop_outbox.shop_databases = 'copy_of_$shop'");
+		$node->reload;
+		poll_until(sub { !worker_pids($node, 'relay', $shop) }, 60, 'the relay has left');
+		$node->safe_psql('postgres', "CREATE DATABASE copy_of_$shop TEMPLATE $shop");
+		return becomes(sub { ask("copy_of_$shop", 'SELECT state FROM outbox.stat_relay') eq 'stopped' });
+	},
+
+	# I15: what is wrong is said
+	rosy_status => sub {
+		my $shop = shop();
+
+		$kafka->kill9;
+		$node->safe_psql($shop, q{SELECT outbox.emit('Waits')});
+		my $held = becomes(sub { ask($shop, q{SELECT count(*) FROM outbox.status WHERE concern = 'kafka' AND level <> 'ok'}) eq '1' });
+		$kafka->restart;
+		return $held;
+	});
+
+$ENV{CARSHOP_TEST_MUTANT} //= '';
+my %promise = %{ scalar Mutants::names('055') };
+is_deeply([ sort keys %held ], [ sort keys %promise ], 'every mutant of src/mutants.h that names this test is tried');
+
+sub set_mutant
+{
+	my ($mutant) = @_;
+
+	$node->safe_psql('postgres', "ALTER SYSTEM SET carshop_outbox.mutant = '$mutant'");
+	$node->reload;
+	poll_until(sub { ask('postgres', 'SHOW carshop_outbox.mutant') eq $mutant }, 30, 'the reload');
+	return;
+}
+
+my @chosen = grep { /$ENV{CARSHOP_TEST_MUTANT}/ } sort keys %held;
+foreach my $mutant (@chosen)
+{
+	$patience = 60;
+	is($held{$mutant}->(), 1, "without $mutant the promise $promise{$mutant} is held");
+	$patience = 8;
+	set_mutant($mutant);
+	is($held{$mutant}->() || 0, 0, "$mutant is noticed");
+	set_mutant('');
+	$node->safe_psql('postgres', 'ALTER SYSTEM RESET carshop_outbox.max_transaction_events') if $mutant eq 'cut_anywhere';
+}
+
+$node->stop('immediate');
+done_testing();
