@@ -236,7 +236,7 @@ wait_for_standbys(RelayMachine *machine, RelayAction *action, int64_t now)
 	snprintf(message, sizeof(message),
 			 "events wait until %d standby(s) have them (carshop_outbox.publish_after_standby)",
 			 machine->limits.standbys);
-	health_trouble(&machine->health, KIND_STANDBY, message, REMEDY_STANDBY, machine->standby_since);
+	health_trouble(&machine->health, KIND_STANDBY, message, REMEDY_STANDBY, NULL, machine->standby_since);
 }
 
 /* READY: replace a tainted handle, make a tick or publish, or rest. */
