@@ -347,18 +347,18 @@ CREATE VIEW outbox.status AS
 			   format('ALTER TABLE %s ENABLE TRIGGER %I;', source, trigger_name)
 		FROM outbox.routes WHERE NOT enabled
 		UNION ALL
-		SELECT 8, 'topics', 'ok', format('%s topic(s) are as they were, and lose nothing.', (SELECT count(*) FROM outbox.topic)), NULL
+		SELECT 9, 'topics', 'ok', format('%s topic(s) are as they were, and lose nothing.', (SELECT count(*) FROM outbox.topic)), NULL
 		WHERE NOT EXISTS (SELECT FROM outbox.topic_concerns)
 		UNION ALL
-		SELECT 8, c.concern, c.level, c.message, c.remedy FROM outbox.topic_concerns c
+		SELECT 9, c.concern, c.level, c.message, c.remedy FROM outbox.topic_concerns c
 		UNION ALL
-		SELECT 9, 'dead letters',
+		SELECT 10, 'dead letters',
 			   CASE WHEN d.n = 0 THEN 'ok' ELSE 'warn' END,
 			   CASE WHEN d.n = 0 THEN 'No event was refused.' ELSE format('%s event(s) cannot be published.', d.n) END,
 			   CASE WHEN d.n > 0 THEN 'SELECT * FROM outbox.dead_letters; -- repair what is said there, then: SELECT outbox.retry(); or give one up: SELECT outbox.skip(id);' END
 		FROM (SELECT count(*) AS n FROM outbox.dead_letters) d
 		UNION ALL
-		SELECT 10, 'retention', CASE WHEN n.late IS NULL THEN 'ok' ELSE 'warn' END,
+		SELECT 11, 'retention', CASE WHEN n.late IS NULL THEN 'ok' ELSE 'warn' END,
 			   COALESCE(n.late, format('The outbox takes %s; published events are kept for %s.', pg_size_pretty(n.bytes), n.kept)),
 			   CASE WHEN n.late IS NOT NULL
 					THEN 'End what holds it (pg_terminate_backend, COMMIT PREPARED, ROLLBACK PREPARED), or wait for it; SELECT * FROM outbox.segments;' END
@@ -368,17 +368,17 @@ CREATE VIEW outbox.status AS
 				FILTER (WHERE g.late_since IS NOT NULL AND r.runs AND NOT r.stopped AND (g.settled_at IS NOT NULL OR r.events = 0)) AS late
 			  FROM outbox.segments g CROSS JOIN relay r) n
 		UNION ALL
-		SELECT 11, 'sequence',
+		SELECT 12, 'sequence',
 			   CASE WHEN s.seqcache = 1 THEN 'ok' ELSE 'fail' END,
 			   CASE WHEN s.seqcache = 1 THEN 'The order per key is kept.'
 					ELSE 'The sequence outbox.event_seq has a cache: the order per key is not kept.' END,
 			   CASE WHEN s.seqcache <> 1 THEN 'ALTER SEQUENCE outbox.event_seq CACHE 1;' END
 		FROM pg_sequence s WHERE s.seqrelid = 'outbox.event_seq'::regclass
 		UNION ALL
-		SELECT 12, 'backfill', 'ok', 'No backfill is under way.', NULL
+		SELECT 13, 'backfill', 'ok', 'No backfill is under way.', NULL
 		WHERE NOT EXISTS (SELECT FROM outbox.backfill_progress)
 		UNION ALL
-		SELECT 12, 'backfill',
+		SELECT 13, 'backfill',
 			   CASE WHEN b.stands THEN 'warn' ELSE 'ok' END,
 			   format('Backfill of "%s" on %s: %s of %s rows.', b.event_type, b.source, b.done, b.total),
 			   CASE WHEN b.stands THEN format('CALL outbox.backfill(%L, %L);', b.source, b.event_type) END
