@@ -100,7 +100,7 @@ AS $$
 	ORDER BY CASE r.level WHEN 'fail' THEN 1 WHEN 'warn' THEN 2 ELSE 3 END, r.place, r.message
 $$;
 COMMENT ON FUNCTION report.check(interval) IS
-'Will reading work? As outbox.check(), for the reporter and the topics that carshop_outbox.report_topics names.';
+'Will reading work? As outbox.check(), for the reporter and the topics that carshop_outbox.report_topics names';
 
 -- They start a process and ask Kafka: for administrators, and who watches the server.
 REVOKE ALL ON FUNCTION outbox.check(interval), report.check(interval) FROM PUBLIC;

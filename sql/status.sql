@@ -343,10 +343,10 @@ CREATE VIEW outbox.status AS
 			   CASE WHEN r.runs AND NOT r.stopped AND NOT r.holds THEN r.remedy || COALESCE(format(' To let the events of other topics flow meanwhile: SELECT outbox.park(%L);', r.trouble_topic), '') END
 		FROM relay r
 		UNION ALL
-		SELECT 9, 'parked', 'ok', 'No topic is parked.', NULL
+		SELECT 11, 'parked', 'ok', 'No topic is parked.', NULL
 		WHERE NOT EXISTS (SELECT FROM outbox.parked_topic)
 		UNION ALL
-		SELECT 9, 'parked', 'warn',
+		SELECT 11, 'parked', 'warn',
 			   format('Topic "%s" is parked since %s: %s event(s) are aside%s.%s%s', p.topic, date_trunc('second', p.since), p.events,
 				CASE WHEN p.leaving AND r.runs THEN ' and will be published as soon as all before them is' WHEN p.leaving THEN ' and will be published when the relay runs' ELSE '' END,
 				' Reason: ' || outbox.sentence(p.reason), ' Routes: ' || outbox.topic_routes(p.topic) || '.'),
@@ -388,18 +388,19 @@ CREATE VIEW outbox.status AS
 		CROSS JOIN LATERAL pg_partition_ancestors(t.tgrelid) a (relid)
 		JOIN outbox.routes r ON r.source = a.relid AND r.trigger_name = t.tgname AND r.enabled
 		WHERE t.tgparentid <> 0 AND t.tgenabled NOT IN ('O', 'A') AND t.tgfoid = 'outbox.capture_row()'::regprocedure
-		SELECT 8, 'topics', 'ok', format('%s topic(s) are as they were, and lose nothing.', (SELECT count(*) FROM outbox.topic)), NULL
+		UNION ALL
+		SELECT 9, 'topics', 'ok', format('%s topic(s) are as they were, and lose nothing.', (SELECT count(*) FROM outbox.topic)), NULL
 		WHERE NOT EXISTS (SELECT FROM outbox.topic_concerns)
 		UNION ALL
-		SELECT 8, c.concern, c.level, c.message, c.remedy FROM outbox.topic_concerns c
+		SELECT 9, c.concern, c.level, c.message, c.remedy FROM outbox.topic_concerns c
 		UNION ALL
-		SELECT 9, 'dead letters',
+		SELECT 10, 'dead letters',
 			   CASE WHEN d.n = 0 THEN 'ok' ELSE 'warn' END,
 			   CASE WHEN d.n = 0 THEN 'No event was refused.' ELSE format('%s event(s) cannot be published.', d.n) END,
 			   CASE WHEN d.n > 0 THEN 'SELECT * FROM outbox.dead_letters; -- repair what is said there, then: SELECT outbox.retry(); or give one up: SELECT outbox.skip(id);' END
 		FROM (SELECT count(*) AS n FROM outbox.dead_letters) d
 		UNION ALL
-		SELECT 10, 'retention', CASE WHEN n.late IS NULL THEN 'ok' ELSE 'warn' END,
+		SELECT 11, 'retention', CASE WHEN n.late IS NULL THEN 'ok' ELSE 'warn' END,
 			   COALESCE(n.late, format('The outbox takes %s; published events are kept for %s.', pg_size_pretty(n.bytes), n.kept)),
 			   CASE WHEN n.late IS NOT NULL
 					THEN 'End what holds it (pg_terminate_backend, COMMIT PREPARED, ROLLBACK PREPARED), or wait for it; SELECT * FROM outbox.segments;' END
@@ -409,10 +410,10 @@ CREATE VIEW outbox.status AS
 				FILTER (WHERE g.late_since IS NOT NULL AND r.runs AND NOT r.stopped AND (g.settled_at IS NOT NULL OR r.events = 0)) AS late
 			  FROM outbox.segments g CROSS JOIN relay r) n
 		UNION ALL
-		SELECT 12, 'backfill', 'ok', 'No backfill is under way.', NULL
+		SELECT 13, 'backfill', 'ok', 'No backfill is under way.', NULL
 		WHERE NOT EXISTS (SELECT FROM outbox.backfill_progress)
 		UNION ALL
-		SELECT 12, 'backfill',
+		SELECT 13, 'backfill',
 			   CASE WHEN b.stands THEN 'warn' ELSE 'ok' END,
 			   format('Backfill of "%s" on %s: %s of %s rows.', b.event_type, b.source, b.done, b.total),
 			   CASE WHEN b.stands THEN format('CALL outbox.backfill(%L, %L);', b.source, b.event_type) END
