@@ -400,7 +400,7 @@ CREATE VIEW outbox.status AS
 			   CASE WHEN d.n > 0 THEN 'SELECT * FROM outbox.dead_letters; -- repair what is said there, then: SELECT outbox.retry(); or give one up: SELECT outbox.skip(id);' END
 		FROM (SELECT count(*) AS n FROM outbox.dead_letters) d
 		UNION ALL
-		SELECT 11, 'retention', CASE WHEN n.late IS NULL THEN 'ok' ELSE 'warn' END,
+		SELECT 12, 'retention', CASE WHEN n.late IS NULL THEN 'ok' ELSE 'warn' END,
 			   COALESCE(n.late, format('The outbox takes %s; published events are kept for %s.', pg_size_pretty(n.bytes), n.kept)),
 			   CASE WHEN n.late IS NOT NULL
 					THEN 'End what holds it (pg_terminate_backend, COMMIT PREPARED, ROLLBACK PREPARED), or wait for it; SELECT * FROM outbox.segments;' END
