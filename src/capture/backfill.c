@@ -66,12 +66,16 @@ tell(Backfill *b, bool always)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
+	/* a last batch that took its time has told the end already */
+	if (b->done == b->told && b->done > 0)
+		return;
 	if (always || TimestampDifferenceExceeds(b->told_at, now, 1000))
 	{
 		ereport(NOTICE,
 				(errmsg("backfill of \"%s\" on %s: " INT64_FORMAT " of " INT64_FORMAT " rows",
 						b->event_type, b->name, b->done, b->total)));
 		b->told_at = now;
+		b->told = b->done;
 	}
 }
 

@@ -31,6 +31,7 @@ typedef struct Backfill
 	int64		total;
 	char	   *name;			/* of the table, for messages */
 	TimestampTz told_at;
+	int64		told;			/* done, as it was told then */
 } Backfill;
 
 /* Whom we act as, and whom to become again. */
