@@ -11,7 +11,7 @@ GRANT USAGE ON SCHEMA report TO PUBLIC;
 CREATE TABLE report.reported_events (
 	id					uuid NOT NULL,
 	event_type			text NOT NULL,
-	event_description	text NOT NULL,
+	event_description	text,
 	occurred_on			timestamptz NOT NULL,
 	event_key			text,
 	data				jsonb,
@@ -27,7 +27,7 @@ CREATE TABLE report.reported_events (
 COMMENT ON TABLE report.reported_events IS 'Every domain event read from Kafka, once per event id';
 COMMENT ON COLUMN report.reported_events.id IS 'The event''s id: ce_id, the header id or EventId; made from the message''s place and content when it has none';
 COMMENT ON COLUMN report.reported_events.event_type IS 'EventType';
-COMMENT ON COLUMN report.reported_events.event_description IS 'EventDescription';
+COMMENT ON COLUMN report.reported_events.event_description IS 'EventDescription; NULL if the message says null';
 COMMENT ON COLUMN report.reported_events.occurred_on IS 'OccuredOn: when it happened, as the producer says';
 COMMENT ON COLUMN report.reported_events.event_key IS 'Key, or the record''s key';
 COMMENT ON COLUMN report.reported_events.data IS 'Data, if the message has it';
@@ -148,6 +148,7 @@ CREATE TABLE report.dead_letter (
 	value			bytea,
 	headers			jsonb,
 	kafka_timestamp	timestamptz,
+	message_id		uuid,
 	log_seq			bigint,
 	at				timestamptz NOT NULL DEFAULT now(),
 	attempts		integer NOT NULL DEFAULT 1,
@@ -166,7 +167,8 @@ COMMENT ON COLUMN report.dead_letter.context IS 'Where';
 COMMENT ON COLUMN report.dead_letter.key IS 'Key of an unreadable message';
 COMMENT ON COLUMN report.dead_letter.value IS 'The unreadable message, or the refused event as JSON';
 COMMENT ON COLUMN report.dead_letter.headers IS 'Headers of the message';
-COMMENT ON COLUMN report.dead_letter.kafka_timestamp IS 'Timestamp of an unreadable message';
+COMMENT ON COLUMN report.dead_letter.kafka_timestamp IS 'Timestamp of an unreadable message; NULL: none that PostgreSQL can hold';
+COMMENT ON COLUMN report.dead_letter.message_id IS 'Made of an unreadable message''s place and content: the event''s id, if it names none';
 COMMENT ON COLUMN report.dead_letter.log_seq IS 'The refused event''s place in the event log';
 COMMENT ON COLUMN report.dead_letter.at IS 'When it was refused, last time';
 COMMENT ON COLUMN report.dead_letter.attempts IS 'How often it was tried';
@@ -174,6 +176,9 @@ COMMENT ON COLUMN report.dead_letter.retry IS 'The reporter is asked to try agai
 COMMENT ON SEQUENCE report.dead_letter_id_seq IS 'Ids of dead letters';
 CREATE INDEX dead_letter_retry ON report.dead_letter (id) WHERE retry;
 COMMENT ON INDEX report.dead_letter_retry IS 'What report.retry() asked for';
+
+CREATE UNIQUE INDEX dead_letter_message ON report.dead_letter (message_id) WHERE report IS NULL;
+COMMENT ON INDEX report.dead_letter_message IS 'A message that is read again is one dead letter';
 
 CREATE VIEW report.dead_letters AS
 	SELECT d.id, d.topic, d.partition, d.kafka_offset, d.report, d.sqlstate,
@@ -277,7 +282,7 @@ CREATE FUNCTION report.wait_applied(event_id uuid DEFAULT NULL,
 	RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'report_wait_applied';
-COMMENT ON FUNCTION report.wait_applied(uuid, interval) IS 'Waits until this event (NULL: all that the reporter knows to be in the topics) stands in the reports; false when the time is over';
+COMMENT ON FUNCTION report.wait_applied(uuid, interval) IS 'Waits until this event (NULL: all that stands in the topics now, up to their high watermarks) has gone through the reports, except those that are disabled or have failed; false when the time is over';
 REVOKE ALL ON FUNCTION report.wait_applied(uuid, interval) FROM PUBLIC;
 
 --

@@ -18,7 +18,8 @@ CREATE FUNCTION report.worker_partitions(OUT topic text, OUT partition integer,
 		OUT state text, OUT kafka_offset bigint, OUT high_watermark bigint,
 		OUT events_applied bigint, OUT duplicates bigint, OUT skipped bigint,
 		OUT dead_letters bigint, OUT last_applied_at timestamptz,
-		OUT last_error text, OUT last_error_at timestamptz)
+		OUT last_error text, OUT last_error_at timestamptz,
+		OUT stable_offset bigint, OUT held_since timestamptz)
 	RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 10
 	SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'report_worker_partitions';
@@ -33,7 +34,7 @@ CREATE VIEW report.stat_reporter AS
 				ELSE COALESCE(s.state, w.state) END AS state,
 		   topic, partition,
 		   COALESCE(s.kafka_offset, p.next_offset) AS kafka_offset,
-		   s.high_watermark,
+		   s.stable_offset, s.high_watermark,
 		   CASE WHEN s.kafka_offset >= 0
 				THEN GREATEST(s.high_watermark - s.kafka_offset, 0) END AS lag,
 		   s.events_applied, s.duplicates, s.skipped, s.dead_letters,
@@ -42,12 +43,13 @@ CREATE VIEW report.stat_reporter AS
 	FROM report.progress p
 		FULL JOIN report.worker_partitions() s USING (topic, partition)
 		CROSS JOIN report.worker() w;
-COMMENT ON VIEW report.stat_reporter IS 'Reading, per topic and partition; counters since the reporter''s start or report.stat_reset()';
+COMMENT ON VIEW report.stat_reporter IS 'Reading, per topic and partition; counters since the server''s start or report.stat_reset()';
 COMMENT ON COLUMN report.stat_reporter.pid IS 'Process of the reporter; NULL: it does not run';
-COMMENT ON COLUMN report.stat_reporter.state IS 'current, reading, waiting, stopped, not running';
+COMMENT ON COLUMN report.stat_reporter.state IS 'current, reading, held (by an open transaction), waiting, stopped, not running';
 COMMENT ON COLUMN report.stat_reporter.topic IS 'Topic';
 COMMENT ON COLUMN report.stat_reporter.partition IS 'Partition';
 COMMENT ON COLUMN report.stat_reporter.kafka_offset IS 'Next offset to read';
+COMMENT ON COLUMN report.stat_reporter.stable_offset IS 'Where reading ends: nothing before it belongs to an open transaction, as last met';
 COMMENT ON COLUMN report.stat_reporter.high_watermark IS 'The partition''s end, as last fetched';
 COMMENT ON COLUMN report.stat_reporter.lag IS 'Messages between the two';
 COMMENT ON COLUMN report.stat_reporter.events_applied IS 'Events stored in the event log';
@@ -111,6 +113,10 @@ CREATE VIEW report.status AS
 		SELECT w.*, w.pid IS NOT NULL AS runs, pg_is_in_recovery() AS standby, i.reading,
 			   w.listed OR COALESCE(i.only_one, false) OR EXISTS (SELECT FROM report.definitions) AS used
 		FROM report.worker() w LEFT JOIN report.instance i ON true
+	), held AS (
+		-- a transaction takes a while; only one that lasts is said
+		SELECT s.* FROM report.worker_partitions() s CROSS JOIN reporter r
+		WHERE r.runs AND s.held_since < clock_timestamp() - interval '10 seconds'
 	), concerns (place, concern, level, message, remedy) AS (
 		SELECT c.*
 		FROM reporter r CROSS JOIN LATERAL outbox.library_concerns(r.preloaded, 'nothing reads from Kafka.') c
@@ -153,18 +159,28 @@ CREATE VIEW report.status AS
 			   CASE WHEN k.known THEN r.remedy END
 		FROM reporter r CROSS JOIN LATERAL (SELECT r.runs AND r.reading IS TRUE AS known) k
 		UNION ALL
-		SELECT 6, 'delivery', 'ok', 'Each event is applied exactly once.', NULL
+		SELECT 6, 'transactions', 'ok', 'No open transaction holds messages back.', NULL
+		WHERE NOT EXISTS (SELECT FROM held)
 		UNION ALL
-		SELECT 7, 'backlog', 'ok',
+		SELECT 6, 'transactions', 'warn',
+			   format('Partition %s/%s is held up at offset %s since %s: a producer''s transaction is open there, and what stands behind it (%s) waits.',
+					  h.topic, h.partition, h.stable_offset, date_trunc('second', h.held_since), h.high_watermark - h.stable_offset),
+			   format('Let its producer commit or abort it; it ends by itself when that producer''s transaction.timeout.ms is over. One that hangs: kafka-transactions.sh --bootstrap-server %s abort --topic %s --partition %s --start-offset %s',
+					  current_setting('carshop_outbox.brokers'), h.topic, h.partition, h.stable_offset)
+		FROM held h
+		UNION ALL
+		SELECT 7, 'delivery', 'ok', 'Each event is applied exactly once.', NULL
+		UNION ALL
+		SELECT 8, 'backlog', 'ok',
 			   CASE WHEN b.messages = 0 THEN 'No message is known to wait in the topics.'
 					ELSE format('About %s message(s) wait in the topics.', b.messages) END, NULL
 		FROM (SELECT COALESCE(sum(s.lag), 0) AS messages FROM report.stat_reporter s) b
 		UNION ALL
-		SELECT 8, 'reports', 'ok',
+		SELECT 9, 'reports', 'ok',
 			   format('%s report(s) are kept.', count(*)), NULL
 		FROM report.stat_reports s WHERE s.state IN ('current', 'catching up')
 		UNION ALL
-		SELECT 8, 'reports',
+		SELECT 9, 'reports',
 			   CASE s.state WHEN 'failed' THEN 'fail' ELSE 'warn' END,
 			   CASE s.state
 					WHEN 'disabled' THEN format('Report "%s" is disabled.', s.name)
@@ -176,17 +192,17 @@ CREATE VIEW report.status AS
 					ELSE 'It goes on by itself when the cause is gone.' END
 		FROM report.stat_reports s WHERE s.state NOT IN ('current', 'catching up')
 		UNION ALL
-		SELECT 9, 'dead letters',
+		SELECT 10, 'dead letters',
 			   CASE WHEN d.n = 0 THEN 'ok' ELSE 'warn' END,
 			   CASE WHEN d.n = 0 THEN 'No message or event was refused.'
 					ELSE format('%s message(s) or event(s) were refused.', d.n) END,
 			   CASE WHEN d.n > 0 THEN 'SELECT * FROM report.dead_letters; -- then report.retry() or report.skip(id)' END
 		FROM (SELECT count(*) AS n FROM report.dead_letter) d
 		UNION ALL
-		SELECT 10, 'settings', 'ok', 'Every setting has its effect.', NULL
+		SELECT 11, 'settings', 'ok', 'Every setting has its effect.', NULL
 		WHERE NOT EXISTS (SELECT FROM outbox.idle_settings('carshop_outbox.report_retention'))
 		UNION ALL
-		SELECT 10, 'settings', 'warn',
+		SELECT 11, 'settings', 'warn',
 			   format('The setting %s = %s has no effect yet: the event log is kept.', i.name, i.value), i.remedy
 		FROM outbox.idle_settings('carshop_outbox.report_retention') i
 	)

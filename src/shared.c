@@ -423,6 +423,15 @@ shared_take_reporter_wake(void)
 	return slot != NULL && pg_atomic_exchange_u32(&slot->reporter_wake, 0) != 0;
 }
 
+bool
+shared_reporter_wake_waits(void)
+{
+	DatabaseSlot *slot = shared_find_slot(MyDatabaseId, false);
+
+	Assert(owned_kind == 'p');
+	return slot != NULL && pg_atomic_read_u32(&slot->reporter_wake) != 0;
+}
+
 void
 shared_note_extension(Oid database)
 {

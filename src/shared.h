@@ -85,11 +85,14 @@ typedef struct RelayReport
 /* One partition as the reporter sees it (report.stat_reporter). */
 typedef struct PartitionReport
 {
-	char		topic[128];
+	char		topic[250];		/* Kafka's limit is 249 */
 	int			partition;
 	char		state[32];
 	int64		kafka_offset;	/* next to read */
+	int64		stable_offset;	/* last stable offset, as last met; -1 unknown */
 	int64		high_watermark; /* -1 unknown */
+	TimestampTz held_since;		/* an open transaction holds back what stands
+								 * behind stable_offset; 0: none does */
 	int64		events_applied;
 	int64		duplicates;
 	int64		skipped;
@@ -103,6 +106,9 @@ typedef struct ReporterReport
 {
 	char		state[32];
 	TimestampTz since;
+	TimestampTz proven;			/* all that stood in the topics then, up to
+								 * the high watermarks, has been read; 0: not
+								 * so */
 	SharedTrouble trouble;
 	int			n_partitions;
 	PartitionReport partitions[SHARED_MAX_PARTITIONS];
@@ -186,6 +192,7 @@ extern uint32 shared_parking_changes(void);
 /* Something for the reporter to look at (start, stop, define, retry). */
 extern void shared_wake_reporter(Oid database);
 extern bool shared_take_reporter_wake(void);
+extern bool shared_reporter_wake_waits(void);	/* without taking it */
 
 /*
  * A transaction with events was prepared: the poll timer is needed.  A relay

@@ -232,6 +232,8 @@ event_id_choose(const Message *message, const MessageInput *input,
 		add_field(&sha, message->ce_id.data, message->ce_id.len);
 		finish_uuid5(&sha, id);
 	}
+	else if (place->known_id != NULL)
+		memcpy(id, place->known_id, 16);
 	else
 		event_id_of_place(input, place, id);
 }

@@ -29,12 +29,14 @@ typedef struct MessagePlace
 	int			partition;
 	int64_t		offset;
 	int64_t		timestamp_ms;
+	const unsigned char *known_id;	/* what rule 3 gave when the message was
+									 * read; NULL: it is read now */
 } MessagePlace;
 
 extern void event_id_choose(const Message *message, const MessageInput *input,
 							const MessagePlace *place, unsigned char id[16]);
 
-/* Rule 3 alone: also the mark by which a record is recognised again. */
+/* Rule 3 alone, made anew: also the mark by which a record is recognised again. */
 extern void event_id_of_place(const MessageInput *input,
 							  const MessagePlace *place,
 							  unsigned char id[16]);

@@ -130,8 +130,9 @@ decode_envelope(MessageDecoder *decoder, const Members *members,
 	memset(&id, 0, sizeof(id));
 	if (!message_text(decoder, &members->event_type, "EventType", message,
 					  &message->event_type) ||
-		!message_text(decoder, &members->description, "EventDescription",
-					  message, &message->description) ||
+		(members->description.type != 'n' &&
+		 !message_text(decoder, &members->description, "EventDescription",
+					   message, &message->description)) ||
 		!message_time(&members->occurred_on, "OccuredOn", message) ||
 		!message_any(decoder, &members->key, "Key", message,
 					 &message->event_key) ||
@@ -271,7 +272,9 @@ decode_header_id(const MessageInput *input, Message *message)
 
 	if (!message_header_text(input, "ce_source", message, &message->ce_source))
 		return false;
-	if (header != NULL)
+
+	/* An empty one would be the same id for all. */
+	if (header != NULL && header->value_len > 0)
 	{
 		message->has_id = message_parse_uuid(header->value, header->value_len,
 											 message->id);

@@ -29,7 +29,7 @@
  * Envelope.  Member names are compared without case (ASCII):
  *
  *	EventType			a string, not empty
- *	EventDescription	a string, may be empty
+ *	EventDescription	a string, may be empty; or null: the event has none
  *	OccuredOn			a time, also spelled OccurredOn
  *	EventId				optional; counts where it is a string that is a UUID
  *	Key					optional; a string's text, or any other JSON as its text
@@ -46,7 +46,7 @@
  * A CloudEvent without a time has none (has_time is false: the caller takes the
  * record's timestamp), and one without a description is described as "type",
  * or "type subject".  A null stands for a member that is not there, but not for
- * one that must be.  An event that names no key has the record's key, where
+ * one that must be (the description apart).  An empty ce_id is none.  An event that names no key has the record's key, where
  * that is text.  Other members are ignored.  All headers are kept.
  *
  * A time is YYYY-MM-DD, or that with "T", "t" or a space and hh:mm, hh:mm:ss or
@@ -124,7 +124,7 @@ typedef struct Message
 	char		sqlstate[6];
 
 	MessageText event_type;
-	MessageText description;
+	MessageText description;	/* none: null */
 	MessageText event_key;
 	MessageText data;			/* JSON text exactly as it was sent */
 	MessageText headers;		/* JSON object of strings; none if empty */

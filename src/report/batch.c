@@ -82,6 +82,23 @@ from_unix_micros(int64 micros)
 	return (TimestampTz) (micros - UNIX_TO_POSTGRES_MICROS);
 }
 
+bool
+batch_timestamp(int64 timestamp_ms, TimestampTz *at)
+{
+	const int64 epoch_ms = UNIX_TO_POSTGRES_MICROS / 1000;
+
+	if (timestamp_ms < 0 || timestamp_ms - epoch_ms >= END_TIMESTAMP / 1000)
+		return false;
+	*at = (timestamp_ms - epoch_ms) * 1000;
+	return true;
+}
+
+int64
+batch_unix_ms(TimestampTz at)
+{
+	return at / 1000 + UNIX_TO_POSTGRES_MICROS / 1000;
+}
+
 MessageKind
 batch_add(EventBatch *batch, int source, const MessageInput *input,
 		  const MessagePlace *place)
@@ -118,6 +135,11 @@ batch_add(EventBatch *batch, int source, const MessageInput *input,
 
 	if (message.kind == MESSAGE_SKIP)
 	{
+		/* There may be millions of them in a row. */
+		if (event->value != NULL)
+			pfree(event->value);
+		if (event->key != NULL)
+			pfree(event->key);
 		MemoryContextSwitchTo(old);
 		return MESSAGE_SKIP;
 	}
@@ -146,9 +168,7 @@ batch_add(EventBatch *batch, int source, const MessageInput *input,
 		/* A CloudEvent may leave its time out: when it was published, then. */
 		if (message.has_time)
 			event->occurred_on = from_unix_micros(message.occurred_on);
-		else if (place->timestamp_ms >= 0)
-			event->occurred_on = from_unix_micros(place->timestamp_ms * 1000);
-		else
+		else if (!batch_timestamp(place->timestamp_ms, &event->occurred_on))
 			event->occurred_on = GetCurrentTimestamp();
 	}
 	event->headers = message.headers;

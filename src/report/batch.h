@@ -26,6 +26,8 @@ typedef struct BatchEvent
 	int			source;			/* the caller's number of the partition */
 	int64		offset;
 	int64		timestamp_ms;	/* -1: none */
+	int64		letter;			/* the dead letter that it is tried from; 0:
+								 * none */
 
 	/* As it came, for the dead letters. */
 	char	   *value;			/* NULL: none */
@@ -67,6 +69,13 @@ extern void batch_reset(EventBatch *batch);
 extern MessageKind batch_add(EventBatch *batch, int source,
 							 const MessageInput *input,
 							 const MessagePlace *place);
+
+/*
+ * A record's timestamp; false: it has none that PostgreSQL can hold.  Producers
+ * write what they like, and brokers before 4.0 take it.
+ */
+extern bool batch_timestamp(int64 timestamp_ms, TimestampTz *at);
+extern int64 batch_unix_ms(TimestampTz at);
 
 /* Turn an event into a dead letter. */
 extern void batch_reject(EventBatch *batch, BatchEvent *event, int sqlerrcode,

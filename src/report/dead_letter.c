@@ -20,12 +20,12 @@
 
 static SqlPlan add_message = {
 	"INSERT INTO report.dead_letter (topic, partition, kafka_offset, sqlstate,"
-	" message, context, key, value, headers, kafka_timestamp)"
-	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9,"
-	" pg_catalog.to_timestamp($10 / 1000.0::pg_catalog.float8))",
-	10,
+	" message, context, key, value, headers, kafka_timestamp, message_id)"
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+	" ON CONFLICT (message_id) WHERE report IS NULL DO NOTHING",
+	11,
 	{TEXTOID, INT4OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, BYTEAOID, BYTEAOID,
-	JSONBOID, INT8OID},
+	JSONBOID, TIMESTAMPTZOID, UUIDOID},
 	NULL
 };
 
@@ -41,20 +41,21 @@ static SqlPlan add_event = {
 	NULL
 };
 
-static SqlPlan get_retries = {
+static SqlPlan get_next = {
 	"SELECT d.id, d.topic, d.partition, d.kafka_offset, d.report, d.log_seq,"
-	" (pg_catalog.date_part('epoch', d.kafka_timestamp) * 1000)::pg_catalog.int8,"
-	" d.key, d.value,"
+	" d.kafka_timestamp, d.key, d.value,"
 	" ARRAY(SELECT pg_catalog.convert_to(h.key, 'UTF8')"
 	"   FROM pg_catalog.jsonb_each_text(d.headers) h ORDER BY h.key),"
-	" ARRAY(SELECT pg_catalog.convert_to(COALESCE(h.value, ''), 'UTF8')"
+	" ARRAY(SELECT pg_catalog.convert_to(h.value, 'UTF8')"
 	"   FROM pg_catalog.jsonb_each_text(d.headers) h ORDER BY h.key),"
-	" COALESCE(p.cluster_id, ''), d.attempts"
+	" d.message_id, COALESCE(p.cluster_id, '')"
 	" FROM report.dead_letter d"
 	" LEFT JOIN report.progress p USING (topic, partition)"
-	" WHERE d.retry ORDER BY d.id LIMIT 100"
-	" FOR NO KEY UPDATE OF d SKIP LOCKED",
-	0, {0}, NULL
+	" WHERE d.retry AND d.id > $1 AND (d.report IS NULL OR EXISTS"
+	"   (SELECT FROM report.definitions f JOIN report.applied a USING (name)"
+	"    WHERE f.name = d.report AND f.enabled AND NOT a.failed))"
+	" ORDER BY d.id LIMIT 1 FOR NO KEY UPDATE OF d SKIP LOCKED",
+	1, {INT8OID}, NULL
 };
 
 static SqlPlan remove_letter = {
@@ -62,18 +63,12 @@ static SqlPlan remove_letter = {
 };
 
 static SqlPlan failed_again = {
-	"UPDATE report.dead_letter SET retry = false, attempts = attempts + 1,"
+	"UPDATE report.dead_letter SET retry = $5, attempts = attempts + 1,"
 	" at = pg_catalog.now(), sqlstate = COALESCE($2, sqlstate),"
-	" message = COALESCE($3, message), context = COALESCE($4, context)"
+	" message = COALESCE($3, message),"
+	" context = CASE WHEN $2 IS NULL THEN context ELSE $4 END"
 	" WHERE id = $1",
-	4, {INT8OID, TEXTOID, TEXTOID, TEXTOID}, NULL
-};
-
-static SqlPlan replace_letter = {
-	"UPDATE report.dead_letter SET attempts = $4 + 1"
-	" WHERE topic = $1 AND partition = $2 AND kafka_offset = $3"
-	" AND report IS NULL AND NOT retry",
-	4, {TEXTOID, INT4OID, INT8OID, INT4OID}, NULL
+	5, {INT8OID, TEXTOID, TEXTOID, TEXTOID, BOOLOID}, NULL
 };
 
 static Datum
@@ -119,16 +114,26 @@ headers_or_null(const BatchEvent *event, char *null)
 														event->headers.len)));
 }
 
-void
-dead_letter_add_message(const char *topic, int partition,
-						const BatchEvent *event, const char *context)
+bool
+dead_letter_add_message(const MessagePlace *place, const BatchEvent *event,
+						const char *context)
 {
-	Datum		values[10];
-	char		nulls[10];
+	MessageInput input;
+	TimestampTz at = 0;
+	pg_uuid_t	id;
+	Datum		values[11];
+	char		nulls[11];
+
+	memset(&input, 0, sizeof(input));
+	input.value = event->value;
+	input.value_len = event->value_len;
+	input.key = event->key;
+	input.key_len = event->key_len;
+	event_id_of_place(&input, place, id.data);
 
 	memset(nulls, ' ', sizeof(nulls));
-	values[0] = CStringGetTextDatum(topic);
-	values[1] = Int32GetDatum(partition);
+	values[0] = CStringGetTextDatum(place->topic);
+	values[1] = Int32GetDatum(place->partition);
 	values[2] = Int64GetDatum(event->offset);
 	values[3] = CStringGetTextDatum(event->sqlstate);
 	values[4] = CStringGetTextDatum(event->reason);
@@ -136,10 +141,11 @@ dead_letter_add_message(const char *topic, int partition,
 	values[6] = bytes_or_null(event->key, event->key_len, &nulls[6]);
 	values[7] = bytes_or_null(event->value, event->value_len, &nulls[7]);
 	values[8] = headers_or_null(event, &nulls[8]);
-	values[9] = Int64GetDatum(event->timestamp_ms);
-	if (event->timestamp_ms < 0)
+	if (!batch_timestamp(event->timestamp_ms, &at))
 		nulls[9] = 'n';
-	sql_plan_execute(&add_message, values, nulls);
+	values[9] = TimestampTzGetDatum(at);
+	values[10] = UUIDPGetDatum(&id);
+	return sql_plan_execute(&add_message, values, nulls) == 1;
 }
 
 void
@@ -183,53 +189,60 @@ read_headers(uint64 row, DeadLetter *letter)
 {
 	Datum	   *names;
 	Datum	   *values;
+	bool	   *nulls;
 	int			n_values;
 
-	deconstruct_array(DatumGetArrayTypeP(sql_value(row, 10, NULL)), BYTEAOID,
+	/* Copies: the row is given back before they are used. */
+	deconstruct_array(DatumGetArrayTypePCopy(sql_value(row, 10, NULL)), BYTEAOID,
 					  -1, false, TYPALIGN_INT, &names, NULL,
 					  &letter->n_headers);
-	deconstruct_array(DatumGetArrayTypeP(sql_value(row, 11, NULL)), BYTEAOID,
-					  -1, false, TYPALIGN_INT, &values, NULL, &n_values);
+	deconstruct_array(DatumGetArrayTypePCopy(sql_value(row, 11, NULL)), BYTEAOID,
+					  -1, false, TYPALIGN_INT, &values, &nulls, &n_values);
 	letter->headers = palloc0(sizeof(MessageHeader) *
 							  Max(letter->n_headers, 1));
 	for (int i = 0; i < letter->n_headers; i++)
 	{
-		bytea	   *value = DatumGetByteaPP(values[i]);
-
 		letter->headers[i].name = TextDatumGetCString(names[i]);
-		letter->headers[i].value = VARDATA_ANY(value);
-		letter->headers[i].value_len = VARSIZE_ANY_EXHDR(value);
+		if (nulls[i])
+			continue;			/* a header without value */
+		letter->headers[i].value = VARDATA_ANY(DatumGetByteaPP(values[i]));
+		letter->headers[i].value_len =
+			VARSIZE_ANY_EXHDR(DatumGetByteaPP(values[i]));
 	}
 }
 
 DeadLetter *
-dead_letter_retries(int *n)
+dead_letter_next(int64 after)
 {
-	DeadLetter *letters;
+	Datum		value = Int64GetDatum(after);
+	DeadLetter *letter;
 	bool		isnull;
 
-	*n = (int) sql_plan_execute(&get_retries, NULL, NULL);
-	letters = palloc0(sizeof(DeadLetter) * Max(*n, 1));
-	for (int i = 0; i < *n; i++)
-	{
-		DeadLetter *letter = &letters[i];
-
-		letter->id = DatumGetInt64(sql_value(i, 1, NULL));
-		letter->topic = sql_string(i, 2);
-		letter->partition = DatumGetInt32(sql_value(i, 3, NULL));
-		letter->offset = DatumGetInt64(sql_value(i, 4, NULL));
-		letter->report = sql_string(i, 5);
-		letter->log_seq = DatumGetInt64(sql_value(i, 6, NULL));
-		letter->timestamp_ms = DatumGetInt64(sql_value(i, 7, &isnull));
-		if (isnull)
-			letter->timestamp_ms = -1;
-		letter->key = bytes_value(i, 8, &letter->key_len);
-		letter->value = bytes_value(i, 9, &letter->value_len);
-		read_headers(i, letter);
-		letter->cluster_id = sql_string(i, 12);
-		letter->attempts = DatumGetInt32(sql_value(i, 13, NULL));
-	}
-	return letters;
+	if (sql_plan_execute(&get_next, &value, NULL) == 0)
+		return NULL;
+	letter = palloc0(sizeof(DeadLetter));
+	letter->id = DatumGetInt64(sql_value(0, 1, NULL));
+	letter->topic = sql_string(0, 2);
+	letter->partition = DatumGetInt32(sql_value(0, 3, NULL));
+	letter->offset = DatumGetInt64(sql_value(0, 4, NULL));
+	letter->report = sql_string(0, 5);
+	letter->log_seq = DatumGetInt64(sql_value(0, 6, NULL));
+	letter->timestamp_ms =
+		batch_unix_ms(DatumGetTimestampTz(sql_value(0, 7, &isnull)));
+	if (isnull)
+		letter->timestamp_ms = -1;
+	letter->key = bytes_value(0, 8, &letter->key_len);
+	letter->value = bytes_value(0, 9, &letter->value_len);
+	read_headers(0, letter);
+	letter->has_message_id = true;
+	value = sql_value(0, 12, &isnull);
+	if (isnull)
+		letter->has_message_id = false;
+	else
+		letter->message_id = *DatumGetUUIDP(value);
+	letter->cluster_id = sql_string(0, 13);
+	SPI_freetuptable(SPI_tuptable);
+	return letter;
 }
 
 void
@@ -241,32 +254,16 @@ dead_letter_remove(int64 id)
 }
 
 void
-dead_letter_failed_again(int64 id, const ErrorData *error)
+dead_letter_failed_again(int64 id, bool again, const char *sqlstate,
+						 const char *message, const char *context)
 {
-	Datum		values[4];
-	char		nulls[4] = {' ', 'n', 'n', 'n'};
+	Datum		values[5];
+	char		nulls[5] = {' ', ' ', ' ', ' ', ' '};
 
-	memset(values, 0, sizeof(values));
 	values[0] = Int64GetDatum(id);
-	if (error != NULL)
-	{
-		values[1] = text_or_null(unpack_sql_state(error->sqlerrcode),
-								 &nulls[1]);
-		values[2] = text_or_null(error->message, &nulls[2]);
-		values[3] = text_or_null(error->context, &nulls[3]);
-	}
+	values[1] = text_or_null(sqlstate, &nulls[1]);
+	values[2] = text_or_null(message, &nulls[2]);
+	values[3] = text_or_null(context, &nulls[3]);
+	values[4] = BoolGetDatum(again);
 	sql_plan_execute(&failed_again, values, nulls);
-}
-
-void
-dead_letter_replace(const DeadLetter *letter)
-{
-	Datum		values[4];
-
-	dead_letter_remove(letter->id);
-	values[0] = CStringGetTextDatum(letter->topic);
-	values[1] = Int32GetDatum(letter->partition);
-	values[2] = Int64GetDatum(letter->offset);
-	values[3] = Int32GetDatum(letter->attempts);
-	sql_plan_execute(&replace_letter, values, NULL);
 }

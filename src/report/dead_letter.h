@@ -16,8 +16,11 @@
 
 #include "report/batch.h"
 
-/* A message that cannot be read; event->sqlstate and ->reason say why. */
-extern void dead_letter_add_message(const char *topic, int partition,
+/*
+ * A message that cannot be read; event->sqlstate and ->reason say why.  False:
+ * it was one already.
+ */
+extern bool dead_letter_add_message(const MessagePlace *place,
 									const BatchEvent *event,
 									const char *context);
 
@@ -25,7 +28,7 @@ extern void dead_letter_add_message(const char *topic, int partition,
 extern void dead_letter_add_event(const char *report, int64 log_seq,
 								  const ErrorData *error);
 
-/* Letters that report.retry() asked to try again, in order of their ids. */
+/* One that report.retry() asked to try again. */
 typedef struct DeadLetter
 {
 	int64		id;
@@ -41,19 +44,26 @@ typedef struct DeadLetter
 	Size		value_len;
 	MessageHeader *headers;
 	int			n_headers;
+	bool		has_message_id;
+	pg_uuid_t	message_id;
 	char	   *cluster_id;		/* "" when not known */
-	int			attempts;
 } DeadLetter;
 
-extern DeadLetter *dead_letter_retries(int *n);
+/*
+ * The next one after this id, of those that can be tried now: not of a report
+ * that is halted.  NULL: there is none.  In the current memory context.
+ */
+extern DeadLetter *dead_letter_next(int64 after);
 
 /* It went well now. */
 extern void dead_letter_remove(int64 id);
 
-/* It failed again; error NULL: with the reason that stands there. */
-extern void dead_letter_failed_again(int64 id, const ErrorData *error);
-
-/* A message that was tried again got a new letter: it inherits the attempts. */
-extern void dead_letter_replace(const DeadLetter *letter);
+/*
+ * It failed again.  again: it was no fault of the letter, and is tried once
+ * more with the reason that stands there.
+ */
+extern void dead_letter_failed_again(int64 id, bool again,
+									 const char *sqlstate, const char *message,
+									 const char *context);
 
 #endif							/* DEAD_LETTER_H */

@@ -238,7 +238,9 @@ fill_slot(StoreState *state, TupleTableSlot *slot, BatchEvent *event,
 
 	values[COL_ID] = UUIDPGetDatum(&event->id);
 	values[COL_EVENT_TYPE] = make_text(&event->event_type);
-	values[COL_DESCRIPTION] = make_text(&event->description);
+	nulls[COL_DESCRIPTION] = event->description.data == NULL;
+	if (event->description.data != NULL)
+		values[COL_DESCRIPTION] = make_text(&event->description);
 	values[COL_OCCURRED_ON] = TimestampTzGetDatum(event->occurred_on);
 	nulls[COL_EVENT_KEY] = event->event_key.data == NULL;
 	if (event->event_key.data != NULL)
@@ -258,13 +260,26 @@ fill_slot(StoreState *state, TupleTableSlot *slot, BatchEvent *event,
 	ExecStoreVirtualTuple(slot);
 }
 
-/* Into the dead letters instead; context: what cannot be stored of it. */
+/*
+ * Into the dead letters instead; context: what cannot be stored of it.  One
+ * that is read again (report.seek) is there already, one that is tried again
+ * stays where it is.
+ */
 static void
 reject(StoreState *state, BatchEvent *event, const char *context)
 {
 	LogSource  *source = &state->sources[event->source];
+	MessagePlace place = {source->cluster_id, source->topic,
+	source->partition, event->offset, event->timestamp_ms, NULL};
 
-	dead_letter_add_message(source->topic, source->partition, event, context);
+	if (event->letter != 0)
+		dead_letter_failed_again(event->letter, false, event->sqlstate,
+								 event->reason, context);
+	else if (!dead_letter_add_message(&place, event, context))
+	{
+		source->duplicates++;
+		return;
+	}
 	source->rejected++;
 }
 

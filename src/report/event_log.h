@@ -21,6 +21,7 @@
 /* A partition, as far as the event log must know it. */
 typedef struct LogSource
 {
+	const char *cluster_id;
 	const char *topic;
 	int			partition;
 	int64		applied;		/* counted up: events stored */

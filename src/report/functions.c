@@ -198,9 +198,8 @@ event_is_applied(Datum id)
 }
 
 /*
- * All that stood in the topics at that time has been read, and applied?  The
- * reporter, woken, reads to the ends again: "current since" is the time at
- * which it began to.
+ * All that stood in the topics at that time, up to their high watermarks, has
+ * been read, and applied?  The reporter, woken, looks for the ends again.
  */
 static bool
 all_is_applied(TimestampTz asked)
@@ -216,8 +215,7 @@ all_is_applied(TimestampTz asked)
 	ReporterReport *report = palloc(sizeof(ReporterReport));
 	int			pid;
 	bool		done = shared_get_reporter(MyDatabaseId, &pid, report) &&
-	pid != 0 && strcmp(report->state, "current") == 0 &&
-	report->since >= asked;
+	pid != 0 && report->proven >= asked;
 
 	pfree(report);
 	return done && sql_plan_execute(&applied, NULL, NULL) > 0;
@@ -350,8 +348,8 @@ report_worker_partitions(PG_FUNCTION_ARGS)
 	for (int i = 0; i < report->n_partitions; i++)
 	{
 		PartitionReport *partition = &report->partitions[i];
-		Datum		values[12];
-		bool		nulls[12];
+		Datum		values[14];
+		bool		nulls[14];
 
 		memset(nulls, 0, sizeof(nulls));
 		values[0] = CStringGetTextDatum(partition->topic);
@@ -367,6 +365,9 @@ report_worker_partitions(PG_FUNCTION_ARGS)
 		values[9] = time_value(partition->last_applied_at, &nulls[9]);
 		values[10] = text_value(partition->last_error, &nulls[10]);
 		values[11] = time_value(partition->last_error_at, &nulls[11]);
+		values[12] = Int64GetDatum(partition->stable_offset);
+		nulls[12] = partition->stable_offset < 0;
+		values[13] = time_value(partition->held_since, &nulls[13]);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values,
 							 nulls);
 	}

@@ -47,6 +47,12 @@
 /* What COMMIT PREPARED or a direct change has done is found after this time. */
 #define LOOK_AT_TABLES_MS	60000
 
+/*
+ * At the ends, these are looked at again after this time: an open transaction
+ * that holds messages back does not make itself known.
+ */
+#define LOOK_AT_ENDS_MS		2000
+
 /* Positions without events (control records) are stored after this time. */
 #define STORE_POSITION_MS	1000
 
@@ -94,6 +100,15 @@ commit(void)
 	MemoryContextSwitchTo(reporter.turn);
 }
 
+/* Of two waits in ms; negative: for ever. */
+static long
+sooner(long a, long b)
+{
+	if (a < 0)
+		return b;
+	return b < 0 ? a : Min(a, b);
+}
+
 /* ------------------------------------------------------------------------
  * What others may have changed
  * ------------------------------------------------------------------------
@@ -106,7 +121,7 @@ commit(void)
 static void
 look_at_tables(void)
 {
-	bool		more = false;
+	long		retry_ms = -1;
 
 	begin("looking at report.instance");
 	reporter.reading = progress_reading();
@@ -114,12 +129,12 @@ look_at_tables(void)
 	{
 		source_load(reporter.source);
 		reporter.head = Max(reporter.head, event_log_head());
-		more = retry_dead_letters(&reporter.head);
+		retry_ms = retry_dead_letters(&reporter.head);
 		reports_catch_up(reporter.head, setting_report_batch_events);
 	}
 	commit();
-	reporter.look_at = more ? 0 :
-		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOOK_AT_TABLES_MS);
+	reporter.look_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												   sooner(LOOK_AT_TABLES_MS, retry_ms));
 }
 
 /* ------------------------------------------------------------------------
@@ -152,6 +167,7 @@ store_batch(void)
 		MemoryContextSwitchTo(reporter.turn);
 		for (int i = 0; i < source->n; i++)
 			source->partitions[i].position.stored = PG_INT64_MIN;
+		source->assign_needed = true;	/* nothing is proven by it, either */
 		reporter.look_at = 0;
 		return;
 	}
@@ -207,9 +223,11 @@ partition_state(const SourcePartition *partition)
 {
 	if (partition->position.lost)
 		return "stopped";
-	if (!partition->there || reporter.source->state == SOURCE_WAITING)
+	if (!partition->there || reporter.source->state != SOURCE_READING)
 		return "waiting";
-	return partition->at_end ? "current" : "reading";
+	if (!partition->at_end)
+		return "reading";
+	return source_is_held(partition) ? "held" : "current";
 }
 
 /* report.stat_reset() was called since the last look. */
@@ -238,7 +256,6 @@ tell(const char *state)
 {
 	ReporterReport *report = reporter.report;
 	Source	   *source = reporter.source;
-	TimestampTz current = source_current_since(source);
 	bool		changed = strcmp(report->state, state) != 0;
 
 	reset_counters();
@@ -247,11 +264,9 @@ tell(const char *state)
 	if (changed || !reporter.shown)
 		worker_show_state(state);
 	reporter.shown = true;
-	/* report.wait_applied() relies on this meaning of "current since". */
-	if (strcmp(state, "current") == 0)
-		report->since = current;
-	else if (changed)
+	if (changed)
 		report->since = GetCurrentTimestamp();
+	report->proven = reporter.reading == 1 ? source_proven_at(source) : 0;
 
 	memset(&report->trouble, 0, sizeof(report->trouble));
 	if (reporter.reading == 1)
@@ -268,16 +283,6 @@ tell(const char *state)
 		strlcpy(stats->state, partition_state(partition),
 				sizeof(stats->state));
 		stats->kafka_offset = partition->position.next;
-		if (source->reader != NULL)
-		{
-			int64		high;
-
-			high = kafka_reader_high_watermark(source->reader,
-											   partition->position.topic,
-											   partition->position.partition);
-			if (high >= 0)
-				stats->high_watermark = high;
-		}
 		report->partitions[report->n_partitions++] = *stats;
 	}
 	shared_report_reporter(report);
@@ -293,22 +298,22 @@ reading_state(void)
 		return "stopped";
 	if (source->state == SOURCE_WAITING)
 		return "waiting for Kafka";
-	return source_current_since(source) != 0 ? "current" : "reading";
+	switch (source_progress(source))
+	{
+		case SOURCE_CURRENT:
+			return "current";
+		case SOURCE_HELD:
+			return "held by an open transaction";
+		case SOURCE_BEHIND:
+			break;
+	}
+	return "reading";
 }
 
 /* ------------------------------------------------------------------------
  * The loop
  * ------------------------------------------------------------------------
  */
-
-/* Of two waits in ms; negative: for ever. */
-static long
-sooner(long a, long b)
-{
-	if (a < 0)
-		return b;
-	return b < 0 ? a : Min(a, b);
-}
 
 /* 0: it is over; else rounded up, so that nobody wakes too early. */
 static long
@@ -319,12 +324,35 @@ ms_until(TimestampTz at)
 	return at <= now ? 0 : TimestampDifferenceMilliseconds(now, at) + 1;
 }
 
+/* It is opened again when something is to be read. */
+static void
+close_handle(void)
+{
+	if (!source_close(reporter.source))
+		worker_leave_handle();
+	show_forget();
+}
+
+/* Reading goes on with another handle, where it stands. */
+static void
+replace_handle(void)
+{
+	close_handle();
+	reporter.source->state = SOURCE_WAITING;
+	reporter.source->look_at = 0;
+}
+
 /* Kafka's side of a turn.  True: messages may be taken. */
 static bool
 see_to_source(void)
 {
 	Source	   *source = reporter.source;
 
+	/* Nothing is done, nor fetched, before a person may have acted. */
+	if (source->state == SOURCE_STOPPED)
+		return false;
+	if (source->handle_failed && ms_until(source->look_at) == 0)
+		replace_handle();
 	if (!source_open(source, show_group()))
 		return false;
 	if (source->state != SOURCE_STOPPED && ms_until(source->look_at) == 0 &&
@@ -336,8 +364,14 @@ see_to_source(void)
 		commit();
 		(void) source_look(source);
 	}
+	if (source->state == SOURCE_STOPPED)
+	{
+		/* Its descriptor would wake us for what nobody takes. */
+		close_handle();
+		return false;
+	}
 	source_assign(source);
-	return source->state != SOURCE_STOPPED;
+	return true;
 }
 
 /* Take and store what waits.  True: there may be more at once. */
@@ -379,8 +413,11 @@ read_turn(void)
 	{
 		if (take_messages())
 			wait_ms = 0;
-		if (source->assign_needed || source_wants_check(source))
+		if (source_wants_check(source))
 			wait_ms = 0;
+		if (source_progress(source) != SOURCE_BEHIND)
+			wait_ms = sooner(wait_ms, LOOK_AT_ENDS_MS);
+		wait_ms = sooner(wait_ms, source_assign_due(source));
 		wait_ms = sooner(wait_ms, ms_until(source->look_at));
 		if (reporter.dirty_since != 0)
 			wait_ms = sooner(wait_ms,
@@ -407,17 +444,6 @@ fingerprint(void)
 
 	pfree(digest);
 	return kept;
-}
-
-/* Reading goes on with another handle, where it stands. */
-static void
-replace_handle(void)
-{
-	if (!source_close(reporter.source))
-		worker_leave_handle();
-	reporter.source->state = SOURCE_WAITING;
-	reporter.source->look_at = 0;
-	show_forget();
 }
 
 /*
@@ -478,15 +504,30 @@ turn(void)
 	if (reporter.reading == 1)
 	{
 		wait_ms = read_turn();
+		source_note_ends(source);
 		tell(reading_state());
 		return wait_ms;
 	}
 
-	if (!source_close(source))
-		worker_leave_handle();
-	show_forget();
+	close_handle();
+	source_note_ends(source);
 	tell(reporter.reading < 0 ? "not started" : "stopped by report.stop()");
 	return ms_until(reporter.look_at);
+}
+
+/*
+ * What the process before this one has said: a setting of ALTER DATABASE that
+ * changes takes another process, and the numbers go on.
+ */
+static ReporterReport *
+former_report(void)
+{
+	ReporterReport *report = MemoryContextAllocZero(TopMemoryContext,
+													sizeof(ReporterReport));
+	int			pid;
+
+	(void) shared_get_reporter(MyDatabaseId, &pid, report);
+	return report;
 }
 
 void
@@ -497,7 +538,7 @@ carshop_reporter_main(Datum arg)
 	reporter.turn = AllocSetContextCreate(TopMemoryContext,
 										  "carshop_outbox turn",
 										  ALLOCSET_DEFAULT_SIZES);
-	reporter.source = source_create(TopMemoryContext);
+	reporter.source = source_create(TopMemoryContext, former_report());
 	reporter.batch = batch_create(TopMemoryContext);
 	reporter.report = MemoryContextAllocZero(TopMemoryContext,
 											 sizeof(ReporterReport));
@@ -522,6 +563,13 @@ carshop_reporter_main(Datum arg)
 			wait_ms = sooner(wait_ms, (long) ((worker_kafka_files_due() + 999) / 1000));
 		if (reporter.source->reader != NULL)
 			fd = kafka_reader_fd(reporter.source->reader);
+
+		/*
+		 * The latch may have been reset since the flag was set: whoever waits
+		 * in a transaction (for a lock, in a report's function) does that.
+		 */
+		if (shared_reporter_wake_waits())
+			wait_ms = 0;
 		(void) worker_wait(fd, wait_ms);
 	}
 }

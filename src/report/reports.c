@@ -492,22 +492,33 @@ reports_next_attempt(void)
 		TimestampDifferenceMilliseconds(now, next_attempt) + 1;
 }
 
-bool
+ReportRetry
 reports_retry(const char *name, int64 log_seq, ErrorData **error)
 {
 	Report	   *report = find_report(name);
 	Tuplestorestate *store;
+	const char *trouble;
 	int64		last;
-	bool		done = false;
+	bool		done;
 
 	*error = NULL;
-	if (report == NULL || !report->loaded ||
-		report_owner_trouble(report->owner, report->target) != NULL)
-		return false;
+	if (report == NULL || !report->loaded)
+		return RETRY_LATER;
+	trouble = report_owner_trouble(report->owner, report->target);
+	if (trouble != NULL)
+	{
+		stop_report(report, trouble);
+		return RETRY_LATER;
+	}
 	store = tuplestore_begin_heap(false, false, 1024);
-	if (event_log_read(log_seq - 1, log_seq, 1, store, &last) == 1)
-		done = report_run(report->statement, &report->plans, report->owner,
-						  store, 1, error);
+
+	/* Not in the log any more: there is nothing to try. */
+	done = event_log_read(log_seq - 1, log_seq, 1, store, &last) == 0 ||
+		report_run(report->statement, &report->plans, report->owner, store, 1,
+				   error);
 	tuplestore_end(store);
-	return done;
+	if (done)
+		return RETRY_DONE;
+	return error_kind((*error)->sqlerrcode) == ERROR_PASSING ? RETRY_LATER :
+		RETRY_REFUSED;
 }

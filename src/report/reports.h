@@ -40,8 +40,19 @@ extern void reports_apply(Tuplestorestate *store, int64 n, int64 after,
  */
 extern void reports_catch_up(int64 head, int64 limit);
 
-/* Try the dead letters of reports again that report.retry() named. */
-extern bool reports_retry(const char *name, int64 log_seq, ErrorData **error);
+/*
+ * Give an event that a report has refused to it once more.  With RETRY_REFUSED
+ * *error says why it was refused again.
+ */
+typedef enum ReportRetry
+{
+	RETRY_DONE,
+	RETRY_REFUSED,
+	RETRY_LATER					/* somebody holds the report, or a table */
+} ReportRetry;
+
+extern ReportRetry reports_retry(const char *name, int64 log_seq,
+								 ErrorData **error);
 
 /*
  * Also outside of transactions: in how many ms reports_catch_up() has work,

@@ -13,6 +13,7 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
 #include "report/batch.h"
 #include "report/dead_letter.h"
 #include "report/event_log.h"
@@ -20,16 +21,32 @@
 #include "report/retry.h"
 #include "utils/memutils.h"
 
-/* A stored event that one report has refused. */
-static void
+/* So many in one transaction. */
+#define LETTERS_AT_ONCE	100
+
+/* What can only be tried later is tried again after this time. */
+#define RETRY_LATER_MS	1000
+
+/* A stored event that one report has refused.  False: later. */
+static bool
 retry_event(const DeadLetter *letter)
 {
 	ErrorData  *error;
 
-	if (reports_retry(letter->report, letter->log_seq, &error))
-		dead_letter_remove(letter->id);
-	else
-		dead_letter_failed_again(letter->id, error);
+	switch (reports_retry(letter->report, letter->log_seq, &error))
+	{
+		case RETRY_DONE:
+			dead_letter_remove(letter->id);
+			return true;
+		case RETRY_REFUSED:
+			dead_letter_failed_again(letter->id, false,
+									 unpack_sql_state(error->sqlerrcode),
+									 error->message, error->context);
+			return true;
+		case RETRY_LATER:
+			break;
+	}
+	return false;
 }
 
 /* A message that could not be stored: decoded and stored as if it came now. */
@@ -42,6 +59,7 @@ retry_message(EventBatch *batch, const DeadLetter *letter, int64 *head)
 	LogSource	source;
 
 	memset(&source, 0, sizeof(source));
+	source.cluster_id = letter->cluster_id;
 	source.topic = letter->topic;
 	source.partition = letter->partition;
 	input.value = letter->value;
@@ -55,37 +73,56 @@ retry_message(EventBatch *batch, const DeadLetter *letter, int64 *head)
 	place.partition = letter->partition;
 	place.offset = letter->offset;
 	place.timestamp_ms = letter->timestamp_ms;
+	place.known_id = letter->has_message_id ? letter->message_id.data : NULL;
 
 	batch_reset(batch);
 	if (batch_add(batch, 0, &input, &place) != MESSAGE_SKIP)
+	{
+		batch->events[0].letter = letter->id;
 		event_log_store(batch, &source, store, head);
+	}
 	tuplestore_end(store);
-	if (source.rejected > 0)
-		dead_letter_replace(letter);
-	else
+	if (source.rejected == 0)
 		dead_letter_remove(letter->id);
 }
 
-bool
+long
 retry_dead_letters(int64 *head)
 {
 	static EventBatch *batch = NULL;
-	DeadLetter *letters;
+	MemoryContext context;
+	MemoryContext old;
+	DeadLetter *letter;
+	int64		id = 0;
+	bool		later = false;
 	int			n;
 
-	letters = dead_letter_retries(&n);
-	if (n == 0)
-		return false;
-	if (batch == NULL)
-		batch = batch_create(TopMemoryContext);
-	reports_load();
-	for (int i = 0; i < n; i++)
+	/* One at a time: each may be as large as Kafka lets a message be. */
+	context = AllocSetContextCreate(CurrentMemoryContext,
+									"carshop_outbox dead letter",
+									ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(context);
+	for (n = 0; n < LETTERS_AT_ONCE; n++)
 	{
-		if (letters[i].report != NULL)
-			retry_event(&letters[i]);
-		else
-			retry_message(batch, &letters[i], head);
+		letter = dead_letter_next(id);
+		if (letter == NULL)
+			break;
+		if (batch == NULL)
+			batch = batch_create(TopMemoryContext);
+		if (n == 0)
+			reports_load();
+		id = letter->id;
+		if (letter->report == NULL)
+			retry_message(batch, letter, head);
+		else if (!retry_event(letter))
+			later = true;
+		batch_reset(batch);
+		MemoryContextReset(context);
+		CHECK_FOR_INTERRUPTS();
 	}
-	batch_reset(batch);
-	return true;
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+	if (n == LETTERS_AT_ONCE)
+		return 0;
+	return later ? RETRY_LATER_MS : -1;
 }

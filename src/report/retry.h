@@ -13,10 +13,10 @@
 #include "postgres.h"
 
 /*
- * In a transaction of the reporter: try some of them.
- * Events that can be read now get log_seq from *head upwards.  True: there may
- * be more.
+ * In a transaction of the reporter: try some of them.  Events that can be read
+ * now get log_seq from *head upwards.  Answers in how many ms there may be more
+ * to try; -1: when somebody asks.
  */
-extern bool retry_dead_letters(int64 *head);
+extern long retry_dead_letters(int64 *head);
 
 #endif							/* RETRY_H */

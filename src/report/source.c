@@ -40,14 +40,18 @@
  */
 #define MISSING_ANSWERS		5
 
+/* A partition that may not be read is tried again after this time. */
+#define REFUSED_AGAIN_MS	10000
+
 Source *
-source_create(MemoryContext parent)
+source_create(MemoryContext parent, const ReporterReport *former)
 {
 	Source	   *source = MemoryContextAllocZero(parent, sizeof(Source));
 
 	source->context = AllocSetContextCreate(parent, "carshop_outbox source",
 											ALLOCSET_DEFAULT_SIZES);
 	source->state = SOURCE_WAITING;
+	source->former = former;
 	return source;
 }
 
@@ -74,6 +78,12 @@ source_trouble(Source *source, SourceState state, const char *message,
 static void
 clear_trouble(Source *source)
 {
+	/*
+	 * The library tells an end once.  Those that were told before the trouble
+	 * do not count any more: ask anew.
+	 */
+	if (source->state != SOURCE_READING)
+		source->assign_needed = true;
 	source->state = SOURCE_READING;
 	if (source->trouble.message[0] == '\0')
 		return;
@@ -133,6 +143,8 @@ source_open(Source *source, const char *group_id)
 	source->look_at = 0;
 	source->attempts = 0;
 	source->assign_needed = true;
+	source->assign_at = 0;
+	source->handle_failed = false;
 	for (int i = 0; i < source->n; i++)
 	{
 		source->partitions[i].there = false;
@@ -152,6 +164,8 @@ source_close(Source *source)
 		return true;
 	kafka_reader_release(&source->item);
 	source->reader = NULL;
+	for (int i = 0; i < source->n; i++)
+		source->partitions[i].at_end = source->partitions[i].reached = false;
 	return kafka_reader_close(reader);
 }
 
@@ -192,9 +206,25 @@ is_wanted(List *topics, const char *topic)
 	return false;
 }
 
-/* A partition as it begins, at a stored position. */
+/* What the process before this one has counted; NULL: nothing. */
+static const PartitionReport *
+former_stats(const Source *source, const Position *position)
+{
+	for (int i = 0; i < source->former->n_partitions; i++)
+	{
+		const PartitionReport *stats = &source->former->partitions[i];
+
+		if (stats->partition == position->partition &&
+			strcmp(stats->topic, position->topic) == 0)
+			return stats;
+	}
+	return NULL;
+}
+
+/* A partition as it begins, at a stored position; counting goes on. */
 static void
-start_partition(SourcePartition *partition, const Position *position)
+start_partition(SourcePartition *partition, const Position *position,
+				const PartitionReport *counted)
 {
 	PartitionReport *stats = &partition->stats;
 
@@ -202,9 +232,20 @@ start_partition(SourcePartition *partition, const Position *position)
 	partition->position = *position;
 	partition->checking = position->last_offset >= 0;
 	partition->lost_stored = position->lost;
+	partition->target = -1;
+	partition->failed = true;	/* what still waits is of another place */
+	if (counted != NULL)
+	{
+		stats->events_applied = counted->events_applied;
+		stats->duplicates = counted->duplicates;
+		stats->skipped = counted->skipped;
+		stats->dead_letters = counted->dead_letters;
+		stats->last_applied_at = counted->last_applied_at;
+	}
 	strlcpy(stats->topic, position->topic, sizeof(stats->topic));
 	stats->partition = position->partition;
 	stats->high_watermark = -1;
+	stats->stable_offset = -1;
 }
 
 void
@@ -233,7 +274,8 @@ source_load(Source *source)
 			fresh[n] = *known;
 		else
 		{
-			start_partition(&fresh[n], &rows[i]);
+			start_partition(&fresh[n], &rows[i], known != NULL ?
+							&known->stats : former_stats(source, &rows[i]));
 			if (known != NULL)
 				fresh[n].there = known->there;
 			source->assign_needed = true;
@@ -249,6 +291,7 @@ source_load(Source *source)
 	source->last_found = 0;
 	for (int i = 0; i < n; i++)
 	{
+		fresh[i].log.cluster_id = source->cluster_id;
 		fresh[i].log.topic = fresh[i].position.topic;
 		fresh[i].log.partition = fresh[i].position.partition;
 	}
@@ -354,6 +397,8 @@ check_again(Source *source, const char *topic, bool there)
 
 		if (topic != NULL && strcmp(partition->position.topic, topic) != 0)
 			continue;
+		if (!there && !partition->there)
+			continue;			/* known to be gone */
 		partition->there = partition->there && there;
 		partition->checking = partition->position.last_offset >= 0;
 		partition->at_end = false;
@@ -361,13 +406,15 @@ check_again(Source *source, const char *topic, bool there)
 	}
 }
 
-/* The topics are there, but not all may be read. */
+/* The topics are there, but not all may or can be read. */
 static bool
 is_refused(const Source *source)
 {
 	for (int i = 0; i < source->n; i++)
 	{
-		if (source->partitions[i].refused)
+		if (source->partitions[i].refused ||
+			(source->partitions[i].failing_since != 0 &&
+			 !source->partitions[i].position.lost))
 			return true;
 	}
 	return false;
@@ -433,17 +480,22 @@ source_look(Source *source)
 	if (worst != KAFKA_PENDING && worst != KAFKA_UNREACHABLE &&
 		!check_cluster(source))
 		return false;
+	if (worst == KAFKA_OK && source->unreachable)
+	{
+		check_again(source, NULL, true);
+		source->unreachable = false;
+	}
 	if (worst == KAFKA_OK && (doubtful || is_refused(source)))
 	{
+		/* That it may be read again is not told, unless there is more. */
+		if (is_refused(source))
+			source_assign_later(source, REFUSED_AGAIN_MS);
 		source_look_later(source);
 		return unknown;
 	}
 	if (worst == KAFKA_OK)
 	{
 		source->missing = 0;
-		if (source->unreachable)
-			check_again(source, NULL, true);
-		source->unreachable = false;
 		clear_trouble(source);
 		source->attempts = 0;
 		source->look_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),

@@ -25,7 +25,14 @@ typedef struct SourcePartition
 	Position	position;
 	bool		there;			/* the broker knows it */
 	bool		checking;		/* the newest message is read again first */
-	bool		at_end;			/* all that was there has been read */
+	bool		at_end;			/* all that may be read has been */
+	bool		reached;		/* all that stood there when it was assigned */
+	int64		target;			/* the high watermark at the first end that
+								 * was met since then; -1: none was */
+	bool		failed;			/* what comes of it is not taken before it is
+								 * assigned anew */
+	TimestampTz failing_since;	/* reading fails at this place; 0: it does not */
+	int64		held_at;		/* offset of held_since */
 	bool		lost_stored;	/* its row says that it has stopped */
 	bool		refused;		/* the broker gives nothing of it, and says so
 								 * once: until it does */
@@ -58,11 +65,17 @@ typedef struct Source
 	List	   *found;			/* Positions without a row yet; see
 								 * source_look() */
 	bool		assign_needed;
+	TimestampTz assign_at;		/* needed at this time; 0: it is not */
+	bool		handle_failed;	/* another handle is needed */
 	TimestampTz assigned_at;
 	TimestampTz check_at;		/* source_check_ends() was called */
+	const ReporterReport *former;	/* what the process before this one has
+									 * counted */
 } Source;
 
-extern Source *source_create(MemoryContext parent);
+/* former is kept. */
+extern Source *source_create(MemoryContext parent,
+							 const ReporterReport *former);
 
 /* Open the Kafka handle if it is closed.  False: trouble says why not. */
 extern bool source_open(Source *source, const char *group_id);
@@ -94,9 +107,15 @@ extern SourcePartition *source_find(Source *source, const char *topic,
 /* Assign what is there and not lost, if that has changed. */
 extern void source_assign(Source *source);
 
-/* Prove again, once all is read, that it is: see source_current_since(). */
+/* Prove again, once all is read, that it is: see source_proven_at(). */
 extern void source_check_ends(Source *source);
 extern bool source_wants_check(const Source *source);
+
+/* In how many ms source_assign() has work; -1: it has none. */
+extern long source_assign_due(const Source *source);
+
+/* Assign anew, but not at once: what made it necessary may last. */
+extern void source_assign_later(Source *source, long ms);
 
 /*
  * Add what waits to the batch, as far as it has room.  True: more may wait.
@@ -105,10 +124,27 @@ extern bool source_collect(Source *source, EventBatch *batch, int max_events,
 						   Size max_bytes);
 
 /*
- * When all partitions have been read to their ends: a time so that everything
- * that stood in the topics then has been read.  0: not so.
+ * A time so that everything that stood in the topics then, up to the high
+ * watermarks, has been read.  0: not so.
  */
-extern TimestampTz source_current_since(const Source *source);
+extern TimestampTz source_proven_at(const Source *source);
+
+/*
+ * Where reading stands: behind, at the ends, or at the ends of what may be read
+ * while somebody's open transaction holds the rest back.
+ */
+typedef enum SourceProgress
+{
+	SOURCE_BEHIND,
+	SOURCE_CURRENT,
+	SOURCE_HELD
+} SourceProgress;
+
+extern SourceProgress source_progress(const Source *source);
+extern bool source_is_held(const SourcePartition *partition);
+
+/* Take the high watermarks as last fetched, and what is held back by whom. */
+extern void source_note_ends(Source *source);
 
 /* Remember the newest messages of the batch as the last ones read. */
 extern void source_mark(Source *source, const EventBatch *batch);

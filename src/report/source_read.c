@@ -17,6 +17,14 @@
 #include "utils/timestamp.h"
 #include "worker/worker.h"
 
+/*
+ * Reading that fails at one place, or a topic that ends before what was read of
+ * it, is believed after this time: a leader that was just elected may not know
+ * its end before replica.lag.time.max.ms (30 s by default) is over.
+ */
+#define DOUBT_MS			40000
+#define DOUBT_LOOK_MS		2000
+
 /* Is it in the assignment? */
 static bool
 is_readable(const SourcePartition *partition)
@@ -33,8 +41,9 @@ source_assign(Source *source)
 
 	if (source_wants_check(source))
 		source->assign_needed = true;
-	if (!source->assign_needed || source->state == SOURCE_STOPPED)
+	if (source_assign_due(source) != 0)
 		return;
+	source->assign_at = 0;
 
 	positions = palloc(sizeof(KafkaPosition) * Max(source->n, 1));
 	for (int i = 0; i < source->n; i++)
@@ -42,6 +51,9 @@ source_assign(Source *source)
 		SourcePartition *partition = &source->partitions[i];
 
 		partition->at_end = false;
+		partition->reached = false;
+		partition->target = -1;
+		partition->failed = false;
 		if (!is_readable(partition))
 			continue;
 		positions[n].topic = partition->position.topic;
@@ -53,15 +65,40 @@ source_assign(Source *source)
 
 	source->assigned_at = GetCurrentTimestamp();
 	memset(&error, 0, sizeof(error));
-	if (kafka_reader_assign(source->reader, positions, n, &error) == KAFKA_OK)
-		source->assign_needed = false;
-	else
+	source->assign_needed = false;
+	if (kafka_reader_assign(source->reader, positions, n, &error) != KAFKA_OK)
 	{
+		/* Another handle is tried, and assigned, when topics are looked at. */
 		source_trouble(source, SOURCE_WAITING, error.message,
 					   kafka_remedy(&error));
 		source_look_later(source);
+		source->handle_failed = true;
 	}
 	pfree(positions);
+}
+
+long
+source_assign_due(const Source *source)
+{
+	TimestampTz now;
+
+	if (source->state == SOURCE_STOPPED)
+		return -1;
+	if (source->assign_needed)
+		return 0;
+	if (source->assign_at == 0)
+		return -1;
+	now = GetCurrentTimestamp();
+	return source->assign_at <= now ? 0 :
+		TimestampDifferenceMilliseconds(now, source->assign_at) + 1;
+}
+
+void
+source_assign_later(Source *source, long ms)
+{
+	if (source->assign_at == 0)
+		source->assign_at =
+			TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
 }
 
 /*
@@ -75,29 +112,103 @@ source_check_ends(Source *source)
 	source->check_at = GetCurrentTimestamp();
 }
 
-bool
-source_wants_check(const Source *source)
-{
-	return source->check_at > source->assigned_at &&
-		source_current_since(source) != 0;
-}
-
-TimestampTz
-source_current_since(const Source *source)
+/* All that stood there when it was assigned has been read. */
+static bool
+all_reached(const Source *source)
 {
 	bool		any = false;
 
 	if (source->state != SOURCE_READING || source->assign_needed)
-		return 0;
+		return false;
 	for (int i = 0; i < source->n; i++)
 	{
 		if (!is_readable(&source->partitions[i]))
 			continue;
-		if (!source->partitions[i].at_end)
-			return 0;
+		if (!source->partitions[i].reached)
+			return false;
 		any = true;
 	}
-	return any ? source->assigned_at : 0;
+	return any;
+}
+
+bool
+source_wants_check(const Source *source)
+{
+	return source->check_at > source->assigned_at && all_reached(source);
+}
+
+TimestampTz
+source_proven_at(const Source *source)
+{
+	if (!all_reached(source))
+		return 0;
+	for (int i = 0; i < source->n; i++)
+	{
+		/* What waits behind the place at which it stopped is not read. */
+		if (source->partitions[i].position.lost)
+			return 0;
+	}
+	return source->assigned_at;
+}
+
+bool
+source_is_held(const SourcePartition *partition)
+{
+	return is_readable(partition) && partition->at_end &&
+		partition->stats.high_watermark > partition->position.next;
+}
+
+SourceProgress
+source_progress(const Source *source)
+{
+	SourceProgress progress = SOURCE_CURRENT;
+	bool		any = false;
+
+	if (source->state != SOURCE_READING || source->assign_needed)
+		return SOURCE_BEHIND;
+	for (int i = 0; i < source->n; i++)
+	{
+		const SourcePartition *partition = &source->partitions[i];
+
+		if (!is_readable(partition))
+			continue;
+		any = true;
+		if (!partition->at_end)
+			return SOURCE_BEHIND;
+		if (source_is_held(partition))
+			progress = SOURCE_HELD;
+	}
+	return any ? progress : SOURCE_BEHIND;
+}
+
+void
+source_note_ends(Source *source)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	for (int i = 0; i < source->n; i++)
+	{
+		SourcePartition *partition = &source->partitions[i];
+		PartitionReport *stats = &partition->stats;
+		int64		high = KAFKA_OFFSET_UNKNOWN;
+
+		if (source->reader != NULL)
+			high = kafka_reader_high_watermark(source->reader,
+											   partition->position.topic,
+											   partition->position.partition);
+		if (high >= 0)
+			stats->high_watermark = high;
+		if (partition->at_end)
+			stats->stable_offset = partition->position.next;
+		if (!source_is_held(partition))
+			stats->held_since = 0;
+		else if (stats->held_since == 0 ||
+				 partition->held_at != partition->position.next)
+		{
+			stats->held_since = now;
+			partition->held_at = partition->position.next;
+		}
+	}
 }
 
 /* ------------------------------------------------------------------------
@@ -133,6 +244,7 @@ fill_place(const Source *source, const Position *position, int64 offset,
 	place->partition = position->partition;
 	place->offset = offset;
 	place->timestamp_ms = timestamp_ms;
+	place->known_id = NULL;
 }
 
 /* The message that was read last before: is it still the same one? */
@@ -151,6 +263,33 @@ check_newest(Source *source, SourcePartition *partition,
 		lose(source, partition,
 			 psprintf("the message at offset " INT64_FORMAT " is not the one read before: the topic was made anew",
 					  position->last_offset));
+}
+
+/*
+ * Reading does not get on at this place.  True: for so long that the partition
+ * stops; until then it is tried again.
+ */
+static bool
+fails_for_long(Source *source, SourcePartition *partition)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	partition->failed = true;
+	partition->at_end = false;
+	if (partition->failing_since == 0)
+		partition->failing_since = now;
+	source_assign_later(source, DOUBT_LOOK_MS);
+	return TimestampDifferenceExceeds(partition->failing_since, now, DOUBT_MS);
+}
+
+/* It has moved on to there; is that all that stood there when it was assigned? */
+static void
+move_to(SourcePartition *partition, int64 next)
+{
+	partition->position.next = next;
+	partition->failing_since = 0;
+	if (partition->target >= 0 && next >= partition->target)
+		partition->reached = true;
 }
 
 /* Decode a message into the batch and move the position behind it. */
@@ -196,7 +335,40 @@ take_message(Source *source, SourcePartition *partition, EventBatch *batch)
 	if (batch_add(batch, (int) (partition - source->partitions), &input,
 				  &place) == MESSAGE_SKIP)
 		partition->stats.skipped++;
-	position->next = item->offset + 1;
+	move_to(partition, item->offset + 1);
+}
+
+/* All that may be read has been: up to the last stable offset. */
+static void
+take_end(Source *source, SourcePartition *partition)
+{
+	KafkaItem  *item = &source->item;
+	Position   *position = &partition->position;
+	int64		high;
+
+	/*
+	 * It ends before the message that was read last.  Going on would pass
+	 * over what will be written up to there.
+	 */
+	if (partition->checking && item->offset <= position->last_offset)
+	{
+		if (fails_for_long(source, partition))
+			lose(source, partition,
+				 psprintf("it ends at offset " INT64_FORMAT ", before the message at offset " INT64_FORMAT " that was read: the topic was made anew, or brokers have lost its end",
+						  item->offset, position->last_offset));
+		return;
+	}
+	if (partition->target < 0)
+	{
+		high = kafka_reader_high_watermark(source->reader, position->topic,
+										   position->partition);
+		partition->target = Max(high, item->offset);
+	}
+	partition->checking = false;
+	partition->at_end = true;
+
+	/* Past the control records of transactions. */
+	move_to(partition, Max(position->next, item->offset));
 }
 
 /* Kafka has nothing at the position any more. */
@@ -215,29 +387,41 @@ take_lost(Source *source, SourcePartition *partition)
 				  partition->position.next));
 }
 
-/* An error of the handle, not of one partition: look at everything again. */
+/* An error of one partition, or of the handle: look at everything again. */
 static void
 take_error(Source *source)
 {
 	KafkaItem  *item = &source->item;
+	SourcePartition *partition = NULL;
 
+	if (item->topic != NULL)
+		partition = source_find(source, item->topic, item->partition);
 	for (int i = 0; i < source->n; i++)
 		source->partitions[i].at_end = false;
-	if (item->outcome == KAFKA_TROUBLE && item->topic != NULL)
-	{
-		SourcePartition *partition = source_find(source, item->topic,
-												 item->partition);
-
-		if (partition != NULL)
-			partition->refused = true;
-	}
-	if (item->outcome == KAFKA_UNCERTAIN)
-		source->assign_needed = true;
+	source_look_later(source);
+	if (item->outcome == KAFKA_TROUBLE && partition != NULL)
+		partition->refused = true;
 	if (item->outcome == KAFKA_UNREACHABLE)
 		source->unreachable = true;
+	if (item->outcome == KAFKA_UNCERTAIN && item->topic == NULL)
+		source->handle_failed = true;
+	if (item->outcome == KAFKA_UNCERTAIN && partition != NULL &&
+		is_readable(partition))
+	{
+		/*
+		 * The library goes on behind what it cannot read, a batch that was
+		 * damaged, say.  Nothing more is taken of this assignment.
+		 */
+		if (fails_for_long(source, partition))
+		{
+			lose(source, partition,
+				 psprintf("what stands from offset " INT64_FORMAT " on cannot be read (%s); report.seek() to an offset behind it leaves it out",
+						  partition->position.next, item->error.message));
+			return;
+		}
+	}
 	source_trouble(source, SOURCE_WAITING, item->error.message,
 				   kafka_remedy(&item->error));
-	source_look_later(source);
 }
 
 bool
@@ -246,7 +430,8 @@ source_collect(Source *source, EventBatch *batch, int max_events,
 {
 	KafkaItem  *item = &source->item;
 
-	while (batch->n < max_events && batch->bytes < max_bytes)
+	/* Those that are skipped count as well: interrupts are served between. */
+	for (int n = 0; n < max_events && batch->bytes < max_bytes; n++)
 	{
 		SourcePartition *partition = NULL;
 
@@ -258,7 +443,8 @@ source_collect(Source *source, EventBatch *batch, int max_events,
 
 		if (item->kind == KAFKA_ITEM_ERROR)
 			take_error(source);
-		else if (partition != NULL && is_readable(partition))
+		else if (partition != NULL && is_readable(partition) &&
+				 !partition->failed)
 		{
 			if (partition->refused)
 			{
@@ -270,13 +456,7 @@ source_collect(Source *source, EventBatch *batch, int max_events,
 			else if (item->kind == KAFKA_ITEM_LOST)
 				take_lost(source, partition);
 			else
-			{
-				/* Past the control records of transactions. */
-				partition->position.next = Max(partition->position.next,
-											   item->offset);
-				partition->checking = false;
-				partition->at_end = true;
-			}
+				take_end(source, partition);
 		}
 		kafka_reader_release(item);
 	}

@@ -134,6 +134,9 @@ test_envelope(void)
 	ok(message.event_key.data == NULL && message.data.data == NULL && message.headers.data == NULL,
 	   "no key, data, headers");
 
+	is_int(decode("{\"EventType\":\"A\",\"EventDescription\":null,\"OccuredOn\":\"2026-11-22\"}"), MESSAGE_EVENT, "a null description");
+	ok(message.description.data == NULL, "is none");
+
 	is_int(decode("{" THREE ",\"EventId\":\"01998A5E-0000-7000-8000-000000000001\",\"Key\":\"7\",\"Data\":{\"a\": 1.10, \"b\":[1,2]},\"More\":1}"),
 		   MESSAGE_EVENT, "six members and one more are an event");
 	is_text(uuid_text(message.id), "01998a5e-0000-7000-8000-000000000001", "the id");
@@ -204,7 +207,8 @@ test_rejects(void)
 	REJECT("{\"EventType\":\"\",\"EventDescription\":\"\",\"OccuredOn\":\"2026-11-22\"}", "22023", "\"EventType\" is empty");
 	REJECT("{\"EventType\":1,\"EventDescription\":\"\",\"OccuredOn\":\"2026-11-22\"}", "22023", "\"EventType\" is not a string");
 	REJECT("{\"EventType\":\"a\",\"OccuredOn\":\"2026-11-22\"}", "22023", "\"EventDescription\" is missing");
-	REJECT("{\"EventType\":\"a\",\"EventDescription\":null,\"OccuredOn\":\"2026-11-22\"}", "22023", "is not a string");
+	REJECT("{\"EventType\":\"a\",\"EventDescription\":1,\"OccuredOn\":\"2026-11-22\"}", "22023", "is not a string");
+	REJECT("{\"EventType\":null,\"EventDescription\":\"\",\"OccuredOn\":\"2026-11-22\"}", "22023", "is not a string");
 	REJECT("{\"EventType\":\"a\",\"EventDescription\":\"b\"}", "22023", "\"OccuredOn\" is missing");
 	REJECT("{\"EventType\":\"a\",\"EventDescription\":\"b\",\"OccuredOn\":\"today\"}", "22007", "\"OccuredOn\" is not an ISO 8601");
 	REJECT("{\"EventType\":\"a\",\"EventDescription\":\"b\",\"OccuredOn\":5}", "22007", "\"OccuredOn\" is not an ISO 8601");
@@ -272,6 +276,7 @@ test_cloudevents(void)
 		HEADER("tr\"ace", "a\\b\x01"), HEADER("bin", "\xff\x00")
 	};
 	static const MessageHeader foreign[] = {HEADER("ce_type", "X"), HEADER("ce_id", "42"), HEADER("ce_source", "urn:a")};
+	static const MessageHeader empty[] = {HEADER("ce_type", "X"), HEADER("ce_id", "")};
 	static const MessageHeader no_text[] = {HEADER("ce_type", "\xff"), HEADER("ce_id", "42")};
 	static const char event[] = "{\"specversion\":\"1.0\",\"type\":\"CarAdded\",\"id\":\"01998a5e-0000-7000-8000-000000000008\",\"source\":\"urn:shop\",\"time\":\"2026-11-22T20:27:03Z\",\"subject\":\"7\",\"data\":{\"Number\":7}}";
 	static const char bare[] = "{\"Number\": 7}";
@@ -303,6 +308,8 @@ test_cloudevents(void)
 	is_int(decode_bytes("{}", 2, foreign, 3), MESSAGE_EVENT, "a foreign id");
 	is_text(text_of(&message.ce_id), "42", "stands");
 	is_text(text_of(&message.ce_source), "urn:a", "with its source");
+	is_int(decode_bytes("{}", 2, empty, 2), MESSAGE_EVENT, "an empty ce_id");
+	ok(!message.has_id && message.ce_id.data == NULL, "is none: all such events would be one");
 	is_int(decode_bytes("{}", 2, no_text, 2), MESSAGE_REJECT, "an attribute that is no text is refused");
 }
 
@@ -342,7 +349,7 @@ test_ids(void)
 	static const MessageHeader both[] = {HEADER("ce_id", "01998a5e-0000-7000-8000-00000000000b"), HEADER("id", "01998a5e-0000-7000-8000-00000000000a")};
 	static const char event[] = "{" THREE ",\"EventId\":\"01998a5e-0000-7000-8000-00000000000c\"}";
 	static const char plain[] = "{" THREE "}";
-	MessagePlace place = {"cluster", "topic", 1, 42, 1795379223512};
+	MessagePlace place = {"cluster", "topic", 1, 42, 1795379223512, NULL};
 	unsigned char first[16];
 	unsigned char second[16];
 
@@ -375,6 +382,13 @@ test_ids(void)
 	input.key_len = 1;
 	event_id_choose(&message, &input, &place, second);
 	ok(memcmp(first, second, 16) != 0, "another key, another id");
+	place.known_id = first;
+	place.cluster_id = "";
+	event_id_choose(&message, &input, &place, second);
+	ok(memcmp(first, second, 16) == 0, "the id that it had when it was read stays");
+	decode(event);
+	event_id_choose(&message, &input, &place, second);
+	is_text(uuid_text(second), "01998a5e-0000-7000-8000-00000000000c", "unless it names one");
 }
 
 /* Strings that hold escapes beside letters of every length. */
