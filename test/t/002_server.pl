@@ -53,6 +53,19 @@ wait_for_worker($node, 'relay', 'shop');
 is(query_value($node, 'shop', 'SELECT count(*) FROM outbox.event'),
 	1, 'the event still waits');
 quick(5, 'it restarts', sub { $node->restart });
+
+# A crash takes no seq back, whether its WAL was written before a checkpoint or behind it.
+foreach my $last (45, 1)
+{
+	$node->safe_psql('shop', "SELECT count(outbox.emit('Counted')) FROM generate_series(1, $_)") foreach 40, 3;
+	$node->safe_psql('shop', 'CHECKPOINT');
+	$node->safe_psql('shop', "SELECT count(outbox.emit('Counted')) FROM generate_series(1, $last)");
+	$node->stop('immediate');
+	$node->start;
+	$node->safe_psql('shop', q{SELECT outbox.emit('Counted')});
+	is(query_value($node, 'shop', 'SELECT count(*) - count(DISTINCT seq) FROM outbox.event'),
+		0, "no seq comes twice after a crash, $last behind a checkpoint");
+}
 $node->stop('immediate');
 
 unlike(slurp_file($node->logfile), qr/PANIC|terminated by signal|server process .* exit code [^01]/,
