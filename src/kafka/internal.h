@@ -484,6 +484,11 @@ extern void kafka_show_serve(KafkaShow *show);
  * Producer and reader
  * ------------------------------------------------------------------------
  */
+
+/* Hand a record over (record.c).  NULL: it is enqueued; else why not. */
+extern rd_kafka_error_t *kafka_record_enqueue(rd_kafka_t *rk,
+											  const KafkaRecord *record,
+											  rd_kafka_topic_t *rkt);
 extern uint32_t kafka_murmur2(const void *key, size_t len);
 extern KafkaClient *kafka_producer_client(KafkaProducer *producer);
 extern KafkaAdmin *kafka_producer_admin(KafkaProducer *producer);
