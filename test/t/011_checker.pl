@@ -80,7 +80,7 @@ is_deeply(
 	$figures,
 	{
 		committed => 6, events => 6, kafka_transactions => 2,
-		database_transactions => 3, reader_ends => 2
+		database_transactions => 3, taken_back => 0, reader_ends => 2
 	},
 	'and its figures are counted');
 
