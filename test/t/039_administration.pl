@@ -405,7 +405,8 @@ note('events of aborted Kafka transactions: ' . ($uncommitted->count('M') - $log
 audit_ok('each committed event is there once', truth => Workload::truth($node, $name), log => $log, live => $live);
 is_deeply(
 	audit_reports(
-		ids => [ split /\n/, $node->safe_psql($name, 'SELECT id FROM report.reported_events') ],
+		events => [ split /\n/, $node->safe_psql($name, 'SELECT id, partition, kafka_offset FROM report.reported_events') ],
+		offsets => [ split /\n/, $node->safe_psql($name, 'SELECT partition, next_offset FROM report.progress') ],
 		log => $log,
 		sums => [ split /\n/, $node->safe_psql($name, 'SELECT key, changes, versions, latest FROM public.stock_sums ORDER BY key') ],
 		direct => [ split /\n/, $node->safe_psql($name, 'SELECT key, count(*), sum(version), max(version) FROM shop.truth GROUP BY key ORDER BY key') ]),

@@ -436,7 +436,8 @@ sub _audit
 	my @findings = @$found;
 
 	push @findings, @{ audit_reports(
-			ids => [ split /\n/, $node->safe_psql($database, 'SELECT id FROM report.reported_events') ],
+			events => [ split /\n/, $node->safe_psql($database, 'SELECT id, partition, kafka_offset FROM report.reported_events') ],
+			offsets => [ split /\n/, $node->safe_psql($database, 'SELECT partition, next_offset FROM report.progress') ],
 			log => $log,
 			sums => [ split /\n/, $node->safe_psql($database, $Scenario::report_sums) ],
 			direct => [ split /\n/, $node->safe_psql($database, $Scenario::direct_sums) ]) }
