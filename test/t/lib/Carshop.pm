@@ -26,7 +26,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(poll_until create_car_shop_tables create_shop worker_pids
-  wait_for_worker kill9_worker query_value no_crash);
+  wait_for_worker kill9_worker query_value no_crash start_killed);
 
 # A test that is told to end must still stop what it started: without these
 # the END blocks are skipped.
@@ -151,6 +151,19 @@ sub no_crash
 	# What a library said on the standard error before it gave up stands shortly before.
 	is_deeply([ @log[@crashes] ], [], $node->name . ': nothing crashed')
 	  or diag(map { "... $_\n" } map { @log[ ($_ > 15 ? $_ - 15 : 0) .. $_ ] } @crashes);
+}
+
+# Start a server that was ended by kill9.  Who should take note of the former
+# process may do so late (a container's first process, for one): until then
+# PostgreSQL would think it alive.
+sub start_killed
+{
+	my ($node) = @_;
+	my $file = $node->data_dir . '/postmaster.pid';
+	my ($pid) = -e $file ? slurp_file($file) =~ /\A(\d+)$/m : ();
+
+	poll_until(sub { !kill 0, $pid }, 120, 'the killed server is taken note of') if $pid;
+	return $node->start;
 }
 
 # kill -9, as the operating system's out-of-memory killer does it.  Note that

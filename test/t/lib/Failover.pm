@@ -163,7 +163,7 @@ sub truth_of_dead
 	my ($node) = @_;
 
 	$node->append_conf('postgresql.conf', "carshop_outbox.shop_databases = ''\nsynchronous_standby_names = ''\narchive_mode = off\n");
-	$node->start if !defined $node->{_pid};
+	start_killed($node) if !defined $node->{_pid};
 	my $truth = Workload::truth($node, 'shop');
 	$node->stop;
 	return $truth;
