@@ -69,7 +69,8 @@ my $node = PostgreSQL::Test::Cluster->new('mutants');
 $node->init(extra => [ '--locale=C.UTF-8', '-E', 'UTF8' ]);
 $node->append_conf('postgresql.conf', Mutants::conf());
 $node->append_conf('postgresql.conf', slurp_file("$root/test/regress.conf"));
-$node->append_conf('postgresql.conf', "fsync = off\n");
+# a mutant may end a backend by a fault, and with it the server
+$node->append_conf('postgresql.conf', "fsync = off\nrestart_after_crash = on\n");
 $node->start;
 
 my $regress_dir = dirname(dirname($ENV{PG_REGRESS}));
@@ -118,6 +119,7 @@ foreach my $test (sort { $a cmp $b } keys %{ { map { $_ => 1 } map { @$_ } value
 }
 foreach my $mutant (sort keys %notice, keys %answer)
 {
+	poll_until(sub { $node->psql('postgres', 'SELECT 1') == 0 }, 60, 'the server is there');
 	$node->safe_psql('postgres', "ALTER SYSTEM SET carshop_outbox.mutant = '$mutant'");
 	$node->reload;
 	poll_until(sub { query_value($node, 'postgres', 'SHOW carshop_outbox.mutant') eq $mutant }, 30, 'the reload');
@@ -134,7 +136,7 @@ my @names = Mutants::names('054');
 is_deeply([ sort keys %tried ], [ sort @names ], 'every mutant of src/mutants.h that names this test is tried');
 
 # The other tests that src/mutants.h names try theirs.
-my @elsewhere = map { my $n = $_; map { [ $n, $_ ] } Mutants::names($n) } qw(035 042 052 055);
+my @elsewhere = map { my $n = $_; map { [ $n, $_ ] } Mutants::names($n) } qw(035 042 048 052 055 056);
 foreach (@elsewhere)
 {
 	my ($number, $name) = @$_;
