@@ -27,6 +27,9 @@
 
 #define READ_QUEUE_BYTES (1024 * 1024)
 #define READ_WAIT_MS	100
+/* The library adds a little to it, without a look at the end of int. */
+#define REFUSED_TIMEOUT_MS (INT_MAX - 10000)
+
 #define BEFORE_END		(-2000) /* minus n: n before the end, see rdkafka.h */
 
 /* ------------------------------------------------------------------------
@@ -134,7 +137,7 @@ kafka_inspect_may_try_transactional(const KafkaFacts *facts)
 	{
 		if (facts->brokers[i].described.outcome != KAFKA_OK ||
 			facts->brokers[i].transaction_max_ms <= 0 ||
-			facts->brokers[i].transaction_max_ms >= INT_MAX)
+			facts->brokers[i].transaction_max_ms >= REFUSED_TIMEOUT_MS)
 			return false;
 	}
 	return facts->n_brokers > 0 && facts->n_brokers == facts->n_all_brokers;
@@ -151,7 +154,7 @@ kafka_inspect_try_transactional(KafkaInspection *inspection)
 	{
 		KafkaProducerOptions options = {
 			.transactional_id = inspection->transactional_id,
-			.transaction_timeout_ms = INT_MAX,
+			.transaction_timeout_ms = REFUSED_TIMEOUT_MS,
 			.max_message_bytes = 1000,
 			.queue_bytes = READ_QUEUE_BYTES,
 			.queue_messages = 10,

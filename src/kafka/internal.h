@@ -436,6 +436,7 @@ extern KafkaTopicSlot *kafka_topics_get(KafkaTopics *topics, rd_kafka_t *rk,
 										const char *name);
 extern rd_kafka_topic_t *kafka_topic_handle(const KafkaTopicSlot *slot);
 extern void kafka_topics_forget(KafkaTopics *topics);
+extern void kafka_topics_ask_anew(KafkaTopics *topics);
 
 /*
  * Look up by metadata and by the topic's settings, which an event answers:

@@ -267,6 +267,12 @@ serve_rest_of_slice(KafkaProducer *producer, int64_t started, int slice_ms)
 	kafka_producer_serve(producer, rest > 0 ? (int) rest : 0);
 }
 
+void
+kafka_producer_ask_anew(KafkaProducer *producer)
+{
+	kafka_topics_ask_anew(&producer->topics);
+}
+
 KafkaOutcome
 kafka_producer_topic(KafkaProducer *producer, const char *topic,
 					 int slice_ms, int max_ms, KafkaTopicInfo *info,

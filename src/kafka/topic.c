@@ -30,6 +30,7 @@
  * a topic that is looked up again and again, being in trouble.
  */
 #define LIMIT_KEEP_MS 2000
+
 /* A call that waits for so long is explained, and so often it is looked why. */
 #define EXPLAIN_AFTER_MS 1500
 #define EXPLAIN_AGAIN_MS 1000
@@ -310,6 +311,21 @@ kafka_topics_handle(KafkaTopics *topics, rd_kafka_event_t *event)
 		}
 	}
 	return false;
+}
+
+void
+kafka_topics_ask_anew(KafkaTopics *topics)
+{
+	for (int i = 0; i < KAFKA_TOPIC_BUCKETS; i++)
+	{
+		for (KafkaTopicSlot *slot = topics->buckets[i]; slot != NULL; slot = slot->next)
+		{
+			/* an answer that is under way may be older than the wish */
+			slot->limit = LIMIT_NOT_ASKED;
+			slot->request = 0;
+			slot->found = false;
+		}
+	}
 }
 
 KafkaOutcome

@@ -51,6 +51,8 @@ watch_all_due(RelayLink *link)
 {
 	for (int i = 0; i < link->n_topics; i++)
 		link->topics[i].watch.due = true;
+	if (relay_link_sender(link) != NULL)
+		kafka_producer_ask_anew(relay_link_sender(link));
 }
 
 static void

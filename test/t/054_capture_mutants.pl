@@ -120,6 +120,11 @@ foreach my $test (sort { $a cmp $b } keys %{ { map { $_ => 1 } map { @$_ } value
 foreach my $mutant (sort keys %notice, keys %answer)
 {
 	poll_until(sub { $node->psql('postgres', 'SELECT 1') == 0 }, 60, 'the server is there');
+	foreach my $left (split /\n/, $node->safe_psql('postgres', 'SELECT database, gid FROM pg_prepared_xacts'))
+	{
+		my ($database, $gid) = split /\|/, $left;
+		$node->safe_psql($database, "ROLLBACK PREPARED '$gid'");
+	}
 	$node->safe_psql('postgres', "ALTER SYSTEM SET carshop_outbox.mutant = '$mutant'");
 	$node->reload;
 	poll_until(sub { query_value($node, 'postgres', 'SHOW carshop_outbox.mutant') eq $mutant }, 30, 'the reload');
