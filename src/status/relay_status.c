@@ -28,6 +28,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
+#include "utils/tuplestore.h"
 #include "worker/worker.h"
 
 PG_FUNCTION_INFO_V1(outbox_relay_report);

@@ -35,7 +35,7 @@ SELECT outbox.capture('check_keyed', 'Both', topic => 'check-both', format => 'p
 SELECT outbox.capture('check_keyed', 'Both2', topic => 'check-both');
 SELECT outbox.capture('check_keyless', 'Keyless', topic => 'check-keyless', format => 'payload');
 SELECT outbox.capture('check_keyed', 'Column', topic => 'check-{id}');
-SELECT * FROM outbox.known_topics WHERE topic LIKE 'check-%' ORDER BY topic;
+SELECT * FROM outbox.known_topics WHERE topic LIKE 'check-%' AND topic <> 'check-events' ORDER BY topic;
 SELECT concern, level, message FROM outbox.check('2s') WHERE message LIKE 'Route%';
 
 -- a file that cannot be used
