@@ -24,6 +24,13 @@
 #define PG18_GE (PG_VERSION_NUM >= 180000)
 #define PG19_GE (PG_VERSION_NUM >= 190000)
 
+/* 19 gave signal handlers a second argument, and SIG_IGN a form of its own */
+#if PG19_GE
+#define compat_ignore_signal(signal) pqsignal(signal, PG_SIG_IGN)
+#else
+#define compat_ignore_signal(signal) pqsignal(signal, SIG_IGN)
+#endif
+
 /* 16 added missing_ok */
 #if PG16_GE
 #define compat_build_attrmap(in, out) \

@@ -229,7 +229,7 @@ worker_start(WorkerKind kind, Datum arg)
 void
 worker_start_alone(void)
 {
-	pqsignal(SIGHUP, SIG_IGN);
+	compat_ignore_signal(SIGHUP);
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
 	BackgroundWorkerUnblockSignals();
 	on_proc_exit(leave_at_once, (Datum) 0);
