@@ -33,6 +33,7 @@
  *	 failover (056)
  *	 inherit_none		I2 what came without the tick that published it is published again
  *	 inherit_all		I1 a server's own transactions are taken for the former one's
+ *	 widowed			I3 a relay goes on though the postmaster's death has ended its wait
  *	 standby_blind		I3 publish_after_standby takes every walsender's word
  *
  *	 reading the outbox (035)

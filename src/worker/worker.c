@@ -21,6 +21,7 @@
 #include "compat.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "mutants.h"
 #include "pgstat.h"
 #include "portability/instr_time.h"
 #include "postmaster/bgworker.h"
@@ -468,6 +469,17 @@ worker_commit(void)
 	CHECK_FOR_INTERRUPTS();
 	CommitTransactionCommand();
 	pgstat_report_stat(false);
+
+	/*
+	 * The postmaster's death ends the wait for a standby, too, and notes that
+	 * we are to die without asking for a look at it (SyncRepWaitForLSN): what
+	 * no standby has must not be published meanwhile.
+	 */
+	if (ProcDiePending && !MUTANT("widowed"))
+	{
+		InterruptPending = true;
+		CHECK_FOR_INTERRUPTS();
+	}
 }
 
 void

@@ -152,6 +152,18 @@ foreach my $round (1, 2)
 	$standby->stop;
 }
 
+# ---- the postmaster is killed while the relay waits for that standby ----
+{
+	my $failover = Failover->new(name => 'widowed', kafka => $kafka);
+	my ($standby, $id) = $failover->widowed('widowed_heir');
+
+	Failover::published($standby, 'the heir') if event_in($standby);
+	is(in_topic($failover, $id), 0, 'killed in its wait, the relay publishes nothing');
+	is(Failover::wrong($standby, 'divergence'), undef, 'the standby lacks nothing that was published');
+	no_crash($standby);
+	$standby->stop;
+}
+
 # ---- publish_after_standby ----
 {
 	my $failover = Failover->new(name => 'after', kafka => $kafka, init => { allows_streaming => 'logical' });

@@ -51,6 +51,11 @@ foreach my $mutant ([ 'inherit_none', qr/^duplicate/ ], [ 'inherit_all', qr/^los
 	noticed($failover, $heir, $mutant->[1], $failover->primary);
 }
 
+# What the standby lacks is published.
+my ($widow) = broken('widowed')->widowed('widowed_heir');
+like(poll_until(sub { Failover::wrong($widow, 'divergence') }, 60, 'it stops'), qr/does not know/, 'widowed is noticed');
+$widow->stop;
+
 # What was published and is lost: the tick that the new primary does not know says so.
 my $failover = broken('standby_blind');
 my $heir = $failover->after;

@@ -31,6 +31,7 @@ use constant TOLD_AFTER => { relay => 8, reporter => 25 };
 use constant TRANSACTIONS => '__transaction_state';
 use constant GROUPS => '__consumer_offsets';
 
+plan skip_all => 'CARSHOP_TEST_CLUSTERS=0' if !($ENV{CARSHOP_TEST_CLUSTERS} // 1);
 my $full = $ENV{CARSHOP_TEST_FULL};
 my $only = $ENV{CARSHOP_TEST_ONLY} // '.';
 my ($scenario, $kafka, $node, %watch, $progress);

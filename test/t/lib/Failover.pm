@@ -253,4 +253,28 @@ sub table
 	return map { sprintf "%s: %s -- call: %s -- %s\n", @$_[ 0 .. 2 ], $_->[3] // '' } @table;
 }
 
+# The postmaster is killed while the relay waits for a synchronous standby, which
+# gets nothing.  The standby, promoted, and the id of what it lacks.
+sub widowed
+{
+	my ($self, $name) = @_;
+	my $primary = $self->primary;
+	my $standby = $self->standby($name);
+
+	published($primary, 'before the wait') if query_value($primary, 'shop', q{SELECT outbox.emit('Probe')});
+	$primary->safe_psql('postgres', q{ALTER SYSTEM SET synchronous_standby_names = '*'});
+	$primary->reload;
+	poll_until(sub { query_value($primary, 'postgres', q{SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'}) == 1 }, 60, 'synchronous');
+	my $sender = query_value($primary, 'postgres', 'SELECT pid FROM pg_stat_replication');
+	kill 'STOP', $sender;
+	my $id = query_value($primary, 'shop', q{SET synchronous_commit = local; SELECT outbox.emit('Probe')});
+	my ($relay) = worker_pids($primary, 'relay', 'shop');
+	poll_until(sub { (query_value($primary, 'postgres', "SELECT wait_event FROM pg_stat_activity WHERE pid = $relay") // '') eq 'SyncRep' }, 60, 'the relay waits');
+	$primary->kill9;
+	poll_until(sub { !kill(0, $relay) || slurp_file("/proc/$relay/stat") =~ /\) Z / }, 60, 'the relay has left');
+	kill 'KILL', $sender;
+	$standby->promote;
+	return ($standby, $id);
+}
+
 1;
