@@ -110,7 +110,8 @@ foreach my $round (1, 2)
 	{
 		# what it knows is kept when the server starts again
 		$failover->unload;
-		$standby->restart('immediate');
+		$standby->stop('immediate');
+		$standby->start;
 		$failover->load($standby);
 		poll_until(sub { (Failover::wrong($standby, 'divergence') // '') =~ /does not know/ }, 60, 'stopped again');
 	}
