@@ -93,7 +93,10 @@ CREATE TABLE report.definitions (
 	description	text,
 	enabled		boolean NOT NULL DEFAULT true,
 	defined_at	timestamptz NOT NULL DEFAULT now(),
-	CONSTRAINT definitions_pkey PRIMARY KEY (name)
+	kind		text NOT NULL DEFAULT 'statement',
+	source		jsonb,
+	CONSTRAINT definitions_pkey PRIMARY KEY (name),
+	CONSTRAINT definitions_kind CHECK (kind IN ('statement', 'select', 'mirror'))
 );
 COMMENT ON TABLE report.definitions IS 'Reports: a table and the statement that folds new events into it';
 COMMENT ON COLUMN report.definitions.name IS 'Name of the report';
@@ -103,6 +106,8 @@ COMMENT ON COLUMN report.definitions.owner IS 'Role that defined it and that it 
 COMMENT ON COLUMN report.definitions.description IS 'What it shows';
 COMMENT ON COLUMN report.definitions.enabled IS 'False after report.disable()';
 COMMENT ON COLUMN report.definitions.defined_at IS 'When it was defined or replaced';
+COMMENT ON COLUMN report.definitions.kind IS 'Function that made it: report.define (statement), define_select (select) or mirror';
+COMMENT ON COLUMN report.definitions.source IS 'What the statement was generated from; NULL: a person wrote it';
 
 CREATE TABLE report.applied (
 	name			text NOT NULL,

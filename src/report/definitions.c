@@ -27,6 +27,7 @@
 #include "nodes/nodeFuncs.h"
 #include "parser/parsetree.h"
 #include "report/as_owner.h"
+#include "report/definitions.h"
 #include "report/event_log.h"
 #include "report/report_run.h"
 #include "report/reports.h"
@@ -295,8 +296,8 @@ check_target(Oid target, Oid caller)
 						 quote_identifier(GetUserNameFromId(owner, false)))));
 }
 
-Datum
-report_define(PG_FUNCTION_ARGS)
+void
+report_define_as(const ReportDefinition * definition)
 {
 	static SqlPlan start_first = {
 		"INSERT INTO report.instance (reading) SELECT true"
@@ -306,13 +307,16 @@ report_define(PG_FUNCTION_ARGS)
 	};
 	static SqlPlan define = {
 		"INSERT INTO report.definitions AS d"
-		" (name, statement, target, owner, description)"
-		" VALUES ($1, $2, $3, $4, $5) ON CONFLICT (name) DO UPDATE SET"
+		" (name, statement, target, owner, description, kind, source)"
+		" VALUES ($1, $2, $3, $4, $5, $6, $7::pg_catalog.jsonb)"
+		" ON CONFLICT (name) DO UPDATE SET"
 		" statement = excluded.statement, target = excluded.target,"
-		" owner = excluded.owner,"
+		" owner = excluded.owner, kind = excluded.kind,"
+		" source = excluded.source,"
 		" description = COALESCE(excluded.description, d.description),"
 		" enabled = true, defined_at = pg_catalog.now()",
-		5, {TEXTOID, TEXTOID, REGCLASSOID, REGROLEOID, TEXTOID}, NULL
+		7, {TEXTOID, TEXTOID, REGCLASSOID, REGROLEOID, TEXTOID, TEXTOID,
+		TEXTOID}, NULL
 	};
 	static SqlPlan reset = {
 		"INSERT INTO report.applied (name) VALUES ($1)"
@@ -320,23 +324,16 @@ report_define(PG_FUNCTION_ARGS)
 		1, {TEXTOID}, NULL
 	};
 	Oid			caller = GetUserId();
-	char	   *name;
 	Validation	validation;
 	bool		known;
 	AsOwner		scope;
-	Datum		values[5];
-	char		nulls[5] = {' ', ' ', ' ', ' ', ' '};
+	Datum		values[7];
+	char		nulls[7] = {' ', ' ', ' ', ' ', ' ', ' ', ' '};
 
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("name, statement and target of a report must not be null")));
-	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	if (name[0] == '\0')
+	if (definition->name[0] == '\0')
 		refuse("the name of a report must not be empty", NULL);
-
-	validation.statement = text_to_cstring(PG_GETARG_TEXT_PP(1));
-	validation.target = PG_GETARG_OID(2);
+	validation.statement = definition->statement;
+	validation.target = definition->target;
 	validation.owner = caller;
 	check_target(validation.target, caller);
 
@@ -358,16 +355,21 @@ report_define(PG_FUNCTION_ARGS)
 	SPI_finish();
 
 	as_owner_begin(&scope);
-	known = lookup_definition(name, caller);
-	values[0] = CStringGetTextDatum(name);
+	known = lookup_definition(definition->name, caller);
+	values[0] = CStringGetTextDatum(definition->name);
 	sql_plan_execute(&start_first, values, NULL);
 	values[1] = CStringGetTextDatum(validation.statement);
 	values[2] = ObjectIdGetDatum(validation.target);
 	values[3] = ObjectIdGetDatum(caller);
-	if (PG_ARGISNULL(3))
+	if (definition->description == NULL)
 		nulls[4] = 'n';
 	else
-		values[4] = PointerGetDatum(PG_GETARG_TEXT_PP(3));
+		values[4] = CStringGetTextDatum(definition->description);
+	values[5] = CStringGetTextDatum(definition->kind);
+	if (definition->source == NULL)
+		nulls[6] = 'n';
+	else
+		values[6] = CStringGetTextDatum(definition->source);
 	sql_plan_execute(&define, values, nulls);
 	sql_plan_execute(&reset, values, NULL);
 	as_owner_end(&scope);
@@ -377,6 +379,23 @@ report_define(PG_FUNCTION_ARGS)
 				(errmsg("table \"%s\" is not empty: the report adds the whole event log to what it holds",
 						get_rel_name(validation.target)),
 				 errhint("Empty the table in the same transaction, unless its rows come from elsewhere.")));
+}
+
+Datum
+report_define(PG_FUNCTION_ARGS)
+{
+	ReportDefinition definition = {.kind = "statement"};
+
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("name, statement and target of a report must not be null")));
+	definition.name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	definition.statement = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	definition.target = PG_GETARG_OID(2);
+	if (!PG_ARGISNULL(3))
+		definition.description = text_to_cstring(PG_GETARG_TEXT_PP(3));
+	report_define_as(&definition);
 	PG_RETURN_VOID();
 }
 

@@ -1,0 +1,34 @@
+/*-------------------------------------------------------------------------
+ *
+ * definitions.h
+ *	  Defining a report from C: what report.define does, for the functions
+ *	  that generate the statement.
+ *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef DEFINITIONS_H
+#define DEFINITIONS_H
+
+#include "postgres.h"
+
+typedef struct ReportDefinition
+{
+	const char *name;
+	const char *statement;		/* reads FROM new_events, writes target */
+	Oid			target;			/* a table that the caller owns */
+	const char *description;	/* NULL: keep the one it has */
+	const char *kind;			/* report.definitions.kind */
+	const char *source;			/* JSON: what the statement was made of; NULL:
+								 * a person wrote it */
+} ReportDefinition;
+
+/*
+ * Checks the statement as the current user, who becomes the report's owner, and
+ * defines or replaces the report.  Connects to SPI itself.  Errors: OB004, and
+ * whatever the statement raises over no events.
+ */
+extern void report_define_as(const ReportDefinition *definition);
+
+#endif							/* DEFINITIONS_H */
