@@ -13,12 +13,7 @@
 #include "relay/counters.h"
 #include "utils/timestamp.h"
 
-/* Those of relay_state_name(). */
-static const char *const states[SHARED_STATES + 1] = {
-	"connecting", "recovering", "idle", "publishing", "paused", "preparing topic",
-	"waiting for Kafka", "waiting for a topic", "waiting for a standby",
-	"storing dead letter", "stopped", NULL
-};
+StaticAssertDecl(RELAY_SHOWN_STATES == SHARED_STATES, "time is counted of each state");
 
 /* The first bucket ends at half a millisecond, each further one at twice that. */
 double
@@ -51,17 +46,12 @@ counters_failure(RelayCounters *counters, KafkaOutcome outcome)
 }
 
 void
-counters_state(RelayCounters *counters, const char *state, int64 now)
+counters_state(RelayCounters *counters, RelayShown state, int64 now)
 {
 	/* of a process that has ended no time is counted */
 	if (counters->state >= 0 && counters->state_since_us != 0)
 		counters->state_us[counters->state] += now - counters->state_since_us;
-	counters->state = -1;
-	for (int n = 0; states[n] != NULL; n++)
-	{
-		if (strcmp(states[n], state) == 0)
-			counters->state = n;
-	}
+	counters->state = (int) state;
 	counters->state_since_us = now;
 	counters->at = GetCurrentTimestamp();
 }
@@ -75,5 +65,5 @@ counters_failure_name(int n)
 const char *
 counters_state_name(int n)
 {
-	return n < SHARED_STATES ? states[n] : NULL;
+	return n < SHARED_STATES ? relay_shown_name((RelayShown) n) : NULL;
 }

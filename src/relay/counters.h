@@ -18,6 +18,7 @@
 #include "postgres.h"
 
 #include "kafka/kafka.h"
+#include "relay/machine.h"
 #include "shared.h"
 
 /* Events that are in Kafka now and have waited since then (0: not known). */
@@ -26,7 +27,7 @@ extern void counters_latency(RelayCounters *counters, TimestampTz since, int64 e
 extern void counters_failure(RelayCounters *counters, KafkaOutcome outcome);
 
 /* The relay is at this, from now on (microseconds, monotonic). */
-extern void counters_state(RelayCounters *counters, const char *state, int64 now);
+extern void counters_state(RelayCounters *counters, RelayShown state, int64 now);
 
 /* Names for the views; NULL beyond the last one. */
 extern const char *counters_failure_name(int n);

@@ -297,7 +297,7 @@ check_target(Oid target, Oid caller)
 }
 
 void
-report_define_as(const ReportDefinition * definition)
+report_define_as(const ReportDefinition *definition)
 {
 	static SqlPlan start_first = {
 		"INSERT INTO report.instance (reading) SELECT true"
