@@ -1,8 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * counters.c
- *	  What the relay counts beside its work: latencies, failures by cause, time
- *	  by state.
+ *	  What the relay counts beside its work: failures by cause, time by state.
  *
  * Copyright (c) 2026, carshop_outbox contributors
  *
@@ -14,29 +13,6 @@
 #include "utils/timestamp.h"
 
 StaticAssertDecl(RELAY_SHOWN_STATES == SHARED_STATES, "time is counted of each state");
-
-/* The first bucket ends at half a millisecond, each further one at twice that. */
-double
-counters_bucket_end(int n)
-{
-	return 0.0005 * (double) ((int64) 1 << n);
-}
-
-void
-counters_latency(RelayCounters *counters, TimestampTz since, int64 events)
-{
-	double		seconds;
-	int			n = 0;
-
-	if (events <= 0 || since == 0)
-		return;
-	/* a clock that was set back makes nothing negative */
-	seconds = (double) Max(GetCurrentTimestamp() - since, 0) / USECS_PER_SEC;
-	while (n < SHARED_BUCKETS - 1 && seconds > counters_bucket_end(n))
-		n++;
-	counters->latency[n] += events;
-	counters->latency_sum += seconds * (double) events;
-}
 
 void
 counters_failure(RelayCounters *counters, KafkaOutcome outcome)
