@@ -27,7 +27,10 @@
  *	 horizon			I9 batches end at the oldest transaction under way
  *	 lost_wake			I9 a commit tells the relay nothing
  *	 offsets_apart		I10 offsets are stored in a transaction of their own
+ *	 refused_stays		I11 what Kafka refuses is sent again and again
+ *	 bad_message		I11 a message that cannot be read ends the reporter
  *	 any_home			I13 a copy of a database publishes
+ *	 deaf				I14 a worker is told to end and goes on
  *	 rosy_status		I15 trouble is not shown
  *
  *	 failover (056)
