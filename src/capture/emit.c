@@ -100,6 +100,12 @@ outbox_emit(PG_FUNCTION_ARGS)
 					 errhint("Emitters of one key are put into an order by it: give key => ... as well.")));
 		lock_event_key(&event.key);
 	}
+	/* objects of a former version have an argument less */
+	if (PG_NARGS() > 11 && !PG_ARGISNULL(11))
+	{
+		event.has_cause = true;
+		event.caused_by = *PG_GETARG_UUID_P(11);
+	}
 	outbox_complete_event(&event, &format);
 	outbox_insert(&event);
 

@@ -44,6 +44,7 @@ PG_FUNCTION_INFO_V1(report_define);
 PG_FUNCTION_INFO_V1(report_drop);
 PG_FUNCTION_INFO_V1(report_enable);
 PG_FUNCTION_INFO_V1(report_disable);
+PG_FUNCTION_INFO_V1(report_allow_loops);
 
 /* What a statement reads and writes. */
 typedef struct StatementCheck
@@ -297,7 +298,7 @@ check_target(Oid target, Oid caller)
 }
 
 void
-report_define_as(const ReportDefinition * definition)
+report_define_as(const ReportDefinition *definition)
 {
 	static SqlPlan start_first = {
 		"INSERT INTO report.instance (reading) SELECT true"
@@ -458,5 +459,21 @@ report_disable(PG_FUNCTION_ARGS)
 	};
 
 	change_definition(fcinfo, &disable, NULL);
+	PG_RETURN_VOID();
+}
+
+Datum
+report_allow_loops(PG_FUNCTION_ARGS)
+{
+	static SqlPlan allow = {
+		"UPDATE report.definitions SET loops = true WHERE name = $1",
+		1, {TEXTOID}, NULL
+	};
+	static SqlPlan forbid = {
+		"UPDATE report.definitions SET loops = false WHERE name = $1",
+		1, {TEXTOID}, NULL
+	};
+
+	change_definition(fcinfo, PG_GETARG_BOOL(1) ? &allow : &forbid, NULL);
 	PG_RETURN_VOID();
 }
