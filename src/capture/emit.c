@@ -15,6 +15,7 @@
 #include "miscadmin.h"
 #include "mutants.h"
 #include "outbox/admission.h"
+#include "outbox/consequence.h"
 #include "outbox/event.h"
 #include "settings.h"
 #include "storage/lock.h"
@@ -106,6 +107,8 @@ outbox_emit(PG_FUNCTION_ARGS)
 		event.has_cause = true;
 		event.caused_by = *PG_GETARG_UUID_P(11);
 	}
+	/* a report has a statement, which may make thousands */
+	event.may_wait = outbox_report_runs();
 	outbox_complete_event(&event, &format);
 	outbox_insert(&event);
 

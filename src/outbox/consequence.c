@@ -77,9 +77,15 @@ outbox_report_publishes(void)
 }
 
 bool
+outbox_report_runs(void)
+{
+	return innermost != NULL;
+}
+
+bool
 outbox_report_is_silent(void)
 {
-	return innermost != NULL && !innermost->publishes && !MUTANT("loud_rebuild");
+	return innermost != NULL && !innermost->publishes && !MUTANT("loud_check");
 }
 
 static void

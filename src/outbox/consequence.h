@@ -50,7 +50,8 @@ extern void outbox_report_ended(void);
 extern void outbox_report_describes(ConsequenceFunction function, void *arg);
 extern void outbox_report_publishes(void);
 
-/* Of no use to write an event now: it would not be written. */
+/* Does a report's statement run, and are its events not written? */
+extern bool outbox_report_runs(void);
 extern bool outbox_report_is_silent(void);
 
 /*

@@ -25,6 +25,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
 #include "parser/parsetree.h"
 #include "report/as_owner.h"
 #include "report/definitions.h"
@@ -66,6 +67,30 @@ typedef struct Validation
  * ------------------------------------------------------------------------
  */
 
+/*
+ * WITH x AS (SELECT outbox.emit(...) ...), and nobody reads x: PostgreSQL
+ * executes a SELECT of WITH only as far as it is read.
+ */
+static void
+refuse_idle_with(Query *query)
+{
+	ListCell   *cell;
+
+	foreach(cell, query->cteList)
+	{
+		CommonTableExpr *with = lfirst_node(CommonTableExpr, cell);
+
+		if (with->cterefcount == 0 && IsA(with->ctequery, Query) &&
+			((Query *) with->ctequery)->commandType == CMD_SELECT &&
+			contain_volatile_functions(with->ctequery))
+			ereport(ERROR,
+					(errcode(ERRCODE_OB_REPORT_REFUSED),
+					 errmsg("the part \"%s\" of the report's statement is never executed", with->ctename),
+					 errdetail("A SELECT in WITH is executed only as far as it is read."),
+					 errhint("Let the part that writes call the function, or read from \"%s\".", with->ctename)));
+	}
+}
+
 /* Collects what the statement reads and writes. */
 static bool
 check_walker(Node *node, void *context)
@@ -87,6 +112,7 @@ check_walker(Node *node, void *context)
 	{
 		Query	   *query = (Query *) node;
 
+		refuse_idle_with(query);
 		if (query->resultRelation > 0)
 			check->written =
 				list_append_unique_oid(check->written,

@@ -320,7 +320,7 @@ know_causes(Publishing *publishing)
  */
 
 static void
-digest_update(pg_cryptohash_ctx *context, const void *data, size_t len)
+digest_update(pg_cryptohash_ctx * context, const void *data, size_t len)
 {
 	if (pg_cryptohash_update(context, data, len) < 0)
 		elog(ERROR, "could not compute SHA256: %s", pg_cryptohash_error(context));
@@ -328,7 +328,7 @@ digest_update(pg_cryptohash_ctx *context, const void *data, size_t len)
 
 /* With its length: two texts are never taken for two others. */
 static void
-digest_text(pg_cryptohash_ctx *context, const TextSlice *text)
+digest_text(pg_cryptohash_ctx * context, const TextSlice *text)
 {
 	uint64		len = text->len;
 
@@ -373,7 +373,7 @@ make_id(Publishing *publishing, const OutboxEvent *event, pg_uuid_t *id)
 		.hcxt = publishing->context};
 
 		publishing->made = hash_create("events made", 256, &info,
-										HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+									   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	}
 	make_digest(publishing, event, 0, digest);
 	made = hash_search(publishing->made, digest, HASH_ENTER, &found);
@@ -478,7 +478,7 @@ without_own(Publishing *publishing, Tuplestorestate *store, int64 *n)
 Tuplestorestate *
 publish_withhold(const char *report, Tuplestorestate *store, int64 *n)
 {
-	Publishing publishing = {.report = report,.context = CurrentMemoryContext};
+	Publishing	publishing = {.report = report, .context = CurrentMemoryContext};
 	StoreScan	scan;
 	Jsonb	   *headers;
 	bool		found = false;

@@ -99,6 +99,9 @@ SELECT report.define('fails', 'INSERT INTO shop.sent SELECT outbox.emit(count(*)
 ROLLBACK TO s;
 SELECT outbox.emit('After') IS NOT NULL AS id;
 SELECT type FROM outbox.event WHERE xid = pg_current_xact_id() ORDER BY seq;
+SAVEPOINT s;
+SELECT report.define('idle', 'WITH e AS (SELECT outbox.emit(event_type) FROM new_events) INSERT INTO shop.sent SELECT id FROM new_events', 'shop.sent');
+ROLLBACK TO s;
 -- what it has caused is not given to a report, unless that is allowed
 SELECT report.allow_loops('sends');
 SELECT loops FROM report.definitions WHERE name = 'sends';
