@@ -23,6 +23,8 @@
  *	 lazy_tick			I3 a tick does not wait for the disk
  *	 cached_seq			I4 a session takes 20 numbers at a time
  *	 cut_anywhere		I6 a Kafka transaction is full in the middle of another one
+ *	 loud_check			I2 a statement that is only looked at writes its events
+ *	 loops				I8 a report is given what it has caused itself
  *	 never_empty		I8 nothing leaves the outbox
  *	 horizon			I9 batches end at the oldest transaction under way
  *	 lost_wake			I9 a commit tells the relay nothing

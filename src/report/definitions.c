@@ -25,6 +25,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
 #include "parser/parsetree.h"
 #include "report/as_owner.h"
 #include "report/definitions.h"
@@ -44,6 +45,7 @@ PG_FUNCTION_INFO_V1(report_define);
 PG_FUNCTION_INFO_V1(report_drop);
 PG_FUNCTION_INFO_V1(report_enable);
 PG_FUNCTION_INFO_V1(report_disable);
+PG_FUNCTION_INFO_V1(report_allow_loops);
 
 /* What a statement reads and writes. */
 typedef struct StatementCheck
@@ -64,6 +66,30 @@ typedef struct Validation
  * Looking at a statement
  * ------------------------------------------------------------------------
  */
+
+/*
+ * WITH x AS (SELECT outbox.emit(...) ...), and nobody reads x: PostgreSQL
+ * executes a SELECT of WITH only as far as it is read.
+ */
+static void
+refuse_idle_with(Query *query)
+{
+	ListCell   *cell;
+
+	foreach(cell, query->cteList)
+	{
+		CommonTableExpr *with = lfirst_node(CommonTableExpr, cell);
+
+		if (with->cterefcount == 0 && IsA(with->ctequery, Query) &&
+			((Query *) with->ctequery)->commandType == CMD_SELECT &&
+			contain_volatile_functions(with->ctequery))
+			ereport(ERROR,
+					(errcode(ERRCODE_OB_REPORT_REFUSED),
+					 errmsg("the part \"%s\" of the report's statement is never executed", with->ctename),
+					 errdetail("A SELECT in WITH is executed only as far as it is read."),
+					 errhint("Let the part that writes call the function, or read from \"%s\".", with->ctename)));
+	}
+}
 
 /* Collects what the statement reads and writes. */
 static bool
@@ -86,6 +112,7 @@ check_walker(Node *node, void *context)
 	{
 		Query	   *query = (Query *) node;
 
+		refuse_idle_with(query);
 		if (query->resultRelation > 0)
 			check->written =
 				list_append_unique_oid(check->written,
@@ -458,5 +485,21 @@ report_disable(PG_FUNCTION_ARGS)
 	};
 
 	change_definition(fcinfo, &disable, NULL);
+	PG_RETURN_VOID();
+}
+
+Datum
+report_allow_loops(PG_FUNCTION_ARGS)
+{
+	static SqlPlan allow = {
+		"UPDATE report.definitions SET loops = true WHERE name = $1",
+		1, {TEXTOID}, NULL
+	};
+	static SqlPlan forbid = {
+		"UPDATE report.definitions SET loops = false WHERE name = $1",
+		1, {TEXTOID}, NULL
+	};
+
+	change_definition(fcinfo, PG_GETARG_BOOL(1) ? &allow : &forbid, NULL);
 	PG_RETURN_VOID();
 }

@@ -22,7 +22,9 @@
 #include "catalog/pg_class.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "outbox/consequence.h"
 #include "report/event_log.h"
+#include "report/publish.h"
 #include "report/report_run.h"
 #include "report/reports.h"
 #include "storage/lock.h"
@@ -89,11 +91,13 @@ report_enter(ReportScope *scope, Oid owner)
 	SetUserIdAndSecContext(owner, scope->security |
 						   SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_RESTRICTED_OPERATION);
+	outbox_report_begins();
 }
 
 void
 report_leave(ReportScope *scope)
 {
+	outbox_report_ended();
 	SetUserIdAndSecContext(scope->user, scope->security);
 	AtEOXact_GUC(false, scope->guc_level);
 }
@@ -119,7 +123,10 @@ static void
 run(void *arg)
 {
 	Run		   *run = arg;
-	SPIPlanPtr *plan = &run->plans->plans[plan_class(run->n)];
+	ReportPlans *plans = run->plans;
+	Tuplestorestate *store = run->store;
+	int64		n = run->n;
+	SPIPlanPtr *plan;
 	ReportScope scope;
 	Relation	log;
 	int			rc;
@@ -127,9 +134,21 @@ run(void *arg)
 	rc = SPI_connect();
 	if (rc != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed: %s", SPI_result_code_string(rc));
-	log = report_register_events(run->store, run->n);
+	if (plans->report != NULL)
+		store = publish_withhold(plans->report, store, &n);
+	if (n == 0)
+	{
+		/* all of it is what the report has caused itself */
+		tuplestore_end(store);
+		SPI_finish();
+		return;
+	}
+	plan = &plans->plans[plan_class(n)];
+	log = report_register_events(store, n);
 
 	report_enter(&scope, run->owner);
+	if (plans->report != NULL)
+		publish_describe(plans->report, plans->publishes, store);
 	enable_timeout_after(STATEMENT_TIMEOUT, REPORT_TIMEOUT_MS);
 
 	/*
@@ -154,6 +173,8 @@ run(void *arg)
 	CHECK_FOR_INTERRUPTS();		/* a cancel of the last moment is the
 								 * statement's, not ours */
 	report_leave(&scope);
+	if (store != run->store)
+		tuplestore_end(store);
 	SPI_finish();
 	table_close(log, NoLock);
 }

@@ -29,6 +29,15 @@
 typedef struct ReportPlans
 {
 	SPIPlanPtr	plans[REPORT_PLAN_CLASSES];
+
+	/*
+	 * Whose they are, which tells what the statement is not to be given
+	 * (publish.h); NULL: all of it.  Only who applies events for the first
+	 * time sets publishes: otherwise events that the statement writes are not
+	 * written.
+	 */
+	const char *report;
+	bool		publishes;
 } ReportPlans;
 
 /*
@@ -40,7 +49,8 @@ extern Relation report_register_events(Tuplestorestate *store, int64 n);
 
 /*
  * Switch to the rights, settings and restrictions of a report's owner.
- * Undone by report_leave() or by the end of a failed (sub)transaction.
+ * Undone by report_leave() or by the end of a failed (sub)transaction.  Events
+ * that are written meanwhile are not written (outbox/consequence.h).
  */
 typedef struct ReportScope
 {

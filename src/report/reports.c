@@ -13,7 +13,7 @@
  * receive events.
  *
  * What happens when the statement fails depends on the SQLSTATE's class:
- *	 - the event's fault (21, 22, 23, 44, 54, P0): the range is halved until
+ *	 - the event's fault (21, 22, 23, 44, 54, P0, OB002): the range is halved until
  *	   the one event is found, which becomes a dead letter of this report;
  *	 - passing trouble (40, 53, 55, 57): tried again later, with back-off and,
  *	   after a timeout, a smaller range;
@@ -28,6 +28,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "errors.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
 #include "report/dead_letter.h"
@@ -137,6 +138,8 @@ make_report(const char *name)
 	Report	   *report = palloc0(sizeof(Report));
 
 	report->name = pstrdup(name);
+	report->plans.report = report->name;
+	report->plans.publishes = true;
 	reports = lappend(reports, report);
 	MemoryContextSwitchTo(old);
 	return report;
@@ -239,6 +242,9 @@ error_kind(int sqlerrcode)
 	static const char *const of_event[] = {"21", "22", "23", "44", "54", "P0"};
 	static const char *const passing[] = {"40", "53", "55", "57"};
 
+	/* the event that it makes: too large, a key too long, ... */
+	if (sqlerrcode == ERRCODE_OB_EVENT_REFUSED)
+		return ERROR_OF_EVENT;
 	for (Size i = 0; i < lengthof(of_event); i++)
 	{
 		if (strncmp(state, of_event[i], 2) == 0)

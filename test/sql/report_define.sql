@@ -83,6 +83,34 @@ INSERT INTO shop.other VALUES ('by hand', 1);
 SELECT report.define('other', 'INSERT INTO shop.other SELECT event_key, 1 FROM new_events', 'shop.other');
 SELECT report.define('other', 'INSERT INTO shop.other SELECT event_key, 2 FROM new_events', 'shop.other');
 
+-- the check of a statement writes no event: not by emit, by INSERT or by a route,
+-- and what was written before stays
+SET client_min_messages = error;
+BEGIN;
+CREATE TABLE shop.sent (id uuid);
+SELECT count(*) FROM outbox.capture('shop.sent', 'Sent');
+SELECT outbox.emit('Before') IS NOT NULL AS id;
+SELECT report.define('sends', $$
+	WITH e AS (INSERT INTO outbox.event (type) SELECT 'Inserted' FROM new_events HAVING count(*) = 0 RETURNING id, seq)
+	INSERT INTO shop.sent SELECT outbox.emit('Total', to_jsonb(count(*)), caused_by => (SELECT id FROM e)) FROM new_events
+$$, 'shop.sent');
+SAVEPOINT s;
+SELECT report.define('fails', 'INSERT INTO shop.sent SELECT outbox.emit(count(*)::text || 1 / count(*)) FROM new_events', 'shop.sent');
+ROLLBACK TO s;
+SELECT outbox.emit('After') IS NOT NULL AS id;
+SELECT type FROM outbox.event WHERE xid = pg_current_xact_id() ORDER BY seq;
+SAVEPOINT s;
+SELECT report.define('idle', 'WITH e AS (SELECT outbox.emit(event_type) FROM new_events) INSERT INTO shop.sent SELECT id FROM new_events', 'shop.sent');
+ROLLBACK TO s;
+-- what it has caused is not given to a report, unless that is allowed
+SELECT report.allow_loops('sends');
+SELECT loops FROM report.definitions WHERE name = 'sends';
+SELECT report.allow_loops('sends', false);
+SELECT loops FROM report.definitions WHERE name = 'sends';
+ROLLBACK;
+RESET client_min_messages;
+SELECT report.allow_loops('nobody');
+
 -- disable, enable, drop
 SELECT report.disable('by_type');
 SELECT state FROM report.stat_reports WHERE name = 'by_type';

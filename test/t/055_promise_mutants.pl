@@ -137,6 +137,36 @@ my %held = (
 		return $offsets[2] - $offsets[0] == 2;
 	},
 
+	# I2: no event of a statement that is only checked
+	loud_check => sub {
+		my $shop = shop();
+
+		$node->safe_psql($shop, q{
+			CREATE TABLE counted (n bigint, id uuid);
+			SELECT report.define('counted', $$
+				INSERT INTO public.counted SELECT count(*), outbox.emit('Counted') FROM new_events WHERE event_type = 'Other'
+				HAVING count(*) < 10 $$, 'counted')});
+		return $node->safe_psql($shop, q{SELECT count(*) FROM outbox.event WHERE type = 'Counted' AND headers IS NULL}) == 0;
+	},
+
+	# I8: what a report makes of an event is not given to it, to make it again
+	loops => sub {
+		my $shop = shop();
+		my $reported = sub { ask($shop, "SELECT count(*) FROM report.reported_events WHERE event_type = '$_[0]'") };
+
+		$node->safe_psql($shop, q{
+			CREATE TABLE echo (id uuid);
+			SELECT report.define('echo', $$
+				INSERT INTO public.echo SELECT outbox.emit('Echo', caused_by => id) FROM new_events WHERE event_type IN ('Call', 'Echo')
+				$$, 'echo');
+			SELECT outbox.emit('Call')});
+		return 'no echo' if !becomes(sub { $reported->('Echo') >= 1 });
+		# what the echo has caused comes before this one
+		$node->safe_psql($shop, q{SELECT outbox.emit('Mark')});
+		return 'no mark' if !becomes(sub { $reported->('Mark') >= 1 });
+		return $reported->('Echo') == 1;
+	},
+
 	# I8: what is in Kafka leaves
 	never_empty => sub {
 		my $shop = shop(retention => 0, poll_interval => '100ms');
