@@ -81,6 +81,9 @@
  *	 backfill_no_lock	I4 backfill reads rows without locking them
  *	 backfill_waits		I7 ... or waits for each lock
  *
+ *	 mirrors (054)
+ *	 late_states		I10 a dead letter that is retried overwrites what is newer
+ *
  * Plain C.
  *
  *-------------------------------------------------------------------------

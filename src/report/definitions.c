@@ -291,9 +291,8 @@ require_definition(const char *name, Oid caller)
 				 errhint("SELECT name FROM report.stat_reports lists them.")));
 }
 
-/* A table that the caller owns and that stays. */
-static void
-check_target(Oid target, Oid caller)
+void
+report_check_target(Oid target, Oid caller)
 {
 	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(target));
 	char		kind;
@@ -362,7 +361,7 @@ report_define_as(const ReportDefinition *definition)
 	validation.statement = definition->statement;
 	validation.target = definition->target;
 	validation.owner = caller;
-	check_target(validation.target, caller);
+	report_check_target(validation.target, caller);
 
 	SPI_connect();
 	PG_TRY();

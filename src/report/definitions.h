@@ -31,4 +31,7 @@ typedef struct ReportDefinition
  */
 extern void report_define_as(const ReportDefinition *definition);
 
+/* OB004 and others, unless it is a table that the caller owns and that stays. */
+extern void report_check_target(Oid target, Oid caller);
+
 #endif							/* DEFINITIONS_H */
