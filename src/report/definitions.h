@@ -31,4 +31,8 @@ typedef struct ReportDefinition
  */
 extern void report_define_as(const ReportDefinition *definition);
 
+/* Errors of who may not change a report, and of a name that none has. */
+extern void report_check_owner(const char *name, Oid owner, Oid caller);
+extern void report_does_not_exist(const char *name);
+
 #endif							/* DEFINITIONS_H */
