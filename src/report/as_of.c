@@ -60,7 +60,8 @@ typedef struct AsOf
 	const char *table;
 	int64		upto;
 	Snapshot	snapshot;
-	List	   *refused;		/* Datums: log_seq of the report's dead letters */
+	List	   *refused;		/* Datums: log_seq of the report's dead
+								 * letters */
 	Tuplestorestate *result;
 	TupleDesc	result_desc;
 } AsOf;
