@@ -53,6 +53,9 @@
  *	 aside_lost			I1 what should go aside is left out
  *	 any_order			I4 what was aside is published beside what came later
  *
+ *	 making reports anew (063)
+ *	 rebuild_unlocked	I10 the reporter goes on with a report that is being rebuilt
+ *
  *	 what is stored (054)
  *	 no_pins			I5 values as the session's settings format them
  *	 no_escape_check	I5 payloads may hold what is no text

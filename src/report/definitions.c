@@ -257,6 +257,26 @@ validate(Validation *validation)
  */
 
 /* The report's owner, and its members, and superusers may change it. */
+void
+report_check_owner(const char *name, Oid owner, Oid caller)
+{
+	if (!superuser_arg(caller) &&
+		(!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(owner)) ||
+		 !has_privs_of_role(caller, owner)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be owner of report \"%s\"", name)));
+}
+
+void
+report_does_not_exist(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("report \"%s\" does not exist", name),
+			 errhint("SELECT name FROM report.stat_reports lists them.")));
+}
+
 static bool
 lookup_definition(const char *name, Oid caller)
 {
@@ -271,12 +291,7 @@ lookup_definition(const char *name, Oid caller)
 	if (sql_plan_execute(&get_owner, &value, NULL) == 0)
 		return false;
 	owner = DatumGetObjectId(sql_value(0, 1, NULL));
-	if (!superuser_arg(caller) &&
-		(!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(owner)) ||
-		 !has_privs_of_role(caller, owner)))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("must be owner of report \"%s\"", name)));
+	report_check_owner(name, owner, caller);
 	return true;
 }
 
@@ -285,10 +300,7 @@ static void
 require_definition(const char *name, Oid caller)
 {
 	if (!lookup_definition(name, caller))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("report \"%s\" does not exist", name),
-				 errhint("SELECT name FROM report.stat_reports lists them.")));
+		report_does_not_exist(name);
 }
 
 void

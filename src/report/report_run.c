@@ -28,6 +28,7 @@
 #include "report/report_run.h"
 #include "report/reports.h"
 #include "storage/lock.h"
+#include "storage/proc.h"
 #include "utils/guc.h"
 #include "utils/queryenvironment.h"
 #include "utils/rel.h"
@@ -43,6 +44,7 @@ typedef struct Run
 	Oid			owner;
 	Tuplestorestate *store;
 	int64		n;
+	bool		in_session;
 } Run;
 
 Relation
@@ -116,6 +118,17 @@ report_enter(ReportScope *scope, Oid owner)
 }
 
 void
+report_enter_in_session(ReportScope *scope, Oid owner)
+{
+	int			lock_timeout = LockTimeout;
+
+	report_enter(scope, owner);
+	(void) set_config_option("lock_timeout", psprintf("%d", lock_timeout),
+							 PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+}
+
+void
 report_leave(ReportScope *scope)
 {
 	outbox_report_ended();
@@ -167,10 +180,14 @@ run(void *arg)
 	plan = &plans->plans[plan_class(n)];
 	log = report_register_events(store, n);
 
-	report_enter(&scope, run->owner);
+	if (run->in_session)
+		report_enter_in_session(&scope, run->owner);
+	else
+		report_enter(&scope, run->owner);
 	if (plans->report != NULL)
 		publish_describe(plans->report, plans->publishes, store);
-	enable_timeout_after(STATEMENT_TIMEOUT, REPORT_TIMEOUT_MS);
+	if (!run->in_session)
+		enable_timeout_after(STATEMENT_TIMEOUT, REPORT_TIMEOUT_MS);
 
 	/*
 	 * A plan is kept per size class, made with a true row count: one made for
@@ -190,7 +207,8 @@ run(void *arg)
 		elog(ERROR, "could not execute the report's statement: %s",
 			 SPI_result_code_string(rc));
 
-	disable_timeout(STATEMENT_TIMEOUT, false);
+	if (!run->in_session)
+		disable_timeout(STATEMENT_TIMEOUT, false);
 	CHECK_FOR_INTERRUPTS();		/* a cancel of the last moment is the
 								 * statement's, not ours */
 	report_leave(&scope);
@@ -212,6 +230,7 @@ report_run(const char *statement, ReportPlans *plans, Oid owner,
 	task.owner = owner;
 	task.store = store;
 	task.n = n;
+	task.in_session = false;
 
 	/*
 	 * Timers cancel, which workers ignore.  Here a cancel ends only the
@@ -224,6 +243,21 @@ report_run(const char *statement, ReportPlans *plans, Oid owner,
 	worker_cancellable(false);
 	LockReleaseSession(USER_LOCKMETHOD);
 	return done;
+}
+
+bool
+report_run_in_session(const char *statement, ReportPlans *plans, Oid owner,
+					  Tuplestorestate *store, int64 n, ErrorData **error)
+{
+	Run			task;
+
+	task.statement = statement;
+	task.plans = plans;
+	task.owner = owner;
+	task.store = store;
+	task.n = n;
+	task.in_session = true;
+	return subtransaction_try(run, &task, error);
 }
 
 void
