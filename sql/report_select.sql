@@ -4,7 +4,6 @@ CREATE FUNCTION report.latest_step(anyelement, anyelement)
 	RETURNS anyelement LANGUAGE c IMMUTABLE PARALLEL SAFE
 	AS 'MODULE_PATHNAME', 'report_latest_step';
 COMMENT ON FUNCTION report.latest_step(anyelement, anyelement) IS 'For report.latest: the second value';
-REVOKE ALL ON FUNCTION report.latest_step(anyelement, anyelement) FROM PUBLIC;
 
 CREATE AGGREGATE report.latest(anyelement) (
 	SFUNC = report.latest_step,
@@ -12,7 +11,6 @@ CREATE AGGREGATE report.latest(anyelement) (
 	PARALLEL = UNSAFE
 );
 COMMENT ON AGGREGATE report.latest(anyelement) IS 'The value, NULL or not, of the highest log_seq in a query of report.define_select; elsewhere the last one: latest(value ORDER BY log_seq)';
-REVOKE ALL ON FUNCTION report.latest(anyelement) FROM PUBLIC;
 
 CREATE FUNCTION report.define_select(name text, query text, target text,
 		description text DEFAULT NULL)

@@ -85,7 +85,7 @@ SELECT p.oid::regprocedure FROM pg_proc p
 -- nothing of ours runs with its owner's rights, and each body pins its path
 SELECT p.oid::regprocedure FROM pg_proc p
  WHERE p.pronamespace IN ('outbox'::regnamespace, 'report'::regnamespace)
-   AND (p.prosecdef OR (p.prolang <> (SELECT oid FROM pg_language WHERE lanname = 'c')
+   AND p.prokind <> 'a' AND (p.prosecdef OR (p.prolang <> (SELECT oid FROM pg_language WHERE lanname = 'c')
         AND NOT COALESCE(p.proconfig::text LIKE '%search_path=pg_catalog, pg_temp%', false)))
  ORDER BY 1::text;
 -- every object has a comment
