@@ -19,6 +19,7 @@
 #   make bench                measures latency and throughput
 #   make bench-capture        measures what capture costs
 #   make bench-memory         measures what memory the relay takes
+#   make bench-soak           measures whether the disk stays bounded
 #   make torture SEEDS=n      many histories of faults (SEED=first)
 #   make mutants              breaks each promise, and prints who notices
 #   make fuzz                 a coverage-guided fuzzer on the decoder of messages
@@ -41,7 +42,7 @@ PG_CONFIG ?= pg_config
 .DEFAULT_GOAL := all
 
 # These targets install what the build needs, so they must not ask for it.
-STANDALONE = setup test test-unit test-regress test-isolation test-tap demo bench bench-capture bench-memory matrix cassert asan valgrind coverage package docker-test dist model fuzz torture mutants lint indent help
+STANDALONE = setup test test-unit test-regress test-isolation test-tap demo bench bench-capture bench-memory bench-soak matrix cassert asan valgrind coverage package docker-test dist model fuzz torture mutants lint indent help
 
 .PHONY: $(STANDALONE) units benches
 
@@ -68,6 +69,9 @@ bench:
 
 bench-capture:
 	@bench/capture
+
+bench-soak:
+	@bench/soak
 
 bench-memory:
 	@bench/memory
