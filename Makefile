@@ -19,6 +19,7 @@
 #   make bench                measures latency and throughput
 #   make bench-capture        measures what capture costs
 #   make bench-memory         measures what memory the relay takes
+#   make bench-sink           measures the reporter beside COPY
 #   make torture SEEDS=n      many histories of faults (SEED=first)
 #   make mutants              breaks each promise, and prints who notices
 #   make model                explores the relay's protocol (package: spin)
@@ -40,7 +41,7 @@ PG_CONFIG ?= pg_config
 .DEFAULT_GOAL := all
 
 # These targets install what the build needs, so they must not ask for it.
-STANDALONE = setup test test-unit test-regress test-isolation test-tap demo bench bench-capture bench-memory matrix cassert asan valgrind coverage package docker-test dist model torture mutants lint indent help
+STANDALONE = setup test test-unit test-regress test-isolation test-tap demo bench bench-capture bench-memory bench-sink matrix cassert asan valgrind coverage package docker-test dist model torture mutants lint indent help
 
 .PHONY: $(STANDALONE) units benches
 
@@ -70,6 +71,9 @@ bench-capture:
 
 bench-memory:
 	@bench/memory
+
+bench-sink:
+	@bench/sink
 
 model:
 	@test/model/run
