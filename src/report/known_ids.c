@@ -28,7 +28,6 @@
 #include "access/tableam.h"
 #include "catalog/pg_index.h"
 #include "compat.h"
-#include "mutants.h"
 #include "port/pg_bswap.h"
 #include "report/known_ids.h"
 #include "utils/fmgroids.h"
