@@ -20,6 +20,7 @@
 #   make bench-capture        measures what capture costs
 #   make bench-memory         measures what memory the relay takes
 #   make bench-soak           measures whether the disk stays bounded
+#   make bench-sink           measures the reporter beside COPY
 #   make torture SEEDS=n      many histories of faults (SEED=first)
 #   make mutants              breaks each promise, and prints who notices
 #   make fuzz                 a coverage-guided fuzzer on the decoder of messages
@@ -42,7 +43,7 @@ PG_CONFIG ?= pg_config
 .DEFAULT_GOAL := all
 
 # These targets install what the build needs, so they must not ask for it.
-STANDALONE = setup test test-unit test-regress test-isolation test-tap demo bench bench-capture bench-memory bench-soak matrix cassert asan valgrind coverage package docker-test dist model fuzz torture mutants lint indent help
+STANDALONE = setup test test-unit test-regress test-isolation test-tap demo bench bench-capture bench-memory bench-soak bench-sink matrix cassert asan valgrind coverage package docker-test dist model fuzz torture mutants lint indent help
 
 .PHONY: $(STANDALONE) units benches
 
@@ -75,6 +76,9 @@ bench-soak:
 
 bench-memory:
 	@bench/memory
+
+bench-sink:
+	@bench/sink
 
 model:
 	@test/model/run

@@ -15,6 +15,8 @@
  *			read_committed reader has it
  *	 -x TOPIC	one more record per transaction goes there, as the relay's record
  *			of its progress does
+ *	 -v BYTES	of random text more in each event's Data
+ *	 -z		the same letter all the time instead
  *	 -p MS	pause after each commit (2): the broker writes its markers then, and
  *			refuses a transaction that begins meanwhile
  *
@@ -41,6 +43,8 @@ static int64_t n_events;
 static double rate;
 static double seconds;
 static double pause_ms = 2;
+static size_t padding;
+static bool compressible;
 
 static int64_t start;
 static _Atomic int64_t n_arrived;
@@ -79,26 +83,47 @@ check(rd_kafka_error_t *failed, const char *what)
 		fail("%s: %s", what, rd_kafka_error_string(failed));
 }
 
+/* Text that is added to an event, in base 64. */
+static void
+pad(char *to, int64_t seed)
+{
+	uint64_t	state = (uint64_t) seed * 2 + 1;
+
+	for (size_t i = 0; i < padding; i++)
+	{
+		state = state * 6364136223846793005u + 1442695040888963407u;
+		to[i] = compressible ? '0' :
+			"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"[state >> 58];
+	}
+	to[padding] = '\0';
+}
+
 /* The events from first up to, not including, last in one transaction. */
 static void
 publish(rd_kafka_t *producer, rd_kafka_topic_t *rkt, int64_t first, int64_t last)
 {
+	size_t		room = 512 + padding;
+	char	   *value = malloc(room);
+	char	   *text = malloc(padding + 1);
+
+	if (value == NULL || text == NULL)
+		fail("out of memory");
 	check(rd_kafka_begin_transaction(producer), "begin_transaction");
 	for (int64_t i = first; i < last; i++)
 	{
 		char		key[32];
 		char		id[ID_LEN + 1];
-		char		value[512];
 		int			value_len;
 		int			key_len = snprintf(key, sizeof(key), "%" PRId64, i);
 		rd_kafka_resp_err_t code;
 
 		snprintf(id, sizeof(id), "00000000-0000-7000-8000-%012" PRIx64, i);
-		value_len = snprintf(value, sizeof(value),
+		pad(text, i);
+		value_len = snprintf(value, room,
 							 "{\"EventType\":\"CarAdded\",\"EventDescription\":\"CarAdded %s\","
 							 "\"OccuredOn\":\"2026-11-22T20:27:03.512756+00:00\",\"EventId\":\"%s\",\"Key\":\"%s\","
-							 "\"Data\":{\"Number\":%s,\"Engine\":\"{\\\"$type\\\":\\\"HandEngineEntity\\\"}\"}}",
-							 key, id, key, key);
+							 "\"Data\":{\"Number\":%s,\"Engine\":\"{\\\"$type\\\":\\\"HandEngineEntity\\\"}%s\"}}",
+							 key, id, key, key, text);
 		code = rd_kafka_producev(producer, RD_KAFKA_V_RKT(rkt),
 								 RD_KAFKA_V_KEY(key, (size_t) key_len),
 								 RD_KAFKA_V_VALUE(value, (size_t) value_len),
@@ -115,6 +140,8 @@ publish(rd_kafka_t *producer, rd_kafka_topic_t *rkt, int64_t first, int64_t last
 						  RD_KAFKA_V_END) != RD_KAFKA_RESP_ERR_NO_ERROR)
 		fail("could not produce to %s", progress_topic);
 	check(rd_kafka_commit_transaction(producer, 30000), "commit_transaction");
+	free(value);
+	free(text);
 }
 
 static void
@@ -206,7 +233,7 @@ main(int argc, char **argv)
 	rd_kafka_topic_t *rkt;
 	int			option;
 
-	while ((option = getopt(argc, argv, "b:t:n:r:s:x:p:")) != -1)
+	while ((option = getopt(argc, argv, "b:t:n:r:s:x:p:v:z")) != -1)
 	{
 		if (option == 'b')
 			brokers = optarg;
@@ -222,6 +249,10 @@ main(int argc, char **argv)
 			progress_topic = optarg;
 		else if (option == 'p')
 			pause_ms = atof(optarg);
+		else if (option == 'v')
+			padding = (size_t) atoll(optarg);
+		else if (option == 'z')
+			compressible = true;
 		else
 			return 2;
 	}

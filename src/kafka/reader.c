@@ -30,6 +30,13 @@
 #define MAX_FETCH_BYTES (4 * 1024 * 1024)
 #define MIN_FETCH_BYTES (1024 * 1024)
 
+/*
+ * Of one partition, in the form that it is sent in: the library unpacks a whole
+ * answer at once, and what compresses to nothing takes many times as much then.
+ */
+#define MAX_PARTITION_BYTES (1024 * 1024)
+#define MIN_PARTITION_BYTES (64 * 1024)
+
 typedef struct Assigned
 {
 	char	   *topic;
@@ -55,6 +62,7 @@ set_fetching(rd_kafka_conf_t *conf, const KafkaReaderOptions *options,
 {
 	int64_t		kbytes = (int64_t) (options->queue_bytes / 1024);
 	int64_t		fetch_bytes = (int64_t) options->queue_bytes;
+	int64_t		partition_bytes = (int64_t) options->queue_bytes / 64;
 
 	/*
 	 * queued.max.messages.kbytes stops the next request, not the answer under
@@ -65,10 +73,15 @@ set_fetching(rd_kafka_conf_t *conf, const KafkaReaderOptions *options,
 		fetch_bytes = MAX_FETCH_BYTES;
 	if (fetch_bytes < MIN_FETCH_BYTES)
 		fetch_bytes = MIN_FETCH_BYTES;
+	if (partition_bytes > MAX_PARTITION_BYTES)
+		partition_bytes = MAX_PARTITION_BYTES;
+	if (partition_bytes < MIN_PARTITION_BYTES)
+		partition_bytes = MIN_PARTITION_BYTES;
 	return kafka_conf_set_int(conf, "queued.max.messages.kbytes",
 							  kbytes > 0 ? kbytes : 1, error) &&
 		kafka_conf_set_int(conf, "fetch.max.bytes", fetch_bytes, error) &&
 		kafka_conf_at_most(conf, "message.max.bytes", fetch_bytes, error) &&
+		kafka_conf_at_most(conf, "fetch.message.max.bytes", partition_bytes, error) &&
 		kafka_conf_set_int(conf, "fetch.wait.max.ms", fetch_wait_ms, error) &&
 		kafka_conf_set_int(conf, "fetch.error.backoff.ms", 100, error);
 }

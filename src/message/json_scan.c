@@ -10,6 +10,7 @@
  *
  *-------------------------------------------------------------------------
  */
+#include <stdint.h>
 #include <string.h>
 
 #include "message/json_scan.h"
@@ -370,6 +371,37 @@ scan_escape(JsonScanner *scanner, JsonSpan *span)
 	return true;
 }
 
+#define EACH_BYTE(value)	(UINT64_C(0x0101010101010101) * (value))
+#define HIGH_BITS			EACH_BYTE(0x80)
+
+/* Is there a byte of this value among eight that have no high bits? */
+static bool
+has_byte(uint64_t bytes, unsigned char value)
+{
+	return (((bytes ^ EACH_BYTE(value)) + EACH_BYTE(0x7f)) & HIGH_BITS) != HIGH_BITS;
+}
+
+/*
+ * Past what needs no look at single bytes: ASCII without quotes, backslashes and
+ * control characters, eight at a time.
+ */
+static const char *
+skip_plain(const char *p, const char *end)
+{
+	while (end - p >= 8)
+	{
+		uint64_t	bytes;
+
+		memcpy(&bytes, p, sizeof(bytes));
+		if ((bytes & HIGH_BITS) != 0 ||
+			((bytes + EACH_BYTE(0x60)) & HIGH_BITS) != HIGH_BITS || /* below 0x20 */
+			has_byte(bytes, '"') || has_byte(bytes, '\\'))
+			break;
+		p += 8;
+	}
+	return p;
+}
+
 /* Reads a string; its flags are added to span, which may be a whole value. */
 static bool
 scan_string(JsonScanner *scanner, JsonSpan *span)
@@ -378,6 +410,7 @@ scan_string(JsonScanner *scanner, JsonSpan *span)
 		return fail(scanner, "a string in double quotes");
 	scanner->p++;
 
+	scanner->p = skip_plain(scanner->p, scanner->end);
 	while (scanner->p < scanner->end)
 	{
 		unsigned char c = (unsigned char) *scanner->p;
@@ -393,6 +426,7 @@ scan_string(JsonScanner *scanner, JsonSpan *span)
 			scanner->p++;
 			if (!scan_escape(scanner, span))
 				return false;
+			scanner->p = skip_plain(scanner->p, scanner->end);
 		}
 		else if (c < 0x20)
 			return fail(scanner, "an escaped control character");

@@ -184,16 +184,17 @@ message_parse_time(const char *text, size_t len, int64_t *micros)
 	return true;
 }
 
+/* Values of hexadecimal digits, plus one: a table is what every id is read by. */
+static const unsigned char hex_digits[256] = {
+	['0'] = 1,['1'] = 2,['2'] = 3,['3'] = 4,['4'] = 5,['5'] = 6,['6'] = 7,['7'] = 8,['8'] = 9,['9'] = 10,
+	['a'] = 11,['b'] = 12,['c'] = 13,['d'] = 14,['e'] = 15,['f'] = 16,
+	['A'] = 11,['B'] = 12,['C'] = 13,['D'] = 14,['E'] = 15,['F'] = 16
+};
+
 static int
 hex_value(char c)
 {
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
+	return hex_digits[(unsigned char) c] - 1;
 }
 
 /* 8-4-4-4-12 or 32 hexadecimal digits, perhaps in braces, as .NET's "D", "N", "B". */

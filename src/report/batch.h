@@ -52,7 +52,13 @@ typedef struct BatchEvent
 
 typedef struct EventBatch
 {
+	MemoryContext parent;
 	MemoryContext context;		/* reset with the batch */
+	char	  **blocks;			/* kept for the next batch */
+	int			n_blocks;
+	int			block_room;
+	int			block;			/* the one in use */
+	Size		used;			/* bytes of it */
 	MessageDecoder *decoder;
 	BatchEvent *events;
 	int			n;

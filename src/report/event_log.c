@@ -9,9 +9,13 @@
  * The table is written with the table access method and its indexes directly,
  * many rows at a time, as COPY does: an INSERT … ON CONFLICT through the
  * executor costs about twice as much.  There is one writer, the reporter, so a
- * look into the primary key before the insert is enough; should somebody else
- * write the same id at the same moment, the unique index refuses it, the
- * transaction ends and the batch is read again.
+ * look into the primary key before the insert is enough (known_ids.c); should
+ * somebody else write the same id at the same moment, the unique index refuses
+ * it, the transaction ends and the batch is read again.
+ *
+ * One index after the other takes all rows, not one row after the other: the
+ * page that the next entry goes to, and the code, are in the processor's cache
+ * then.
  *
  * What an event says may be more than a type or an index can hold.  So events
  * are stored in subtransactions: one that cannot be becomes a dead letter, and
@@ -20,7 +24,10 @@
  * Triggers, CHECK constraints and policies that somebody adds to the table are
  * not executed: nothing but this extension's own code runs here.
  *
- * Memory: everything lives in the transaction's context.
+ * Memory: everything lives in the transaction's context, but what the rows
+ * inserted at once are made of has a context that keeps its first block for the
+ * next ones: memory that is given back and taken again for each thousand rows
+ * costs more than decoding them.
  *
  *-------------------------------------------------------------------------
  */
@@ -41,10 +48,10 @@
 #include "mutants.h"
 #include "report/dead_letter.h"
 #include "report/event_log.h"
+#include "report/known_ids.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
-#include "utils/hsearch.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -54,8 +61,15 @@
 #include "utils/uuid.h"
 #include "worker/subtransaction.h"
 
-/* Rows handed to the table at once; COPY's number. */
+/*
+ * Rows handed to the table at once: COPY's number, and so many bytes of
+ * messages at most, besides one message.
+ */
 #define ROWS_AT_ONCE	1000
+#define BYTES_AT_ONCE	(512 * 1024)
+
+/* Room for what rows of so many bytes are made of. */
+#define ROWS_BLOCK		(1024 * 1024)
 
 /* The columns, in the order in which the install script makes them. */
 enum
@@ -86,20 +100,21 @@ typedef struct StoreState
 {
 	EventBatch *batch;
 	LogSource  *sources;
-	Tuplestorestate *store;
+	Tuplestorestate *store;		/* NULL: nobody wants them */
 	Relation	rel;
 	ResultRelInfo *info;
+	ResultRelInfo *of_index;	/* the same, each with one of its indexes */
 	EState	   *estate;
-	IndexScanDesc probe;		/* into the primary key */
-	TupleTableSlot *found;
-	HTAB	   *seen;			/* ids of this batch; NULL for a batch of one */
 	TupleTableSlot **slots;
 	BatchEvent **pending;		/* the events in slots */
 	int			n_slots;
+	Size		n_bytes;		/* of the messages in slots */
 	Datum	   *topics;			/* per source */
 	MemoryContext values;		/* of the rows in slots */
 	int64		head;
 } StoreState;
+
+static MemoryContext rows_context = NULL;
 
 Oid
 event_log_relid(void)
@@ -289,17 +304,20 @@ reject(StoreState *state, BatchEvent *event, const char *context)
  * ------------------------------------------------------------------------
  */
 
-/* Is there an event of this id (stored in an earlier batch)? */
-static bool
-is_stored(StoreState *state, const pg_uuid_t *id)
+/* Index the inserted rows. */
+static void
+index_rows(StoreState *state)
 {
-	ScanKeyData key;
-
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ,
-				UUIDPGetDatum(id));
-	index_rescan(state->probe, &key, 1, NULL, 0);
-	return index_getnext_slot(state->probe, ForwardScanDirection,
-							  state->found);
+	for (int i = 0; i < state->info->ri_NumIndices; i++)
+	{
+		for (int row = 0; row < state->n_slots; row++)
+		{
+			list_free(compat_insert_index_tuples(&state->of_index[i],
+												 state->slots[row],
+												 state->estate));
+			ResetPerTupleExprContext(state->estate);
+		}
+	}
 }
 
 /*
@@ -317,13 +335,8 @@ insert_pending(void *arg)
 	table_multi_insert(state->rel, state->slots, state->n_slots,
 					   GetCurrentCommandId(true), 0, NULL);
 	for (int i = 0; i < state->n_slots; i++)
-	{
-		TupleTableSlot *slot = state->slots[i];
-
-		slot->tts_tableOid = RelationGetRelid(state->rel);
-		list_free(compat_insert_index_tuples(state->info, slot, state->estate));
-		ResetPerTupleExprContext(state->estate);
-	}
+		state->slots[i]->tts_tableOid = RelationGetRelid(state->rel);
+	index_rows(state);
 }
 
 /* They are in the table: keep them for the reports. */
@@ -332,7 +345,8 @@ keep_inserted(StoreState *state)
 {
 	for (int i = 0; i < state->n_slots; i++)
 	{
-		tuplestore_puttupleslot(state->store, state->slots[i]);
+		if (state->store != NULL)
+			tuplestore_puttupleslot(state->store, state->slots[i]);
 		state->sources[state->pending[i]->source].applied++;
 	}
 	state->head += state->n_slots;
@@ -411,6 +425,7 @@ flush_slots(StoreState *state)
 		insert_singly(state);
 	}
 	state->n_slots = 0;
+	state->n_bytes = 0;
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(state->values);
 }
@@ -424,37 +439,33 @@ begin_store(StoreState *state, EventBatch *batch, LogSource *sources,
 			int n_sources)
 {
 	int			room = Min(batch->n, ROWS_AT_ONCE);
-	Relation	index;
 
 	state->rel = open_log(RowExclusiveLock);
 	state->estate = CreateExecutorState();
 	state->info = makeNode(ResultRelInfo);
 	InitResultRelInfo(state->info, state->rel, 1, NULL, 0);
 	ExecOpenIndices(state->info, false);
-
-	index = index_open(find_index(state->rel, COL_ID), AccessShareLock);
-	state->probe = compat_index_beginscan(state->rel, index,
-										  snapshot_of_now(), 1);
-	state->found = table_slot_create(state->rel, NULL);
-
-	if (batch->n > 1)
+	state->of_index = palloc(sizeof(ResultRelInfo) *
+							 Max(state->info->ri_NumIndices, 1));
+	for (int i = 0; i < state->info->ri_NumIndices; i++)
 	{
-		HASHCTL		ctl;
+		ResultRelInfo *info = &state->of_index[i];
 
-		memset(&ctl, 0, sizeof(ctl));
-		ctl.keysize = UUID_LEN;
-		ctl.entrysize = UUID_LEN;
-		ctl.hcxt = CurrentMemoryContext;
-		state->seen = hash_create("ids of a batch", batch->n, &ctl,
-								  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+		*info = *state->info;
+		info->ri_NumIndices = 1;
+		info->ri_IndexRelationDescs += i;
+		info->ri_IndexRelationInfo += i;
 	}
 
 	state->topics = palloc(sizeof(Datum) * n_sources);
 	for (int i = 0; i < n_sources; i++)
 		state->topics[i] = CStringGetTextDatum(sources[i].topic);
-	state->values = AllocSetContextCreate(CurrentMemoryContext,
-										  "carshop_outbox rows",
-										  ALLOCSET_DEFAULT_SIZES);
+	if (rows_context == NULL)
+		rows_context = AllocSetContextCreate(TopMemoryContext,
+											 "carshop_outbox rows",
+											 ROWS_BLOCK, ROWS_BLOCK,
+											 ALLOCSET_DEFAULT_MAXSIZE);
+	state->values = rows_context;
 	state->pending = palloc(sizeof(BatchEvent *) * room);
 	state->slots = palloc(sizeof(TupleTableSlot *) * room);
 	for (int i = 0; i < room; i++)
@@ -464,13 +475,8 @@ begin_store(StoreState *state, EventBatch *batch, LogSource *sources,
 static void
 end_store(StoreState *state, int room)
 {
-	Relation	index = state->probe->indexRelation;
-
 	for (int i = 0; i < room; i++)
 		ExecDropSingleTupleTableSlot(state->slots[i]);
-	index_endscan(state->probe);
-	ExecDropSingleTupleTableSlot(state->found);
-	index_close(index, AccessShareLock);
 	ExecCloseIndices(state->info);
 	FreeExecutorState(state->estate);
 	table_close(state->rel, NoLock);
@@ -482,6 +488,7 @@ event_log_store(EventBatch *batch, LogSource *sources, Tuplestorestate *store,
 {
 	StoreState	state;
 	int			n_sources = 0;
+	bool	   *known;
 
 	if (batch->n == 0)
 		return;
@@ -494,11 +501,12 @@ event_log_store(EventBatch *batch, LogSource *sources, Tuplestorestate *store,
 	state.store = store;
 	state.head = *head;
 	begin_store(&state, batch, sources, n_sources);
+	known = known_ids_find(batch, state.rel, find_index(state.rel, COL_ID),
+						   snapshot_of_now());
 
 	for (int i = 0; i < batch->n; i++)
 	{
 		BatchEvent *event = &batch->events[i];
-		bool		known = false;
 
 		if (event->rejected)
 		{
@@ -507,15 +515,14 @@ event_log_store(EventBatch *batch, LogSource *sources, Tuplestorestate *store,
 			reject(&state, event, NULL);
 			continue;
 		}
-		if (state.seen != NULL)
-			(void) hash_search(state.seen, event->id.data, HASH_ENTER, &known);
-		if (known || is_stored(&state, &event->id))
+		if (known[i])
 		{
 			sources[event->source].duplicates++;
 			continue;
 		}
 		state.pending[state.n_slots++] = event;
-		if (state.n_slots == ROWS_AT_ONCE)
+		state.n_bytes += event->value_len + event->headers.len;
+		if (state.n_slots == ROWS_AT_ONCE || state.n_bytes >= BYTES_AT_ONCE)
 		{
 			flush_slots(&state);
 			CHECK_FOR_INTERRUPTS();
@@ -523,6 +530,7 @@ event_log_store(EventBatch *batch, LogSource *sources, Tuplestorestate *store,
 	}
 	flush_slots(&state);
 	end_store(&state, Min(batch->n, ROWS_AT_ONCE));
+	pfree(known);
 	CommandCounterIncrement();
 	*head = state.head;
 }

@@ -33,8 +33,9 @@ typedef struct LogSource
 extern int64 event_log_head(void);
 
 /*
- * Store the batch: new events go into the table and into store, with log_seq
- * from *head upwards; messages that cannot be read go to the dead letters.
+ * Store the batch: new events go into the table and into store (NULL: into the
+ * table only), with log_seq from *head upwards; messages that cannot be read go
+ * to the dead letters.
  */
 extern void event_log_store(EventBatch *batch, LogSource *sources,
 							Tuplestorestate *store, int64 *head);

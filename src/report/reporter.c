@@ -180,15 +180,18 @@ store_batch(void)
 	FAULT_POINT("offsets_stored");
 	if (batch->n > 0)
 	{
-		Tuplestorestate *store;
+		Tuplestorestate *store = NULL;
 
-		store = tuplestore_begin_heap(false, false, setting_worker_memory / 4);
 		reports_load();
+		if (reports_want(after))
+			store = tuplestore_begin_heap(false, false,
+										  setting_worker_memory / 4);
 		event_log_store(batch, logs, store, &head);
 		FAULT_POINT("log_stored");
 		if (head > after)
 			reports_apply(store, head - after, after, head);
-		tuplestore_end(store);
+		if (store != NULL)
+			tuplestore_end(store);
 	}
 	FAULT_POINT("reports_applied");
 	commit();

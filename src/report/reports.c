@@ -310,6 +310,27 @@ note_next_attempt(int64 head)
 	}
 }
 
+/* Does a live batch behind after go to it now? */
+static bool
+is_current(const Report *report, int64 after)
+{
+	return report->loaded && report->applied_seq == after &&
+		report->next_attempt <= GetCurrentTimestamp();
+}
+
+bool
+reports_want(int64 after)
+{
+	ListCell   *cell;
+
+	foreach(cell, reports)
+	{
+		if (is_current(lfirst(cell), after))
+			return true;
+	}
+	return false;
+}
+
 void
 reports_apply(Tuplestorestate *store, int64 n, int64 after, int64 head)
 {
@@ -321,8 +342,7 @@ reports_apply(Tuplestorestate *store, int64 n, int64 after, int64 head)
 		const char *trouble;
 		ErrorData  *error;
 
-		if (!report->loaded || report->applied_seq != after ||
-			report->next_attempt > GetCurrentTimestamp())
+		if (store == NULL || !is_current(report, after))
 			continue;
 		trouble = report_owner_trouble(report->owner, report->target);
 		if (trouble != NULL)

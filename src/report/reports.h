@@ -28,9 +28,13 @@
  */
 extern void reports_load(void);
 
+/* Would any report take a batch behind after?  If not, it need not be kept. */
+extern bool reports_want(int64 after);
+
 /*
  * Give a batch, log_seq after < … <= head, to every report that stands at
- * after.  One that fails is left behind: reports_catch_up() deals with it.
+ * after.  One that fails is left behind: reports_catch_up() deals with it.  With
+ * store NULL nobody gets it now.
  */
 extern void reports_apply(Tuplestorestate *store, int64 n, int64 after,
 						  int64 head);
