@@ -73,7 +73,11 @@ $node->safe_psql('shop', qq{CREATE TABLE public.expected (kafka_offset bigint, n
 	reason text, type text, description text, "time" text, "key-is" text, data text, headers text, id uuid);
 	INSERT INTO public.expected SELECT * FROM json_populate_recordset(NULL::public.expected, \$json\$$json\$json\$)});
 
-my $differences = $node->safe_psql('shop', q(
+# One test for each message: what became of it.
+sub check_fates
+{
+	my ($when) = @_;
+	my %difference = map { split /\|/, $_, 2 } split /\n/, $node->safe_psql('shop', q(
 	SELECT e.kafka_offset, CASE
 		WHEN e.fate <> CASE WHEN r.id IS NOT NULL THEN 'event' WHEN d.id IS NOT NULL THEN 'reject' ELSE 'skip' END
 			THEN concat_ws(' ', 'another fate:', r.event_type, d.sqlstate, d.message)
@@ -97,14 +101,28 @@ my $differences = $node->safe_psql('shop', q(
 		LEFT JOIN report.reported_events r USING (kafka_offset)
 		LEFT JOIN report.dead_letters d ON d.kafka_offset = e.kafka_offset AND d.report IS NULL
 	ORDER BY 1));
-my %difference = map { split /\|/, $_, 2 } split /\n/, $differences;
 
-foreach my $message (@expected)
-{
-	my $difference = $difference{ $message->{kafka_offset} } // 'it is not there';
+	foreach my $message (@expected)
+	{
+		my $difference = $difference{ $message->{kafka_offset} } // 'it is not there';
 
-	ok(($difference // '') eq '', $message->{name}) or diag("not as expected: $difference");
+		ok($difference eq '', "$when$message->{name}") or diag("not as expected: $difference");
+	}
+	return;
 }
+
+check_fates('');
+
+# Tried again, a dead letter is the message that it was.
+my $refused = grep { $_->{fate} eq 'reject' } @expected;
+
+$node->safe_psql('shop', 'SELECT report.retry()');
+poll_until(
+	sub { $node->safe_psql('shop', 'SELECT count(*) FROM report.dead_letters WHERE report IS NULL AND attempts < 2') == 0 },
+	300, 'all dead letters are tried again');
+is($node->safe_psql('shop', 'SELECT count(*) FROM report.dead_letters WHERE report IS NULL'), $refused,
+	'what was refused is refused again');
+check_fates('again: ');
 
 # What the messages hold may be nonsense to a report, which must live through it.
 my $events = grep { $_->{fate} eq 'event' } @expected;
