@@ -316,12 +316,16 @@ message_data(const JsonSpan *span, const char *name, Message *message)
  * ------------------------------------------------------------------------
  */
 
-/* As a JSON string; what is no text as \x and hexadecimal digits. */
+/*
+ * As a JSON string; what is no text as \x and hexadecimal digits, and so is a text
+ * that begins like that: a dead letter's headers are read again from here.
+ */
 static void
 scratch_add_json(MessageDecoder *decoder, const char *data, size_t len)
 {
 	static const char hex[] = "0123456789abcdef";
-	bool		text = message_valid_text(data, len);
+	bool		text = message_valid_text(data, len) &&
+	!(len >= 2 && data[0] == '\\' && data[1] == 'x');
 	size_t		i;
 
 	message_scratch(decoder, "\"", 1);
@@ -355,6 +359,31 @@ scratch_add_json(MessageDecoder *decoder, const char *data, size_t len)
 }
 
 /*
+ * A header's name.  Of headers that are too many none may vanish, or their
+ * message would be taken when it is tried again: a name that was there already gets
+ * the header's number.
+ */
+static void
+scratch_add_name(MessageDecoder *decoder, const MessageInput *input, int at)
+{
+	const char *name = input->headers[at].name;
+	char		number[16];
+	int			i = 0;
+
+	scratch_add_json(decoder, name, strlen(name));
+	if (input->n_headers <= MESSAGE_MAX_HEADERS)
+		return;
+	while (strcmp(input->headers[i].name, name) != 0)
+		i++;
+	if (i < at && !decoder->overrun)
+	{
+		decoder->used--;		/* the closing quote */
+		snprintf(number, sizeof(number), "#%d\"", at + 1);
+		message_scratch(decoder, number, strlen(number));
+	}
+}
+
+/*
  * All headers as one object.  The header "id" is left out where it only says
  * what the event's id says: that is the one header of every event the relay
  * sends, and repeating it would cost as much as the event's other columns.
@@ -383,10 +412,11 @@ message_headers(MessageDecoder *decoder, const MessageInput *input,
 		 * value.
 		 */
 		if (header->value == NULL &&
+			input->n_headers <= MESSAGE_MAX_HEADERS &&
 			message_find_header(input, header->name) != NULL)
 			continue;
 		message_scratch(decoder, n++ == 0 ? "{" : ",", 1);
-		scratch_add_json(decoder, header->name, strlen(header->name));
+		scratch_add_name(decoder, input, i);
 		message_scratch(decoder, ":", 1);
 		if (header->value == NULL)
 			message_scratch(decoder, "null", 4);

@@ -41,12 +41,18 @@ static SqlPlan add_event = {
 	NULL
 };
 
+/* What is no text stands in headers as \x and digits (message_parts.c). */
+#define HEADER_BYTES(text) \
+	"CASE WHEN " text " ~ '^\\\\x([0-9a-f]{2})*$'" \
+	" THEN pg_catalog.decode(pg_catalog.substr(" text ", 3), 'hex')" \
+	" ELSE pg_catalog.convert_to(" text ", 'UTF8') END"
+
 static SqlPlan get_next = {
 	"SELECT d.id, d.topic, d.partition, d.kafka_offset, d.report, d.log_seq,"
 	" d.kafka_timestamp, d.key, d.value,"
-	" ARRAY(SELECT pg_catalog.convert_to(h.key, 'UTF8')"
+	" ARRAY(SELECT " HEADER_BYTES("h.key")
 	"   FROM pg_catalog.jsonb_each_text(d.headers) h ORDER BY h.key),"
-	" ARRAY(SELECT pg_catalog.convert_to(h.value, 'UTF8')"
+	" ARRAY(SELECT " HEADER_BYTES("h.value")
 	"   FROM pg_catalog.jsonb_each_text(d.headers) h ORDER BY h.key),"
 	" d.message_id, COALESCE(p.cluster_id, '')"
 	" FROM report.dead_letter d"

@@ -260,6 +260,8 @@ test_many_headers(void)
 		   "one more is refused");
 	is_text(message.sqlstate, "22023", "its SQLSTATE");
 	ok(strstr(message.reason, "more than 256 headers") != NULL, "its reason: %s", message.reason);
+	ok(message_headers_json(decoder, &input, &message.headers), "its headers are kept");
+	ok(strstr(text_of(&message.headers), "{\"x\":\"y\",\"x#2\":\"y\",\"x#3\"") != NULL, "all of them");
 }
 
 #define HEADER(name, value) {name, value, sizeof(value) - 1}
