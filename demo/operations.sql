@@ -103,6 +103,12 @@ SELECT number, engine, pedal_size, customer FROM report.cars;
 SELECT log_seq, event_type, event_key, event_description, data FROM report.reported_events
  WHERE event_key = '7' AND event_type LIKE 'Car%' ORDER BY log_seq;
 
+-- [mirror]
+CREATE TABLE car_list ("Number" integer PRIMARY KEY, "Engine" text, "Note" text DEFAULT 'none');
+SELECT report.mirror('car_list', 'car_list', event_types => '{CarAdded}');
+SELECT report.wait_applied();
+SELECT "Number", "Note" FROM car_list WHERE "Number" = 7;
+
 -- [publishing report]
 CREATE TABLE large_orders (order_key text PRIMARY KEY, event uuid);
 SELECT report.define('large_orders', $$

@@ -33,6 +33,12 @@ CREATE FUNCTION report.mirror_key(columns text[], event_key text,
 	AS 'MODULE_PATHNAME', 'report_mirror_key';
 COMMENT ON FUNCTION report.mirror_key(text[], text, jsonb, jsonb) IS 'Which row an event ends: the columns'' values of former or state, or else of the event''s key (for report.mirror)';
 
+CREATE FUNCTION report.mirror_touches(columns text[], ends boolean, event_key text,
+		former jsonb, state jsonb, wanted jsonb)
+	RETURNS boolean LANGUAGE c IMMUTABLE PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'report_mirror_touches';
+COMMENT ON FUNCTION report.mirror_touches(text[], boolean, text, jsonb, jsonb, jsonb) IS 'Whether an event writes or ends the row with the wanted key (for report.explain of a mirror)';
+
 CREATE FUNCTION report.mirror_guarded(report text)
 	RETURNS boolean LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp

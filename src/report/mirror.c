@@ -13,6 +13,7 @@
 #include "postgres.h"
 
 #include "access/table.h"
+#include "catalog/pg_type.h"
 #include "errors.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
@@ -84,6 +85,45 @@ source_json(const MirrorTarget *target, const MirrorSource *source)
 	append_member(&json, "delete_types", types_json(source->delete_types));
 	appendStringInfoChar(&json, '}');
 	return json.data;
+}
+
+/* The strings of a member's array; NULL: it is null. */
+static ArrayType *
+read_types(Jsonb *json, const char *name)
+{
+	JsonbValue	member;
+	Datum	   *types;
+	int			n = 0;
+
+	if (getKeyJsonValueFromContainer(&json->root, name, strlen(name),
+									 &member) == NULL ||
+		member.type != jbvBinary)
+		return NULL;
+	types = palloc(sizeof(Datum) *
+				   JsonContainerSize(member.val.binary.data));
+	for (n = 0; n < JsonContainerSize(member.val.binary.data); n++)
+	{
+		JsonbValue *type = getIthJsonbValueFromContainer(member.val.binary.data,
+														 n);
+
+		types[n] = PointerGetDatum(cstring_to_text_with_len(type->val.string.val,
+															type->val.string.len));
+	}
+	return construct_array(types, n, TEXTOID, -1, false, TYPALIGN_INT);
+}
+
+void
+mirror_read_source(Jsonb *json, MirrorSource *source)
+{
+	JsonbValue	topic;
+
+	source->event_types = read_types(json, "event_types");
+	source->delete_types = read_types(json, "delete_types");
+	source->topic = NULL;
+	if (getKeyJsonValueFromContainer(&json->root, "topic", strlen("topic"),
+									 &topic) != NULL &&
+		topic.type == jbvString)
+		source->topic = pnstrdup(topic.val.string.val, topic.val.string.len);
 }
 
 Datum

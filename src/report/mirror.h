@@ -13,6 +13,7 @@
 #include "postgres.h"
 
 #include "utils/array.h"
+#include "utils/jsonb.h"
 #include "utils/relcache.h"
 
 /* What a mirror takes; the arrays are text[] without nulls, NULL: not given. */
@@ -35,13 +36,17 @@ typedef struct MirrorTarget
 } MirrorTarget;
 
 /*
- * The statement of the report, and the query that answers the events of
- * new_events that write or end the row whose key is $1, a JSON object.
+ * The statement of the report, and the query that answers, in order, the log_seq
+ * of the events of new_events that write or end the row whose key is $1, a JSON
+ * object with the columns of the primary key.
  */
 extern char *mirror_statement(const char *report, const MirrorTarget *target,
 							  const MirrorSource *source);
 extern char *mirror_explain_query(const MirrorTarget *target,
 								  const MirrorSource *source);
+
+/* What a mirror takes, as report.definitions.source has it. */
+extern void mirror_read_source(Jsonb *json, MirrorSource *source);
 
 /* Look at a table, open to the end of the transaction; OB004: it cannot be mirrored. */
 extern MirrorTarget *mirror_target(Oid relid);

@@ -22,8 +22,10 @@
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
+#include "utils/numeric.h"
 
 PG_FUNCTION_INFO_V1(report_mirror_key);
+PG_FUNCTION_INFO_V1(report_mirror_touches);
 
 typedef struct KeyColumns
 {
@@ -156,42 +158,179 @@ column_list(const KeyColumns *columns)
 	return list.data;
 }
 
+/* Arguments; null texts are empty. */
+static KeyColumns
+columns_argument(FunctionCallInfo fcinfo, int n)
+{
+	KeyColumns	columns;
+
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(n), TEXTOID, -1, false,
+					  TYPALIGN_INT, &columns.names, NULL, &columns.n);
+	return columns;
+}
+
+static char *
+text_argument(FunctionCallInfo fcinfo, int n)
+{
+	return PG_ARGISNULL(n) ? "" : text_to_cstring(PG_GETARG_TEXT_PP(n));
+}
+
+static Jsonb *
+row_argument(FunctionCallInfo fcinfo, int n)
+{
+	return PG_ARGISNULL(n) ? NULL : PG_GETARG_JSONB_P(n);
+}
+
+/*
+ * The key of the row that an event ends: an object with all of the columns.
+ * NULL: it does not say.
+ */
+static Jsonb *
+ended_key(const KeyColumns *columns, char *event_key, Jsonb *former,
+		  Jsonb *state)
+{
+	Jsonb	   *key;
+
+	if (former != NULL && has_key(&former->root, columns))
+		return former;
+	if (state != NULL && has_key(&state->root, columns))
+		return state;
+	if (event_key[0] == '\0')
+		return NULL;
+	key = from_json(event_key, columns);
+	return key != NULL ? key : from_parts(event_key, columns);
+}
+
 /* (columns text[], event_key text, former jsonb, state jsonb) */
 Datum
 report_mirror_key(PG_FUNCTION_ARGS)
 {
-	ArrayType  *array;
 	KeyColumns	columns;
-	char	   *said;
+	char	   *said = text_argument(fcinfo, 1);
 	Jsonb	   *key;
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
-	array = PG_GETARG_ARRAYTYPE_P(0);
-	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT,
-					  &columns.names, NULL, &columns.n);
-	for (int i = 2; i <= 3; i++)
-	{
-		Jsonb	   *row = PG_ARGISNULL(i) ? NULL : PG_GETARG_JSONB_P(i);
-
-		if (row != NULL && has_key(&row->root, &columns))
-			PG_RETURN_JSONB_P(row);
-	}
-
-	said = PG_ARGISNULL(1) ? "" : text_to_cstring(PG_GETARG_TEXT_PP(1));
+	columns = columns_argument(fcinfo, 0);
+	key = ended_key(&columns, said, row_argument(fcinfo, 2),
+					row_argument(fcinfo, 3));
+	if (key != NULL)
+		PG_RETURN_JSONB_P(key);
 	if (said[0] == '\0')
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the event ends a row and does not say which: it has no key, and no data with %s",
 						column_list(&columns))));
-	key = from_json(said, &columns);
-	if (key == NULL)
-		key = from_parts(said, &columns);
-	if (key == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the event ends a row, and its key \"%s\" does not say which: expected are %s",
-						said, column_list(&columns)),
-				 errhint("The values are joined by commas, or a JSON array or object of them. Where they may hold commas themselves, let the event carry the row: include_old, or a type of delete_types.")));
-	PG_RETURN_JSONB_P(key);
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("the event ends a row, and its key \"%s\" does not say which: expected are %s",
+					said, column_list(&columns)),
+			 errhint("The values are joined by commas, or a JSON array or object of them. Where they may hold commas themselves, let the event carry the row: include_old, or a type of delete_types.")));
+	PG_RETURN_NULL();
+}
+
+/* ------------------------------------------------------------------------
+ * Explaining
+ * ------------------------------------------------------------------------
+ */
+
+/* A scalar's text as a column's type would be given it. */
+static char *
+value_text(const JsonbValue *value)
+{
+	switch (value->type)
+	{
+		case jbvString:
+			return pnstrdup(value->val.string.val, value->val.string.len);
+		case jbvNumeric:
+			return DatumGetCString(DirectFunctionCall1(numeric_out,
+													   NumericGetDatum(value->val.numeric)));
+		case jbvBool:
+			return value->val.boolean ? "true" : "false";
+		default:
+			return JsonbToCString(NULL, value->val.binary.data,
+								  value->val.binary.len);
+	}
+}
+
+/* A number; false: none. */
+static bool
+value_number(const JsonbValue *value, Datum *number)
+{
+	JsonScanner scanner;
+	JsonSpan	span;
+	char	   *digits;
+
+	if (value->type == jbvNumeric)
+	{
+		*number = NumericGetDatum(value->val.numeric);
+		return true;
+	}
+	if (value->type != jbvString || value->val.string.len > 1000)
+		return false;
+	digits = value_text(value);
+	json_scan_init(&scanner, digits, strlen(digits));
+	if (!json_scan_value(&scanner, &span) || span.type != '0' ||
+		!json_scan_at_end(&scanner) || strpbrk(digits, "eE") != NULL)
+		return false;
+	*number = DirectFunctionCall3(numeric_in, CStringGetDatum(digits),
+								  ObjectIdGetDatum(InvalidOid),
+								  Int32GetDatum(-1));
+	return true;
+}
+
+/* Is it the wanted key, as far as JSON tells?  7 is "7" and 7.0. */
+static bool
+same_key(const KeyColumns *columns, Jsonb *row, Jsonb *wanted)
+{
+	if (row == NULL || !has_key(&row->root, columns) ||
+		!has_key(&wanted->root, columns))
+		return false;
+	for (int i = 0; i < columns->n; i++)
+	{
+		text	   *name = DatumGetTextPP(columns->names[i]);
+		JsonbValue	one;
+		JsonbValue	other;
+		Datum		number;
+		Datum		other_number;
+
+		(void) getKeyJsonValueFromContainer(&row->root, VARDATA_ANY(name),
+											VARSIZE_ANY_EXHDR(name), &one);
+		(void) getKeyJsonValueFromContainer(&wanted->root, VARDATA_ANY(name),
+											VARSIZE_ANY_EXHDR(name), &other);
+		if (strcmp(value_text(&one), value_text(&other)) == 0)
+			continue;
+		if (one.type == jbvString && other.type == jbvString)
+			return false;
+		if (!value_number(&one, &number) ||
+			!value_number(&other, &other_number) ||
+			!DatumGetBool(DirectFunctionCall2(numeric_eq, number, other_number)))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * (columns text[], ends boolean, event_key text, former jsonb, state jsonb,
+ * wanted jsonb): does the event write or end the wanted row?  Raises nothing:
+ * an event that says nothing of the kind has touched no row.
+ */
+Datum
+report_mirror_touches(PG_FUNCTION_ARGS)
+{
+	Jsonb	   *former = row_argument(fcinfo, 3);
+	Jsonb	   *state = row_argument(fcinfo, 4);
+	Jsonb	   *wanted = row_argument(fcinfo, 5);
+	KeyColumns	columns;
+
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || wanted == NULL)
+		PG_RETURN_BOOL(false);
+	columns = columns_argument(fcinfo, 0);
+	if (PG_GETARG_BOOL(1) || state == NULL)
+		PG_RETURN_BOOL(same_key(&columns,
+								ended_key(&columns, text_argument(fcinfo, 2),
+										  former, state),
+								wanted));
+	PG_RETURN_BOOL(same_key(&columns, state, wanted) ||
+				   same_key(&columns, former, wanted));
 }

@@ -483,7 +483,8 @@ mirror_statement(const char *report, const MirrorTarget *target,
 
 /*
  * Only keys are looked at: what else is wrong with an event has kept it away
- * from the row, or not.
+ * from the row, or not.  They are compared as JSON and not by the columns'
+ * types, since one event whose key is no value of the type would end it all.
  */
 char *
 mirror_explain_query(const MirrorTarget *target, const MirrorSource *source)
@@ -492,20 +493,12 @@ mirror_explain_query(const MirrorTarget *target, const MirrorSource *source)
 
 	initStringInfo(&sql);
 	append_said(&sql, target, source);
-	appendStringInfoString(&sql, ", wanted AS (\n\tSELECT ");
-	append_keys(&sql, target, "k");
-	appendStringInfoString(&sql, " FROM jsonb_to_record($1) AS ");
+	appendStringInfoString(&sql, ", wanted AS MATERIALIZED (\n"
+						   "\tSELECT to_jsonb(k) AS key FROM jsonb_to_record($1) AS ");
 	append_key_record(&sql, target);
-	appendStringInfoString(&sql, "\n)\nSELECT e.* FROM " NEW_EVENTS " e WHERE e.log_seq IN (\n"
-						   "\tSELECT s.log_seq FROM (\n"
-						   "\t\tSELECT s.log_seq, s.state AS doc FROM said s WHERE s.state IS NOT NULL AND NOT s.ends\n"
-						   "\t\tUNION ALL\n\t\tSELECT s.log_seq, ");
-	append_end(&sql, target);
-	appendStringInfoString(&sql, " FROM said s\n"
-						   "\t\tOFFSET 0) s, jsonb_to_record(s.doc) AS ");
-	append_key_record(&sql, target);
-	appendStringInfoString(&sql, ", wanted w\n\tWHERE s.doc IS NOT NULL AND ");
-	append_match(&sql, target, "k", "w");
-	appendStringInfoString(&sql, ")\nORDER BY e.log_seq");
+	appendStringInfo(&sql, "\n)\nSELECT s.log_seq FROM said s, wanted w\n"
+					 "WHERE report.mirror_touches(%s, s.ends, s.event_key, s.former, s.state, w.key)\n"
+					 "ORDER BY s.log_seq",
+					 target->key_names);
 	return sql.data;
 }

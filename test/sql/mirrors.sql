@@ -134,6 +134,11 @@ TRUNCATE new_events;
 \set VERBOSITY terse
 -- one column takes the key as it is, also if it looks like JSON
 SELECT report.mirror_key('{id}', key, NULL, NULL) FROM (VALUES ('a,b'), ('["a"]'), ('{a'), ('{"a": 1}'), ('{"id": 1}'), ('{"payload": 1}')) v (key);
+-- whether an event has to do with a row: nothing is raised, 7 is "7" and 7.0
+SELECT ends, event_key, former, state, report.mirror_touches('{id}', ends, event_key, former, state, '{"id": 7}')
+FROM (VALUES (false, NULL, NULL::jsonb, '{"id": 7}'::jsonb), (false, '7', NULL, '{"id": 8}'), (false, NULL, '{"id": "7"}', '{"id": 8}'), (true, '8', NULL, '{"id": 7.0}'),
+	(false, '7', NULL, NULL), (true, '7', NULL, '{"id": null}'), (true, 'x', NULL, NULL), (true, NULL, NULL, NULL), (false, NULL, NULL, '[7]')) v (ends, event_key, former, state);
+SELECT report.mirror_touches('{a,b}', true, key, NULL, NULL, '{"a": "x", "b": 2}') FROM (VALUES ('x,2'), ('["x", "2"]'), ('x,y,2')) v (key);
 
 -- columns that number themselves or are computed, domains, partitions
 CREATE DOMAIN mirrored.short AS text DEFAULT '-' NOT NULL CHECK (length(VALUE) < 4);
