@@ -103,6 +103,12 @@ SELECT number, engine, pedal_size, customer FROM report.cars;
 SELECT log_seq, event_type, event_key, event_description, data FROM report.reported_events
  WHERE event_key = '7' AND event_type LIKE 'Car%' ORDER BY log_seq;
 
+-- [event log retention]
+SELECT retention, complete_from, removed, held_by FROM report.stat_event_log;
+
+-- [erase]
+SELECT report.erase('nobody');
+
 -- [disable]
 SELECT report.disable('customer_totals');
 SELECT report.enable('customer_totals');

@@ -40,6 +40,7 @@
 #include "miscadmin.h"
 #include "report/dead_letter.h"
 #include "report/event_log.h"
+#include "report/removed.h"
 #include "report/subtransaction.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -91,6 +92,7 @@ typedef struct StoreState
 	EState	   *estate;
 	IndexScanDesc probe;		/* into the primary key */
 	TupleTableSlot *found;
+	ErasedIds  *erased;			/* NULL: none */
 	HTAB	   *seen;			/* ids of this batch; NULL for a batch of one */
 	TupleTableSlot **slots;
 	BatchEvent **pending;		/* the events in slots */
@@ -435,6 +437,7 @@ begin_store(StoreState *state, EventBatch *batch, LogSource *sources,
 	state->probe = compat_index_beginscan(state->rel, index,
 										  snapshot_of_now(), 1);
 	state->found = table_slot_create(state->rel, NULL);
+	state->erased = erased_open();
 
 	if (batch->n > 1)
 	{
@@ -469,6 +472,7 @@ end_store(StoreState *state, int room)
 		ExecDropSingleTupleTableSlot(state->slots[i]);
 	index_endscan(state->probe);
 	ExecDropSingleTupleTableSlot(state->found);
+	erased_close(state->erased);
 	index_close(index, AccessShareLock);
 	ExecCloseIndices(state->info);
 	FreeExecutorState(state->estate);
@@ -506,7 +510,9 @@ event_log_store(EventBatch *batch, LogSource *sources, Tuplestorestate *store,
 		}
 		if (state.seen != NULL)
 			(void) hash_search(state.seen, event->id.data, HASH_ENTER, &known);
-		if (known || is_stored(&state, &event->id))
+		if (known || is_stored(&state, &event->id) ||
+			removed_covers(&sources[event->source], event) ||
+			erased_contains(state.erased, &event->id))
 		{
 			sources[event->source].duplicates++;
 			continue;
