@@ -133,6 +133,12 @@ SELECT report.allow_loops('large_orders');
 SELECT report.allow_loops('large_orders', false);
 SELECT report.drop('large_orders');
 
+-- [event log retention]
+SELECT retention, complete_from, removed, held_by FROM report.stat_event_log;
+
+-- [erase]
+SELECT report.erase('nobody');
+
 -- [disable]
 SELECT report.disable('customer_totals');
 SELECT report.enable('customer_totals');

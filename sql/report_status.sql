@@ -203,12 +203,24 @@ CREATE VIEW report.status AS
 			   CASE WHEN d.n > 0 THEN 'SELECT * FROM report.dead_letters; -- then report.retry() or report.skip(id)' END
 		FROM (SELECT count(*) AS n FROM report.dead_letter) d
 		UNION ALL
-		SELECT 11, 'settings', 'ok', 'Every setting has its effect.', NULL
-		WHERE NOT EXISTS (SELECT FROM outbox.idle_settings('carshop_outbox.report_retention'))
+		SELECT 11, 'event log', CASE WHEN l.held_by IS NULL THEN 'ok' ELSE 'warn' END,
+			   CASE WHEN l.held_by IS NOT NULL
+					THEN format('Events older than %s stay in the event log: %s.', current_setting('carshop_outbox.report_retention'), l.held_by)
+					WHEN l.retention IS NULL THEN 'Events are kept for ever.'
+					WHEN l.due THEN format('Events older than %s leave the event log now, or when all that is in the topics has been read.', current_setting('carshop_outbox.report_retention'))
+					ELSE format('Events leave the event log after %s.', current_setting('carshop_outbox.report_retention')) END
+			   || CASE WHEN l.complete_from > 0
+					   THEN format(' It is complete from log_seq %s on; %s older event(s) were removed, the last at %s.',
+								   l.complete_from, l.removed, date_trunc('second', l.removed_at)) ELSE '' END,
+			   l.remedy
+		FROM report.stat_event_log l
 		UNION ALL
-		SELECT 11, 'settings', 'warn',
-			   format('The setting %s = %s has no effect yet: the event log is kept.', i.name, i.value), i.remedy
-		FROM outbox.idle_settings('carshop_outbox.report_retention') i
+		SELECT 11, 'event log', 'warn',
+			   format('Report "%s" is disabled, and events that it has not applied were removed: it stands at log_seq %s, the event log is complete from %s on.',
+					  d.name, a.applied_seq, l.complete_from),
+			   format('SELECT report.enable(%L); -- it goes on without them', d.name)
+		FROM report.definitions d JOIN report.applied a USING (name) CROSS JOIN report.stat_event_log l
+		WHERE NOT d.enabled AND a.applied_seq < l.complete_from - 1
 	)
 	SELECT c.concern::text, c.level::text, c.message::text, c.remedy::text
 	FROM concerns c

@@ -62,15 +62,6 @@ $$;
 COMMENT ON FUNCTION outbox.preload_remedy() IS
 'The command that adds the library to those that are preloaded; the one place that says so';
 
-CREATE FUNCTION outbox.idle_settings(setting text, OUT name text, OUT value text, OUT remedy text)
-	RETURNS SETOF record LANGUAGE sql STABLE STRICT ROWS 1 SET search_path = pg_catalog, pg_temp
-AS $$
-	SELECT s.name, current_setting(s.name), outbox.set_remedy(s.name, NULL)
-	FROM pg_settings s WHERE s.name = idle_settings.setting AND s.setting <> s.boot_val
-$$;
-COMMENT ON FUNCTION outbox.idle_settings(text) IS
-'The setting, which has no effect in this version, if it is set to something else than its default';
-
 CREATE FUNCTION outbox.versions(objects text, OUT library text, OUT remedy text, OUT librdkafka text, OUT fault text)
 	LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'outbox_versions';
 COMMENT ON FUNCTION outbox.versions(text) IS

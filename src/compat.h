@@ -52,6 +52,17 @@
 	ExecInsertIndexTuples(info, slot, estate, false, false, NULL, NIL)
 #endif
 
+/* 19 put options into the place of changingPart */
+#if PG19_GE
+#define compat_tuple_delete(rel, tid, snapshot, wait, tmfd) \
+	table_tuple_delete(rel, tid, GetCurrentCommandId(true), 0, snapshot, \
+					   InvalidSnapshot, wait, tmfd)
+#else
+#define compat_tuple_delete(rel, tid, snapshot, wait, tmfd) \
+	table_tuple_delete(rel, tid, GetCurrentCommandId(true), snapshot, \
+					   InvalidSnapshot, wait, tmfd, false)
+#endif
+
 /* 18 added instrument, 19 flags */
 #if PG19_GE
 #define compat_index_beginscan(heap, index, snapshot, nkeys) \

@@ -57,6 +57,7 @@
  *	 log_stored			before the reports
  *	 reports_applied	before the commit
  *	 batch_committed	after it
+ *	 events_removed		before the commit of it
  *	 offsets_flushed	before they are shown in the group
  *
  *-------------------------------------------------------------------------

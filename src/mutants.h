@@ -31,6 +31,9 @@
  *	 offsets_apart		I10 offsets are stored in a transaction of their own
  *	 refused_stays		I11 what Kafka refuses is sent again and again
  *	 bad_message		I11 a message that cannot be read ends the reporter
+ *	 eager_group		I10 the group shows offsets that a crash takes back
+ *	 recount			I2 what was removed from the event log counts again
+ *	 hasty_removal		I1 events are removed that a report has not applied
  *	 any_home			I13 a copy of a database publishes
  *	 deaf				I14 a worker is told to end and goes on
  *	 rosy_status		I15 trouble is not shown

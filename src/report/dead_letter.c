@@ -21,7 +21,8 @@
 static SqlPlan add_message = {
 	"INSERT INTO report.dead_letter (topic, partition, kafka_offset, sqlstate,"
 	" message, context, key, value, headers, kafka_timestamp, message_id)"
-	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+	" SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11"
+	" WHERE NOT EXISTS (SELECT FROM report.erased e WHERE e.id = $11)"
 	" ON CONFLICT (message_id) WHERE report IS NULL DO NOTHING",
 	11,
 	{TEXTOID, INT4OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, BYTEAOID, BYTEAOID,

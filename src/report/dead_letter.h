@@ -18,7 +18,7 @@
 
 /*
  * A message that cannot be read; event->sqlstate and ->reason say why.  False:
- * it was one already.
+ * it was one already, or was erased.
  */
 extern bool dead_letter_add_message(const MessagePlace *place,
 									const BatchEvent *event,

@@ -49,6 +49,7 @@
 #include "report/dead_letter.h"
 #include "report/event_log.h"
 #include "report/known_ids.h"
+#include "report/removed.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
@@ -105,6 +106,7 @@ typedef struct StoreState
 	ResultRelInfo *info;
 	ResultRelInfo *of_index;	/* the same, each with one of its indexes */
 	EState	   *estate;
+	ErasedIds  *erased;			/* NULL: none */
 	TupleTableSlot **slots;
 	BatchEvent **pending;		/* the events in slots */
 	int			n_slots;
@@ -445,6 +447,7 @@ begin_store(StoreState *state, EventBatch *batch, LogSource *sources,
 	state->info = makeNode(ResultRelInfo);
 	InitResultRelInfo(state->info, state->rel, 1, NULL, 0);
 	ExecOpenIndices(state->info, false);
+	state->erased = erased_open();
 	state->of_index = palloc(sizeof(ResultRelInfo) *
 							 Max(state->info->ri_NumIndices, 1));
 	for (int i = 0; i < state->info->ri_NumIndices; i++)
@@ -477,6 +480,7 @@ end_store(StoreState *state, int room)
 {
 	for (int i = 0; i < room; i++)
 		ExecDropSingleTupleTableSlot(state->slots[i]);
+	erased_close(state->erased);
 	ExecCloseIndices(state->info);
 	FreeExecutorState(state->estate);
 	table_close(state->rel, NoLock);
@@ -515,7 +519,8 @@ event_log_store(EventBatch *batch, LogSource *sources, Tuplestorestate *store,
 			reject(&state, event, NULL);
 			continue;
 		}
-		if (known[i])
+		if (known[i] || removed_covers(&sources[event->source], event) ||
+			erased_contains(state.erased, &event->id))
 		{
 			sources[event->source].duplicates++;
 			continue;

@@ -11,8 +11,9 @@
  *	 3. take the messages that wait;
  *	 4. one transaction: offsets (compare-and-set), event log, reports;
  *	 5. one transaction: a range of the event log for reports that are behind;
- *	 6. show offsets under the group, once they are flushed;
- *	 7. wait, for messages, a wake-up or the next thing due.
+ *	 6. one transaction: old events leave the log, if it is their time;
+ *	 7. show offsets under the group, once they are flushed;
+ *	 8. wait, for messages, a wake-up or the next thing due.
  *
  * Offsets and rows stand in one transaction, so its commit need not wait for
  * the disk: what a crash takes back is read again.  Kafka trouble is lived
@@ -31,7 +32,9 @@
 #include "mutants.h"
 #include "report/dead_letter.h"
 #include "report/event_log.h"
+#include "report/log_tidy.h"
 #include "report/progress.h"
+#include "report/removed.h"
 #include "report/reports.h"
 #include "report/retry.h"
 #include "report/show.h"
@@ -128,6 +131,7 @@ look_at_tables(void)
 	if (reporter.reading == 1)
 	{
 		source_load(reporter.source);
+		removed_load();
 		reporter.head = Max(reporter.head, event_log_head());
 		retry_ms = retry_dead_letters(&reporter.head);
 		reports_catch_up(reporter.head, setting_report_batch_events);
@@ -407,6 +411,21 @@ take_messages(void)
 	return more;
 }
 
+/* Old events leave the log, a few at a time.  Answers when to go on. */
+static long
+tidy_log(void)
+{
+	TimestampTz proven = source_proven_at(reporter.source);
+
+	if (log_tidy_due(proven) == 0)
+	{
+		begin("removing old events");
+		log_tidy_step();
+		commit();
+	}
+	return log_tidy_due(proven);
+}
+
 /* One turn while reading.  Answers how long to wait before the next. */
 static long
 read_turn(void)
@@ -437,6 +456,7 @@ read_turn(void)
 		reports_catch_up(reporter.head, setting_report_batch_events);
 		commit();
 	}
+	wait_ms = sooner(wait_ms, tidy_log());
 	return sooner(wait_ms, reports_next_attempt());
 }
 

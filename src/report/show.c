@@ -16,9 +16,11 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "access/xlog_internal.h"
 #include "commands/dbcommands.h"
 #include "fault.h"
 #include "miscadmin.h"
+#include "mutants.h"
 #include "report/show.h"
 #include "settings.h"
 #include "utils/lsyscache.h"
@@ -39,7 +41,9 @@ typedef enum ShowState
 
 static ShowState state = SHOW_NOTHING;
 static bool wanted = false;		/* positions have changed since noted */
-static XLogRecPtr committed;	/* end of the newest commit */
+static XLogRecPtr committed = InvalidXLogRecPtr;	/* end of the newest
+													 * commit; invalid: not
+													 * ours */
 static XLogRecPtr noted;		/* end of the commit of the noted ones */
 static KafkaPosition *positions = NULL;
 static char (*topics)[TOPIC_SIZE] = NULL;
@@ -79,6 +83,7 @@ show_forget(void)
 {
 	state = SHOW_NOTHING;
 	wanted = true;
+	committed = InvalidXLogRecPtr;
 	memset(&refusal, 0, sizeof(refusal));
 }
 
@@ -86,6 +91,22 @@ void
 show_trouble(SharedTrouble *trouble)
 {
 	*trouble = refusal;
+}
+
+/*
+ * The end of what was written into the WAL: not behind the header of a page that
+ * nothing was written on, for that is not flushed.
+ */
+static XLogRecPtr
+end_of_wal(void)
+{
+	XLogRecPtr	end = GetXLogInsertRecPtr();
+	uint32		on_page = (uint32) (end % XLOG_BLCKSZ);
+	bool		first_page = XLogSegmentOffset(end, wal_segment_size) < XLOG_BLCKSZ;
+
+	if (on_page == (first_page ? SizeOfXLogLongPHD : SizeOfXLogShortPHD))
+		end -= on_page;
+	return end;
 }
 
 /* Keep what is committed now; it is shown when it is durable. */
@@ -106,7 +127,9 @@ note_positions(Source *source)
 	{
 		Position   *position = &source->partitions[i].position;
 
-		if (position->stored < 0 || position->lost)
+		/* one place that is not there, and the broker refuses them all */
+		if (position->stored < 0 || position->lost ||
+			!source->partitions[i].there)
 			continue;
 		strlcpy(topics[n_positions], position->topic, TOPIC_SIZE);
 		positions[n_positions].topic = topics[n_positions];
@@ -114,7 +137,12 @@ note_positions(Source *source)
 		positions[n_positions].offset = position->stored;
 		n_positions++;
 	}
-	noted = committed;
+
+	/*
+	 * What another process has stored, or a session by report.seek(), need
+	 * not be flushed either: it stands before the end of the WAL.
+	 */
+	noted = XLogRecPtrIsInvalid(committed) ? end_of_wal() : committed;
 	wanted = false;
 }
 
@@ -186,7 +214,7 @@ show_step(Source *source)
 		note_positions(source);
 		state = SHOW_FLUSH;
 	}
-	if (GetFlushRecPtr(NULL) < noted)
+	if (GetFlushRecPtr(NULL) < noted && !MUTANT("eager_group"))
 		return FLUSH_LOOK_MS;
 	FAULT_POINT("offsets_flushed");
 	return ask(source);

@@ -10,12 +10,6 @@ SELECT array_agg(concern) AS both FROM outbox.library_concerns(true, '');
 SELECT message FROM outbox.status WHERE message !~ '^[A-Z0-9].*\.$' UNION SELECT message FROM report.status WHERE message !~ '^[A-Z0-9].*\.$';
 SELECT outbox.sentence(m) FROM unnest(ARRAY['the broker is away', 'It is away.', 'carshop_outbox.topic is wrong', 'localhost:9092: refused', '']) m;
 
--- settings that have no effect yet say so as long as they are set
-SET carshop_outbox.report_retention = '90d';
-SELECT level, message, remedy FROM report.status WHERE concern = 'settings';
-RESET carshop_outbox.report_retention;
-SELECT level, message, remedy FROM report.status WHERE concern = 'settings';
-
 -- a segment that should be empty is late, and named
 SELECT segment, current, empty_after IS NULL AS stays, late_since IS NULL AS in_time, held_by FROM outbox.segments ORDER BY segment;
 SELECT level, regexp_replace(message, 'takes \S+ \S+;', 'takes …;') AS message FROM outbox.status WHERE concern = 'retention';
