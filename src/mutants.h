@@ -48,6 +48,10 @@
  *	 aside_lost			I1 what should go aside is left out
  *	 any_order			I4 what was aside is published beside what came later
  *
+ *	 reports (060)
+ *	 no_budget			I9 a slow report runs among the others, for as long as it wants
+ *	 retry_anyway		I10 a retry applies what the report will come by again
+ *
  *	 what is stored (054)
  *	 no_pins			I5 values as the session's settings format them
  *	 no_escape_check	I5 payloads may hold what is no text

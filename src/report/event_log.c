@@ -190,6 +190,27 @@ event_log_head(void)
 									   SPI_tuptable->tupdesc, 1, &isnull));
 }
 
+int64
+event_log_end(void)
+{
+	bool		isnull;
+
+	if (SPI_execute("SELECT COALESCE(pg_catalog.max(log_seq), 0)"
+					" FROM report.reported_events",
+					true, 1) != SPI_OK_SELECT || SPI_processed != 1)
+		elog(ERROR, "could not read the end of the event log");
+	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+									   SPI_tuptable->tupdesc, 1, &isnull));
+}
+
+int64
+event_log_seq(TupleTableSlot *slot)
+{
+	bool		isnull;
+
+	return DatumGetInt64(slot_getattr(slot, COL_LOG_SEQ + 1, &isnull));
+}
+
 /* ------------------------------------------------------------------------
  * From a message to a row
  * ------------------------------------------------------------------------
@@ -553,11 +574,9 @@ event_log_read(int64 after, int64 upto, int64 limit, Tuplestorestate *store,
 	while (n < limit &&
 		   index_getnext_slot(scan, ForwardScanDirection, slot))
 	{
-		bool		isnull;
-
 		CHECK_FOR_INTERRUPTS();
 		tuplestore_puttupleslot(store, slot);
-		*last = DatumGetInt64(slot_getattr(slot, COL_LOG_SEQ + 1, &isnull));
+		*last = event_log_seq(slot);
 		n++;
 	}
 

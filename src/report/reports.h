@@ -40,8 +40,16 @@ extern void reports_apply(Tuplestorestate *store, int64 n, int64 after,
  */
 extern void reports_catch_up(int64 head, int64 limit);
 
+/* Of them, how many need a process of their own and have none (catch_up.c). */
+extern int	reports_in_turns(void);
+
+/* In such a process: there is only the report of this number. */
+extern void reports_serve_only(int64 number);
+extern bool reports_served(int64 *number);
+
 /*
- * Give an event that a report has refused to it once more.  With RETRY_REFUSED
+ * Give an event that a report has refused to it once more; it stands in the log
+ * still, or in that dead letter only.  With RETRY_REFUSED
  * *error says why it was refused again.
  */
 typedef enum ReportRetry
@@ -51,8 +59,8 @@ typedef enum ReportRetry
 	RETRY_LATER					/* somebody holds the report, or a table */
 } ReportRetry;
 
-extern ReportRetry reports_retry(const char *name, int64 log_seq,
-								 ErrorData **error);
+extern ReportRetry reports_retry(const char *name, int64 letter,
+								 int64 log_seq, ErrorData **error);
 
 /*
  * Also outside of transactions: in how many ms reports_catch_up() has work,
