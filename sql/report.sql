@@ -98,6 +98,7 @@ CREATE TABLE report.definitions (
 	timeout		interval NOT NULL DEFAULT '60s',
 	start_seq	bigint NOT NULL DEFAULT 0,
 	CONSTRAINT definitions_pkey PRIMARY KEY (name),
+	CONSTRAINT definitions_timeout CHECK (timeout BETWEEN '1 ms' AND '24 days'),
 	CONSTRAINT definitions_kind CHECK (kind IN ('statement', 'select', 'mirror'))
 );
 COMMENT ON TABLE report.definitions IS 'Reports: a table and the statement that folds new events into it';

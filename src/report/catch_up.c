@@ -186,6 +186,8 @@ turn(void)
 	if (reading)
 	{
 		head = event_log_end();
+		reports_load(false);	/* locked before its dead letters are, as by
+								 * everybody else */
 		retry_ms = retry_dead_letters(&head);
 		reports_catch_up(head, setting_report_batch_events);
 	}
@@ -222,6 +224,8 @@ carshop_catch_up_main(Datum arg)
 			idle_since = now;
 		else if (TimestampDifferenceExceeds(idle_since, now, LINGER_MS))
 			proc_exit(0);
+		worker_show_state(wait_ms < 0 ? "waiting for more to apply" :
+						  "catching up");
 		(void) worker_wait(-1, wait_ms >= 0 ? wait_ms : LOOK_MS);
 	}
 }

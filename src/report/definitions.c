@@ -424,11 +424,10 @@ timeout_from(const Interval *interval)
 	int64		days = interval->day + (int64) interval->month * DAYS_PER_MONTH;
 	int64		ms = interval->time / 1000 + days * (SECS_PER_DAY * 1000);
 
-	if (ms < 1 || ms > INT_MAX)
+	if (ms < 1 || ms > INT64CONST(24) * SECS_PER_DAY * 1000)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("timeout of a report must be between 1 ms and %d days",
-						INT_MAX / (SECS_PER_DAY * 1000))));
+				 errmsg("timeout of a report must be between 1 ms and 24 days")));
 	return (int) ms;
 }
 

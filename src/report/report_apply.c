@@ -121,7 +121,7 @@ apply_singly(Report *report, ReportRun *task, ErrorData **error)
 
 bool
 report_apply(Report *report, Tuplestorestate *store, int64 *n, int64 *seq,
-	  TimestampTz deadline, ErrorData **error)
+			 TimestampTz deadline, ErrorData **error)
 {
 	ReportRun	task = {0};
 

@@ -79,5 +79,3 @@ extern void report_handle_failure(Report *report, ErrorData *error, int64 n,
 extern void report_shorten_context(const Report *report, ErrorData *error);
 
 #endif							/* REPORT_APPLY_H */
-
-

@@ -185,7 +185,7 @@ store_batch(void)
 		Tuplestorestate *store;
 
 		store = tuplestore_begin_heap(false, false, setting_worker_memory / 4);
-		reports_load();
+		reports_load(true);
 		event_log_store(batch, logs, store, &head);
 		FAULT_POINT("log_stored");
 		if (head > after)

@@ -45,6 +45,7 @@
 #include "report/reports.h"
 #include "report/sql_plan.h"
 #include "settings.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -71,8 +72,9 @@ static int64 served;			/* ... for the report of this number */
 	" WHERE d.enabled AND NOT a.failed"
 
 static SqlPlan get_definitions = {
-	SELECT_DEFINITIONS " ORDER BY d.name FOR NO KEY UPDATE OF a SKIP LOCKED",
-	0, {0}, NULL
+	SELECT_DEFINITIONS " AND d.name <> ALL ($1)"
+	" ORDER BY d.name FOR NO KEY UPDATE OF a SKIP LOCKED",
+	1, {TEXTARRAYOID}, NULL
 };
 
 /* The reporter holds it for moments only: waiting is fairer. */
@@ -165,11 +167,31 @@ reports_serve_only(int64 number)
 	served = number;
 }
 
+/* Of the reports that the live path leaves alone. */
+static Datum
+names_elsewhere(bool live)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	Datum	   *names = palloc(sizeof(Datum) * Max(list_length(reports), 1));
+	ListCell   *cell;
+	int			n = 0;
+
+	foreach(cell, reports)
+	{
+		Report	   *report = lfirst(cell);
+
+		if (live && (report->next_attempt > now || report_is_aside(report)))
+			names[n++] = CStringGetTextDatum(report->name);
+	}
+	return PointerGetDatum(construct_array(names, n, TEXTOID, -1, false,
+										   TYPALIGN_INT));
+}
+
 void
-reports_load(void)
+reports_load(bool live)
 {
 	ListCell   *cell;
-	Datum		number;
+	Datum		which;
 	uint64		n;
 	int			n_loaded = 0;
 
@@ -185,9 +207,9 @@ reports_load(void)
 		report->locked = false;
 	}
 
-	number = Int64GetDatum(served);
-	n = serve_only ? sql_plan_execute(&get_served, &number, NULL) :
-		sql_plan_execute(&get_definitions, NULL, NULL);
+	which = serve_only ? Int64GetDatum(served) : names_elsewhere(live);
+	n = sql_plan_execute(serve_only ? &get_served : &get_definitions, &which,
+						 NULL);
 	for (uint64 i = 0; i < n; i++)
 	{
 		char	   *name = sql_string(i, 1);
@@ -290,7 +312,7 @@ reports_apply(Tuplestorestate *store, int64 n, int64 after, int64 head)
  * Apply the next events, limit at most, up to head.  live: within the budget.
  */
 static void
-catch_up_one(Report * report, int64 head, int64 limit, bool live)
+catch_up_one(Report *report, int64 head, int64 limit, bool live)
 {
 	int64		n_wanted = (report->range > 0) ?
 	Min(report->range, limit) : limit;
@@ -336,7 +358,7 @@ catch_up_one(Report * report, int64 head, int64 limit, bool live)
 
 /* Would serving it here hold up the others? */
 static bool
-needs_process(Report * report, int64 head, int64 limit)
+needs_process(Report *report, int64 head, int64 limit)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
@@ -354,7 +376,7 @@ reports_catch_up(int64 head, int64 limit)
 	TimestampTz now = GetCurrentTimestamp();
 	ListCell   *cell;
 
-	reports_load();
+	reports_load(false);
 	foreach(cell, reports)
 	{
 		Report	   *report = lfirst(cell);

@@ -24,8 +24,9 @@
 /*
  * Read the definitions and lock the state of those that can run; one that
  * somebody else holds (rebuild, drop) is left alone and catches up later.
+ * live: so is one that has a process of its own, which needs that lock.
  */
-extern void reports_load(void);
+extern void reports_load(bool live);
 
 /*
  * Give a batch, log_seq after < … <= head, to every report that stands at

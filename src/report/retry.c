@@ -112,7 +112,7 @@ retry_dead_letters(int64 *head)
 		if (batch == NULL)
 			batch = batch_create(TopMemoryContext);
 		if (n == 0)
-			reports_load();
+			reports_load(false);
 		id = letter->id;
 		if (letter->report == NULL)
 			retry_message(batch, letter, head);
