@@ -33,7 +33,7 @@
  */
 #define SINGLY_AT_ONCE		500
 
-ErrorKind
+ReportError
 report_error_kind(int sqlerrcode)
 {
 	const char *state = unpack_sql_state(sqlerrcode);
@@ -187,23 +187,19 @@ note_passing(Report *report, const ErrorData *error, int64 n)
 		report->range = Max(n / 2, 1);
 }
 
-/*
- * SPI ends an error's context with the whole statement: its name says as much
- * beside the dead letter.
- */
 void
-report_shorten_context(const Report *report, ErrorData *error)
+report_shorten_context(const char *name, const char *text, ErrorData *error)
 {
 	char	   *statement;
 
 	if (error->context == NULL)
 		return;
-	statement = strstr(error->context, report->statement);
+	statement = strstr(error->context, text);
 	if (statement != NULL)
 		error->context = psprintf("%.*s%s%s",
 								  (int) (statement - error->context),
-								  error->context, report->name,
-								  statement + strlen(report->statement));
+								  error->context, name,
+								  statement + strlen(text));
 }
 
 void
@@ -219,7 +215,7 @@ report_handle_failure(Report *report, ErrorData *error, int64 n, int64 seq)
 				report->range = n / 2;
 				return;
 			}
-			report_shorten_context(report, error);
+			report_shorten_context(report->name, report->statement, error);
 			dead_letter_add_event(report->name, seq, error);
 			in_a_row = report_state_refused(report->name, seq, error->message);
 			report->applied_seq = seq;

@@ -39,16 +39,6 @@ typedef struct Report
 	ReportPlans plans;
 } Report;
 
-typedef enum ErrorKind
-{
-	ERROR_OF_EVENT,
-	ERROR_PASSING,
-	ERROR_OF_REPORT
-} ErrorKind;
-
-/* By SQLSTATE class: whose fault is it, the event's, nobody's, the report's? */
-extern ErrorKind report_error_kind(int sqlerrcode);
-
 /* It waits for report.enable(); the others go on. */
 extern void report_halt(Report *report, const char *why);
 
@@ -74,8 +64,5 @@ extern bool report_is_aside(const Report *report);
 /* A range of n events up to seq has failed: what becomes of it. */
 extern void report_handle_failure(Report *report, ErrorData *error, int64 n,
 								  int64 seq);
-
-/* SPI's context of an error, without the statement's text. */
-extern void report_shorten_context(const Report *report, ErrorData *error);
 
 #endif							/* REPORT_APPLY_H */

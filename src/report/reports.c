@@ -471,7 +471,7 @@ reports_retry(const char *name, int64 letter, int64 log_seq, ErrorData **error)
 		return RETRY_DONE;
 	if (report_step_aside(report, *error, task.deadline))
 		return RETRY_LATER;
-	report_shorten_context(report, *error);
+	report_shorten_context(report->name, report->statement, *error);
 	return report_error_kind((*error)->sqlerrcode) == ERROR_PASSING ? RETRY_LATER :
 		RETRY_REFUSED;
 }
