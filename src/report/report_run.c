@@ -26,13 +26,13 @@
 #include "report/event_log.h"
 #include "report/report_run.h"
 #include "report/reports.h"
-#include "report/subtransaction.h"
 #include "storage/lock.h"
 #include "utils/guc.h"
 #include "utils/queryenvironment.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
 #include "utils/timeout.h"
+#include "worker/subtransaction.h"
 #include "worker/worker.h"
 
 static Relation
