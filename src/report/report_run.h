@@ -63,8 +63,8 @@ typedef struct ReportRun
 	Oid			owner;
 	Tuplestorestate *store;
 	int64		n;				/* take so many of store; without pieces all */
-	bool		in_pieces;		/* an execution for each piece without two events
-								 * of one key ... */
+	bool		in_pieces;		/* an execution for each piece without two
+								 * events of one key ... */
 	bool		singly;			/* ... or for each event */
 	int			timeout_ms;		/* of an execution */
 	TimestampTz deadline;		/* of all of it; DT_NOEND: none */
