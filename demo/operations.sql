@@ -103,6 +103,30 @@ SELECT number, engine, pedal_size, customer FROM report.cars;
 SELECT log_seq, event_type, event_key, event_description, data FROM report.reported_events
  WHERE event_key = '7' AND event_type LIKE 'Car%' ORDER BY log_seq;
 
+-- [publishing report]
+CREATE TABLE large_orders (order_key text PRIMARY KEY, event uuid);
+SELECT report.define('large_orders', $$
+    INSERT INTO public.large_orders
+    SELECT event_key, outbox.emit('LargeOrderPlaced', data, event_key, caused_by => id)
+      FROM new_events
+     WHERE event_type = 'OrderPlaced' AND (data ->> 'total')::numeric > 90
+     ORDER BY log_seq
+$$, target => 'large_orders');
+INSERT INTO orders VALUES (6, 'Grace', 99);
+SELECT outbox.wait_published();     -- OrderPlaced is in Kafka
+SELECT report.wait_applied();       -- the report has read it, and written LargeOrderPlaced
+SELECT outbox.wait_published();     -- which is in Kafka, too
+SELECT report.wait_applied();       -- and read by all reports of this database
+SELECT cause.event_type AS cause, e.event_type, e.event_key, e.id = l.event AS as_answered
+  FROM large_orders l
+  JOIN report.reported_events e ON e.id = l.event
+  JOIN report.reported_events cause ON cause.id = (e.headers ->> 'caused-by')::uuid;
+
+-- [allow loops]
+SELECT report.allow_loops('large_orders');
+SELECT report.allow_loops('large_orders', false);
+SELECT report.drop('large_orders');
+
 -- [disable]
 SELECT report.disable('customer_totals');
 SELECT report.enable('customer_totals');

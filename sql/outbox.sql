@@ -416,11 +416,11 @@ CREATE FUNCTION outbox.emit(
 	aggregate_type text DEFAULT NULL, headers jsonb DEFAULT NULL,
 	format text DEFAULT 'envelope',
 	occurred_at timestamptz DEFAULT clock_timestamp(), value bytea DEFAULT NULL,
-	lock_key boolean DEFAULT false)
+	lock_key boolean DEFAULT false, caused_by uuid DEFAULT NULL)
 RETURNS uuid LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'outbox_emit';
-COMMENT ON FUNCTION outbox.emit(text, jsonb, text, text, text, text, jsonb, text, timestamptz, bytea, boolean) IS
-'Writes an event in the current transaction and answers its id. format raw sends value as it is. lock_key holds a lock on the key until the transaction ends, for strict order among emitters of one key. Errors: OB002.';
-REVOKE ALL ON FUNCTION outbox.emit(text, jsonb, text, text, text, text, jsonb, text, timestamptz, bytea, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION outbox.emit(text, jsonb, text, text, text, text, jsonb, text, timestamptz, bytea, boolean, uuid) IS
+'Writes an event in the current transaction and answers its id. format raw sends value as it is. lock_key holds a lock on the key until the transaction ends, for strict order among emitters of one key. caused_by is the id of the event that this one follows from (a report''s statement gives id of new_events): header caused-by, an id that is the same whenever the report makes the event, and its trace context. Errors: OB002.';
+REVOKE ALL ON FUNCTION outbox.emit(text, jsonb, text, text, text, text, jsonb, text, timestamptz, bytea, boolean, uuid) FROM PUBLIC;
 
 --
 -- Backfill

@@ -97,6 +97,8 @@ CREATE TABLE report.definitions (
 	source		jsonb,
 	timeout		interval NOT NULL DEFAULT '60s',
 	start_seq	bigint NOT NULL DEFAULT 0,
+	identity	uuid NOT NULL DEFAULT gen_random_uuid(),
+	loops		boolean NOT NULL DEFAULT false,
 	CONSTRAINT definitions_pkey PRIMARY KEY (name),
 	CONSTRAINT definitions_timeout CHECK (timeout BETWEEN '1 ms' AND '24 days'),
 	CONSTRAINT definitions_kind CHECK (kind IN ('statement', 'select', 'mirror'))
@@ -113,6 +115,8 @@ COMMENT ON COLUMN report.definitions.kind IS 'Function that made it: report.defi
 COMMENT ON COLUMN report.definitions.source IS 'What the statement was generated from; NULL: a person wrote it';
 COMMENT ON COLUMN report.definitions.timeout IS 'Longest time of one execution of the statement';
 COMMENT ON COLUMN report.definitions.start_seq IS 'The report is made of events with a higher log_seq: 0, the whole log; else it was defined with from_now';
+COMMENT ON COLUMN report.definitions.identity IS 'Tells it apart from reports of the same name elsewhere, in the header caused-by-report of events that it makes';
+COMMENT ON COLUMN report.definitions.loops IS 'It is given the events that it has caused itself, too: report.allow_loops()';
 
 CREATE TABLE report.applied (
 	name			text NOT NULL,
@@ -264,6 +268,13 @@ CREATE FUNCTION report.disable(name text)
 	AS 'MODULE_PATHNAME', 'report_disable';
 COMMENT ON FUNCTION report.disable(text) IS 'Halts a report where it stands';
 REVOKE ALL ON FUNCTION report.disable(text) FROM PUBLIC;
+
+CREATE FUNCTION report.allow_loops(name text, allow boolean DEFAULT true)
+	RETURNS void LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'report_allow_loops';
+COMMENT ON FUNCTION report.allow_loops(text, boolean) IS 'Whether a report is given events that it has caused itself, directly or through others; an event comes through it 16 times at most';
+REVOKE ALL ON FUNCTION report.allow_loops(text, boolean) FROM PUBLIC;
 
 CREATE FUNCTION report.start()
 	RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE

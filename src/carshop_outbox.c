@@ -12,6 +12,7 @@
 #include "compat.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "outbox/consequence.h"
 #include "outbox/segment.h"
 #include "outbox/wakeup.h"
 #include "outbox/writer.h"
@@ -32,6 +33,7 @@ _PG_init(void)
 	wakeup_install();
 	writer_install();
 	segment_install();
+	consequence_install();
 
 	/*
 	 * Without shared_preload_libraries capture still stores events; nothing

@@ -23,11 +23,16 @@
  *	 lazy_tick			I3 a tick does not wait for the disk
  *	 cached_seq			I4 a session takes 20 numbers at a time
  *	 cut_anywhere		I6 a Kafka transaction is full in the middle of another one
+ *	 loud_check			I2 a statement that is only looked at writes its events
+ *	 loops				I8 a report is given what it has caused itself
  *	 never_empty		I8 nothing leaves the outbox
  *	 horizon			I9 batches end at the oldest transaction under way
  *	 lost_wake			I9 a commit tells the relay nothing
  *	 offsets_apart		I10 offsets are stored in a transaction of their own
+ *	 refused_stays		I11 what Kafka refuses is sent again and again
+ *	 bad_message		I11 a message that cannot be read ends the reporter
  *	 any_home			I13 a copy of a database publishes
+ *	 deaf				I14 a worker is told to end and goes on
  *	 rosy_status		I15 trouble is not shown
  *
  *	 failover (056)
@@ -51,6 +56,9 @@
  *	 reports (060)
  *	 no_budget			I9 a slow report runs among the others, for as long as it wants
  *	 retry_anyway		I10 a retry applies what the report will come by again
+ *
+ *	 making reports anew (063)
+ *	 rebuild_unlocked	I10 the reporter goes on with a report that is being rebuilt
  *
  *	 what is stored (054)
  *	 no_pins			I5 values as the session's settings format them
@@ -79,6 +87,9 @@
  *	 ghosts				I5 a row whose key changes stays under the former one
  *	 backfill_no_lock	I4 backfill reads rows without locking them
  *	 backfill_waits		I7 ... or waits for each lock
+ *
+ *	 mirrors (054)
+ *	 late_states		I10 a dead letter that is retried overwrites what is newer
  *
  * Plain C.
  *

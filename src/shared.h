@@ -248,6 +248,32 @@ extern bool shared_get_relay(Oid database, int *pid, RelayReport *report);
 extern void shared_report_reporter(const ReporterReport *report);
 extern bool shared_get_reporter(Oid database, int *pid, ReporterReport *report);
 
+/*
+ * ---- what report.rebuild() says about itself (report.stat_reports) ----
+ *
+ * Sessions do that, not workers: one entry each, of all databases.  Whoever
+ * begins ends it, on every way out.
+ */
+#define SHARED_MAX_REBUILDS		16	/* shown at a time */
+
+typedef struct RebuildReport
+{
+	Oid			database;
+	int			pid;			/* 0: free */
+	char		name[SHARED_TEXT];	/* the report's, as far as it goes */
+	int64		done;			/* events */
+	int64		total;
+	TimestampTz since;
+} RebuildReport;
+
+extern int	shared_begin_rebuild(const char *name); /* -1: none is free */
+extern void shared_note_rebuild(int entry, int64 done, int64 total);
+extern void shared_end_rebuild(int entry);
+
+/* Those of a database; answers how many. */
+extern int	shared_get_rebuilds(Oid database,
+								RebuildReport found[SHARED_MAX_REBUILDS]);
+
 /* When stat_reset() was called (both workers zero their counters after it). */
 extern void shared_stat_reset(Oid database, char kind);
 extern TimestampTz shared_stat_reset_at(Oid database, char kind);

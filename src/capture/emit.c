@@ -15,6 +15,7 @@
 #include "miscadmin.h"
 #include "mutants.h"
 #include "outbox/admission.h"
+#include "outbox/consequence.h"
 #include "outbox/event.h"
 #include "settings.h"
 #include "storage/lock.h"
@@ -100,6 +101,14 @@ outbox_emit(PG_FUNCTION_ARGS)
 					 errhint("Emitters of one key are put into an order by it: give key => ... as well.")));
 		lock_event_key(&event.key);
 	}
+	/* objects of a former version have an argument less */
+	if (PG_NARGS() > 11 && !PG_ARGISNULL(11))
+	{
+		event.has_cause = true;
+		event.caused_by = *PG_GETARG_UUID_P(11);
+	}
+	/* a report has a statement, which may make thousands */
+	event.may_wait = outbox_report_runs();
 	outbox_complete_event(&event, &format);
 	outbox_insert(&event);
 

@@ -95,11 +95,13 @@ check_header_name(const char *name, int len)
 		(len == 2 && strncmp(name, "id", 2) == 0) ||
 		(len == 11 && strncmp(name, "traceparent", 11) == 0) ||
 		(len == 12 && strncmp(name, "content-type", 12) == 0) ||
-		(len == 8 && strncmp(name, "replayed", 8) == 0))
+		(len == 8 && strncmp(name, "replayed", 8) == 0) ||
+		(len == 9 && strncmp(name, "caused-by", 9) == 0) ||
+		(len == 16 && strncmp(name, "caused-by-report", 16) == 0))
 		ereport(ERROR,
 				(errcode(ERRCODE_OB_EVENT_REFUSED),
 				 errmsg("header name \"%.*s\" is reserved", len, name),
-				 errhint("ce_*, id, content-type, traceparent and replayed are set by the extension.")));
+				 errhint("ce_*, id, content-type, traceparent, replayed, caused-by and caused-by-report are set by the extension.")));
 }
 
 void

@@ -29,6 +29,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "outbox/admission.h"
+#include "outbox/consequence.h"
 #include "outbox/context.h"
 #include "outbox/event.h"
 #include "outbox/relations.h"
@@ -105,15 +106,18 @@ outbox_insert(OutboxEvent *event)
 				 errmsg("occurred_at of event \"%.*s\" is outside the years 1 to 9999",
 						(int) event->type.len, event->type.data),
 				 errhint("Leave it out for the time of now, or put an unusual date into the payload.")));
-	if (!event->has_id)
-		make_uuid_v7(&event->id, GetCurrentTimestamp());
 	if (!event->again)
 	{
 		outbox_set_traceparent(event);
 		outbox_add_session_headers(event);
+		outbox_add_consequence(event);
 	}
+	if (!event->has_id)
+		make_uuid_v7(&event->id, GetCurrentTimestamp());
 	outbox_check_texts(event);
 	outbox_check_size(event);
+	if (outbox_report_is_silent())
+		return;
 
 	/* the row goes in by the access method, which does not ask */
 	PreventCommandDuringRecovery("INSERT INTO outbox.event");

@@ -29,7 +29,9 @@ typedef struct OutboxEvent
 {
 	bool		has_id;			/* the writer gave one */
 	pg_uuid_t	id;				/* filled by outbox_insert otherwise */
-	int64		seq;			/* filled by outbox_insert */
+	bool		has_cause;		/* the writer named the event that caused it */
+	pg_uuid_t	caused_by;
+	int64		seq;			/* filled by outbox_insert; 0: not written */
 	uint64		xid;			/* the same: the writer's top transaction */
 	TimestampTz occurred_at;
 	EventFormat format;
@@ -60,6 +62,8 @@ typedef struct OutboxEvent
  * locks the current segment (ROW EXCLUSIVE, to the end of the transaction),
  * draws seq, inserts, and asks for the relay's wake-up at commit.  Needs no
  * right of the current user.  Raises OB002 for what could not be published.
+ * While a report is only looked at or made anew (consequence.h) the event is
+ * checked and gets its id, and that is all.
  */
 extern void outbox_insert(OutboxEvent *event);
 

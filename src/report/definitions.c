@@ -26,6 +26,7 @@
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
 #include "parser/parsetree.h"
 #include "report/as_owner.h"
 #include "report/definitions.h"
@@ -45,6 +46,7 @@ PG_FUNCTION_INFO_V1(report_define);
 PG_FUNCTION_INFO_V1(report_drop);
 PG_FUNCTION_INFO_V1(report_enable);
 PG_FUNCTION_INFO_V1(report_disable);
+PG_FUNCTION_INFO_V1(report_allow_loops);
 
 /* What a statement reads and writes. */
 typedef struct StatementCheck
@@ -65,6 +67,30 @@ typedef struct Validation
  * Looking at a statement
  * ------------------------------------------------------------------------
  */
+
+/*
+ * WITH x AS (SELECT outbox.emit(...) ...), and nobody reads x: PostgreSQL
+ * executes a SELECT of WITH only as far as it is read.
+ */
+static void
+refuse_idle_with(Query *query)
+{
+	ListCell   *cell;
+
+	foreach(cell, query->cteList)
+	{
+		CommonTableExpr *with = lfirst_node(CommonTableExpr, cell);
+
+		if (with->cterefcount == 0 && IsA(with->ctequery, Query) &&
+			((Query *) with->ctequery)->commandType == CMD_SELECT &&
+			contain_volatile_functions(with->ctequery))
+			ereport(ERROR,
+					(errcode(ERRCODE_OB_REPORT_REFUSED),
+					 errmsg("the part \"%s\" of the report's statement is never executed", with->ctename),
+					 errdetail("A SELECT in WITH is executed only as far as it is read."),
+					 errhint("Let the part that writes call the function, or read from \"%s\".", with->ctename)));
+	}
+}
 
 /* Collects what the statement reads and writes. */
 static bool
@@ -87,6 +113,7 @@ check_walker(Node *node, void *context)
 	{
 		Query	   *query = (Query *) node;
 
+		refuse_idle_with(query);
 		if (query->resultRelation > 0)
 			check->written =
 				list_append_unique_oid(check->written,
@@ -255,6 +282,26 @@ validate(Validation *validation)
  */
 
 /* The report's owner, and its members, and superusers may change it. */
+void
+report_check_owner(const char *name, Oid owner, Oid caller)
+{
+	if (!superuser_arg(caller) &&
+		(!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(owner)) ||
+		 !has_privs_of_role(caller, owner)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be owner of report \"%s\"", name)));
+}
+
+void
+report_does_not_exist(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("report \"%s\" does not exist", name),
+			 errhint("SELECT name FROM report.stat_reports lists them.")));
+}
+
 static bool
 lookup_definition(const char *name, Oid caller)
 {
@@ -269,12 +316,7 @@ lookup_definition(const char *name, Oid caller)
 	if (sql_plan_execute(&get_owner, &value, NULL) == 0)
 		return false;
 	owner = DatumGetObjectId(sql_value(0, 1, NULL));
-	if (!superuser_arg(caller) &&
-		(!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(owner)) ||
-		 !has_privs_of_role(caller, owner)))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("must be owner of report \"%s\"", name)));
+	report_check_owner(name, owner, caller);
 	return true;
 }
 
@@ -283,15 +325,11 @@ static void
 require_definition(const char *name, Oid caller)
 {
 	if (!lookup_definition(name, caller))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("report \"%s\" does not exist", name),
-				 errhint("SELECT name FROM report.stat_reports lists them.")));
+		report_does_not_exist(name);
 }
 
-/* A table that the caller owns and that stays. */
-static void
-check_target(Oid target, Oid caller)
+void
+report_check_target(Oid target, Oid caller)
 {
 	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(target));
 	char		kind;
@@ -364,7 +402,7 @@ report_define_as(const ReportDefinition *definition)
 	validation.statement = definition->statement;
 	validation.target = definition->target;
 	validation.owner = caller;
-	check_target(validation.target, caller);
+	report_check_target(validation.target, caller);
 
 	SPI_connect();
 	PG_TRY();
@@ -512,5 +550,21 @@ report_disable(PG_FUNCTION_ARGS)
 	};
 
 	change_definition(fcinfo, &disable, NULL);
+	PG_RETURN_VOID();
+}
+
+Datum
+report_allow_loops(PG_FUNCTION_ARGS)
+{
+	static SqlPlan allow = {
+		"UPDATE report.definitions SET loops = true WHERE name = $1",
+		1, {TEXTOID}, NULL
+	};
+	static SqlPlan forbid = {
+		"UPDATE report.definitions SET loops = false WHERE name = $1",
+		1, {TEXTOID}, NULL
+	};
+
+	change_definition(fcinfo, PG_GETARG_BOOL(1) ? &allow : &forbid, NULL);
 	PG_RETURN_VOID();
 }

@@ -38,6 +38,7 @@
 #include "executor/spi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "mutants.h"
 #include "report/dead_letter.h"
 #include "report/event_log.h"
 #include "utils/builtins.h"
@@ -524,6 +525,8 @@ event_log_store(EventBatch *batch, LogSource *sources, Tuplestorestate *store,
 
 		if (event->rejected)
 		{
+			if (MUTANT("bad_message"))
+				elog(ERROR, "a message cannot be read");
 			reject(&state, event, NULL);
 			continue;
 		}

@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "errors.h"
 #include "mutants.h"
 #include "portability/instr_time.h"
 #include "report/dead_letter.h"
@@ -40,6 +41,9 @@ report_error_kind(int sqlerrcode)
 	static const char *const of_event[] = {"21", "22", "23", "44", "54", "P0"};
 	static const char *const passing[] = {"40", "53", "55", "57"};
 
+	/* the event that it makes: too large, a key too long, ... */
+	if (sqlerrcode == ERRCODE_OB_EVENT_REFUSED)
+		return ERROR_OF_EVENT;
 	for (Size i = 0; i < lengthof(of_event); i++)
 	{
 		if (strncmp(state, of_event[i], 2) == 0)

@@ -25,10 +25,13 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "outbox/consequence.h"
 #include "report/event_log.h"
+#include "report/publish.h"
 #include "report/report_run.h"
 #include "report/reports.h"
 #include "storage/lock.h"
+#include "storage/proc.h"
 #include "utils/guc.h"
 #include "utils/hsearch.h"
 #include "utils/queryenvironment.h"
@@ -85,13 +88,34 @@ set_lock_timeout(int64 ms)
 }
 
 void
+report_pin_settings(void)
+{
+	static const char *const pinned[][2] = {
+		{"search_path", REPORT_SEARCH_PATH},
+		{"TimeZone", "UTC"},
+		{"DateStyle", "ISO, YMD"},
+		{"IntervalStyle", "postgres"},
+		{"extra_float_digits", "1"},
+		{"bytea_output", "hex"},
+	};
+
+	/* Changing one costs more than looking at all. */
+	for (Size i = 0; i < lengthof(pinned); i++)
+	{
+		if (strcmp(GetConfigOption(pinned[i][0], false, false),
+				   pinned[i][1]) != 0)
+			(void) set_config_option(pinned[i][0], pinned[i][1],
+									 PGC_USERSET, PGC_S_SESSION,
+									 GUC_ACTION_SAVE, true, 0, false);
+	}
+}
+
+void
 report_enter(ReportScope *scope, Oid owner)
 {
 	GetUserIdAndSecContext(&scope->user, &scope->security);
 	scope->guc_level = NewGUCNestLevel();
-	(void) set_config_option("search_path", REPORT_SEARCH_PATH,
-							 PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
+	report_pin_settings();
 	set_lock_timeout(REPORT_LOCK_TIMEOUT_MS);
 	/* Compiling costs more than a batch, at every new plan. */
 	(void) set_config_option("jit", "off",
@@ -100,11 +124,24 @@ report_enter(ReportScope *scope, Oid owner)
 	SetUserIdAndSecContext(owner, scope->security |
 						   SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_RESTRICTED_OPERATION);
+	outbox_report_begins();
+}
+
+void
+report_enter_in_session(ReportScope *scope, Oid owner)
+{
+	int			lock_timeout = LockTimeout;
+
+	report_enter(scope, owner);
+	(void) set_config_option("lock_timeout", psprintf("%d", lock_timeout),
+							 PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
 }
 
 void
 report_leave(ReportScope *scope)
 {
+	outbox_report_ended();
 	SetUserIdAndSecContext(scope->user, scope->security);
 	AtEOXact_GUC(false, scope->guc_level);
 }
@@ -157,20 +194,25 @@ time_left(const ReportRun *run)
 }
 
 static void
-execute(ReportRun *run, int64 n)
+execute(ReportRun *run, Tuplestorestate *store, int64 n)
 {
 	int			rc;
 
-	enable_timeout_after(STATEMENT_TIMEOUT, (int) time_left(run));
+	if (run->plans->report != NULL)
+		publish_describe(run->plans->report, run->plans->publishes, store);
+	if (!run->in_session)
+		enable_timeout_after(STATEMENT_TIMEOUT, (int) time_left(run));
 	rc = SPI_execute_plan(plan_for(run, n), NULL, NULL, false, 0);
 	if (rc < 0)
 		elog(ERROR, "could not execute the report's statement: %s",
 			 SPI_result_code_string(rc));
 	if (SPI_tuptable != NULL)
 		SPI_freetuptable(SPI_tuptable);
-	disable_timeout(STATEMENT_TIMEOUT, false);
+	if (!run->in_session)
+		disable_timeout(STATEMENT_TIMEOUT, false);
 	CHECK_FOR_INTERRUPTS();		/* a cancel of the last moment is the
 								 * statement's, not ours */
+	run->runs++;
 }
 
 /* Which piece has met a key last. */
@@ -250,35 +292,35 @@ execute_piece(ReportRun *run, EphemeralNamedRelation enr, Piece *piece)
 	enr->reldata = piece->store;
 	enr->md.enrtuples = (double) piece->n;
 	run->last_seq = piece->last_seq;
-	execute(run, piece->n);
+	execute(run, piece->store, piece->n);
 	tuplestore_end(piece->store);
 	piece->store = NULL;
-	run->runs++;
 	run->done += piece->n;
 }
 
-/* Piece by piece, in order. */
-static void
-execute_pieces(ReportRun *run, EphemeralNamedRelation enr, TupleDesc desc)
+/* Piece by piece, in order.  False: time was up on the way. */
+static bool
+execute_pieces(ReportRun *run, EphemeralNamedRelation enr, TupleDesc desc,
+			   Tuplestorestate *store)
 {
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
 	HTAB	   *keys = run->singly ? NULL : make_keys();
 	Piece		piece = {0};
 
-	tuplestore_select_read_pointer(run->store, 0);
-	tuplestore_rescan(run->store);
-	for (int64 i = 0; i < run->n; i++)
+	tuplestore_select_read_pointer(store, 0);
+	tuplestore_rescan(store);
+	while (tuplestore_gettupleslot(store, true, false, slot))
 	{
-		bool		cut;
+		bool		cut = keys == NULL || meets_again(keys, slot, run->runs);
 
-		if (!tuplestore_gettupleslot(run->store, true, false, slot))
-			elog(ERROR, "a batch of events has ended too early");
-		cut = keys == NULL || meets_again(keys, slot, run->runs);
 		if (cut && piece.store != NULL)
 		{
 			execute_piece(run, enr, &piece);
 			if (GetCurrentTimestamp() >= run->deadline)
-				break;
+			{
+				ExecDropSingleTupleTableSlot(slot);
+				return false;
+			}
 			if (keys != NULL)
 				(void) meets_again(keys, slot, run->runs);
 		}
@@ -287,6 +329,27 @@ execute_pieces(ReportRun *run, EphemeralNamedRelation enr, TupleDesc desc)
 	if (piece.store != NULL)
 		execute_piece(run, enr, &piece);
 	ExecDropSingleTupleTableSlot(slot);
+	return true;
+}
+
+/* Copies of the first n events of a store; *last is the last one's number. */
+static Tuplestorestate *
+first_events(Tuplestorestate *store, int64 n, TupleDesc desc, int64 *last)
+{
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
+	Piece		piece = {0};
+
+	tuplestore_select_read_pointer(store, 0);
+	tuplestore_rescan(store);
+	for (int64 i = 0; i < n; i++)
+	{
+		if (!tuplestore_gettupleslot(store, true, false, slot))
+			elog(ERROR, "a batch of events has ended too early");
+		add_to_piece(&piece, slot);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	*last = piece.last_seq;
+	return piece.store;
 }
 
 /*
@@ -296,28 +359,51 @@ static void
 run_task(void *arg)
 {
 	ReportRun  *run = arg;
+	bool		cut = run->singly || run->in_pieces;
+	bool		complete = true;
+	Tuplestorestate *store = run->store;
+	Tuplestorestate *given;
 	EphemeralNamedRelation enr;
 	ReportScope scope;
 	Relation	log;
+	int64		n = run->n;
+	int64		last = 0;
 	int			rc;
 
 	rc = SPI_connect();
 	if (rc != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed: %s", SPI_result_code_string(rc));
-	log = register_store(run->store, run->n, &enr);
+	log = register_store(store, n, &enr);
+	if (cut)
+		store = first_events(store, n, RelationGetDescr(log), &last);
 
-	report_enter(&scope, run->owner);
+	/* without what the report has caused itself, which may be all of it */
+	given = store;
+	if (run->plans->report != NULL)
+		given = publish_withhold(run->plans->report, store, &n);
+	enr->reldata = given;
+	enr->md.enrtuples = (double) n;
+
+	if (run->in_session)
+		report_enter_in_session(&scope, run->owner);
+	else
+		report_enter(&scope, run->owner);
 	if (run->deadline != DT_NOEND)
 		set_lock_timeout(Min(REPORT_LOCK_TIMEOUT_MS, time_left(run) / 4 + 1));
-	if (run->singly || run->in_pieces)
-		execute_pieces(run, enr, RelationGetDescr(log));
-	else
+	if (n > 0 && cut)
+		complete = execute_pieces(run, enr, RelationGetDescr(log), given);
+	else if (n > 0)
+		execute(run, given, n);
+	if (complete)
 	{
-		execute(run, run->n);
-		run->runs = 1;
 		run->done = run->n;
+		run->last_seq = last;
 	}
 	report_leave(&scope);
+	if (given != store)
+		tuplestore_end(given);
+	if (store != run->store)
+		tuplestore_end(store);
 	SPI_finish();
 	table_close(log, NoLock);
 }
@@ -341,6 +427,22 @@ report_run(ReportRun *run, ErrorData **error)
 	worker_cancellable(false);
 	LockReleaseSession(USER_LOCKMETHOD);
 	return done;
+}
+
+bool
+report_run_in_session(const char *statement, ReportPlans *plans, Oid owner,
+					  Tuplestorestate *store, int64 n, ErrorData **error)
+{
+	ReportRun	run = {0};
+
+	run.statement = statement;
+	run.plans = plans;
+	run.owner = owner;
+	run.store = store;
+	run.n = n;
+	run.deadline = DT_NOEND;
+	run.in_session = true;
+	return subtransaction_try(run_task, &run, error);
 }
 
 void

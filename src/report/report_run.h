@@ -32,6 +32,15 @@
 typedef struct ReportPlans
 {
 	SPIPlanPtr	plans[REPORT_PLAN_CLASSES];
+
+	/*
+	 * Whose they are, which tells what the statement is not to be given
+	 * (publish.h); NULL: all of it.  Only who applies events for the first
+	 * time sets publishes: otherwise events that the statement writes are not
+	 * written.
+	 */
+	const char *report;
+	bool		publishes;
 } ReportPlans;
 
 /*
@@ -43,7 +52,8 @@ extern Relation report_register_events(Tuplestorestate *store, int64 n);
 
 /*
  * Switch to the rights, settings and restrictions of a report's owner.
- * Undone by report_leave() or by the end of a failed (sub)transaction.
+ * Undone by report_leave() or by the end of a failed (sub)transaction.  Events
+ * that are written meanwhile are not written (outbox/consequence.h).
  */
 typedef struct ReportScope
 {
@@ -52,7 +62,17 @@ typedef struct ReportScope
 	int			guc_level;
 } ReportScope;
 
+/*
+ * Settings that values and their texts depend on: a report makes the same of an
+ * event whoever runs it and wherever, the reporter or a session.  They hold
+ * until the GUC nest level ends.
+ */
+extern void report_pin_settings(void);
+
 extern void report_enter(ReportScope *scope, Oid owner);
+
+/* The same with the time that the session itself waits for locks. */
+extern void report_enter_in_session(ReportScope *scope, Oid owner);
 extern void report_leave(ReportScope *scope);
 
 /* One task for report_run(). */
@@ -66,6 +86,8 @@ typedef struct ReportRun
 	bool		in_pieces;		/* an execution for each piece without two
 								 * events of one key ... */
 	bool		singly;			/* ... or for each event */
+	bool		in_session;		/* not in a worker, see
+								 * report_run_in_session() */
 	int			timeout_ms;		/* of an execution */
 	TimestampTz deadline;		/* of all of it; DT_NOEND: none */
 
@@ -81,6 +103,14 @@ typedef struct ReportRun
  * between two of them, with done < n.
  */
 extern bool report_run(ReportRun *run, ErrorData **error);
+
+/*
+ * The same in somebody's session: its own timers, its own cancel and its own
+ * advisory locks stay what they are.
+ */
+extern bool report_run_in_session(const char *statement, ReportPlans *plans,
+								  Oid owner, Tuplestorestate *store, int64 n,
+								  ErrorData **error);
 
 extern void report_forget_plans(ReportPlans *plans);
 

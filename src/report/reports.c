@@ -13,7 +13,7 @@
  * receive events.
  *
  * What happens when the statement fails depends on the SQLSTATE's class:
- *	 - the event's fault (21, 22, 23, 44, 54, P0): the range is halved until
+ *	 - the event's fault (21, 22, 23, 44, 54, P0, OB002): the range is halved until
  *	   the one event is found, which becomes a dead letter of this report;
  *	 - passing trouble (40, 53, 55, 57): tried again later, with back-off and,
  *	   after a timeout, a smaller range;
@@ -117,6 +117,8 @@ make_report(const char *name)
 	Report	   *report = palloc0(sizeof(Report));
 
 	report->name = pstrdup(name);
+	report->plans.report = report->name;
+	report->plans.publishes = true;
 	reports = lappend(reports, report);
 	MemoryContextSwitchTo(old);
 	return report;

@@ -6,6 +6,11 @@ SELECT outbox.emit('Hello', '{"a": 1, "b": [1, 2]}', 'k', 'said hello', headers 
 SELECT type, aggregateid, description, payload, headers FROM outbox.event ORDER BY seq DESC LIMIT 1;
 SELECT outbox.emit('Raw', key => 'k', format => 'raw', value => '\x0001ff') IS NOT NULL AS id;
 SELECT type, format, value FROM outbox.event ORDER BY seq DESC LIMIT 1;
+-- what caused it
+SELECT outbox.emit('Caused', headers => '{"who": "me"}', caused_by => '01234567-89ab-cdef-0123-456789abcdef') IS NOT NULL AS id;
+SELECT type, headers FROM outbox.event ORDER BY seq DESC LIMIT 1;
+SELECT outbox.emit('X', headers => '{"caused-by": "1"}');
+SELECT outbox.emit('X', headers => '{"caused-by-report": "r"}');
 -- the transaction's own context
 BEGIN;
 SET LOCAL carshop_outbox.traceparent = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01';

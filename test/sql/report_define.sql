@@ -102,6 +102,33 @@ SELECT report.define('timed', 'INSERT INTO shop.other SELECT event_key, 1 FROM n
 SELECT report.define('timed', 'INSERT INTO shop.other SELECT event_key, 1 FROM new_events', 'shop.other');
 SELECT name, timeout, start_seq FROM report.definitions ORDER BY name;
 SELECT report.drop('timed');
+-- the check of a statement writes no event: not by emit, by INSERT or by a route,
+-- and what was written before stays
+SET client_min_messages = error;
+BEGIN;
+CREATE TABLE shop.sent (id uuid);
+SELECT count(*) FROM outbox.capture('shop.sent', 'Sent');
+SELECT outbox.emit('Before') IS NOT NULL AS id;
+SELECT report.define('sends', $$
+	WITH e AS (INSERT INTO outbox.event (type) SELECT 'Inserted' FROM new_events HAVING count(*) = 0 RETURNING id, seq)
+	INSERT INTO shop.sent SELECT outbox.emit('Total', to_jsonb(count(*)), caused_by => (SELECT id FROM e)) FROM new_events
+$$, 'shop.sent');
+SAVEPOINT s;
+SELECT report.define('fails', 'INSERT INTO shop.sent SELECT outbox.emit(count(*)::text || 1 / count(*)) FROM new_events', 'shop.sent');
+ROLLBACK TO s;
+SELECT outbox.emit('After') IS NOT NULL AS id;
+SELECT type FROM outbox.event WHERE xid = pg_current_xact_id() ORDER BY seq;
+SAVEPOINT s;
+SELECT report.define('idle', 'WITH e AS (SELECT outbox.emit(event_type) FROM new_events) INSERT INTO shop.sent SELECT id FROM new_events', 'shop.sent');
+ROLLBACK TO s;
+-- what it has caused is not given to a report, unless that is allowed
+SELECT report.allow_loops('sends');
+SELECT loops FROM report.definitions WHERE name = 'sends';
+SELECT report.allow_loops('sends', false);
+SELECT loops FROM report.definitions WHERE name = 'sends';
+ROLLBACK;
+RESET client_min_messages;
+SELECT report.allow_loops('nobody');
 
 -- disable, enable, drop
 SELECT report.disable('by_type');
@@ -200,7 +227,7 @@ SELECT count(*) FROM report.dead_letters;
 SELECT count(*) FROM report.reported_events;
 RESET ROLE;
 
--- every member of the schema is described, no function is for everybody
+-- every member of the schema is described; for everybody is only what the statements of mirrors call
 SELECT pg_describe_object(classid, objid, objsubid) AS undescribed
 FROM pg_depend
 WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
@@ -209,7 +236,7 @@ WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
 	AND pg_describe_object(classid, objid, objsubid) LIKE '%report.%'
 	AND pg_describe_object(classid, objid, objsubid) NOT LIKE 'type %';
 SELECT p.oid::regprocedure AS for_everybody FROM pg_proc p
-WHERE pronamespace = 'report'::regnamespace AND proname <> 'value_text' AND has_function_privilege('public', oid, 'execute');
+WHERE pronamespace = 'report'::regnamespace AND proname <> 'value_text' AND has_function_privilege('public', oid, 'execute') ORDER BY 1;
 SELECT a.attrelid::regclass, attname AS undescribed FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid
 	JOIN pg_depend d ON d.objid = c.oid AND d.deptype = 'e'
 WHERE relnamespace = 'report'::regnamespace AND relkind IN ('r', 'v') AND attnum > 0

@@ -106,10 +106,10 @@ $kafka->produce($topic, '{"Number":8,"Engine":"{\"$type\":\"HandEngineEntity\"}"
 applied();
 is(db(q(SELECT sqlstate, message, convert_from(value, 'UTF8'), headers FROM report.dead_letters
 	WHERE kafka_offset < 11 ORDER BY kafka_offset)), join("\n",
-	'22032|the message is not JSON: expected a value at byte 1|not JSON|',
-	'22023|the message is JSON but not an object|[1]|',
+	'22032|the message is not JSON: expected a value at byte 1, found "not JSON"|not JSON|',
+	'22023|the message is JSON but not an object: an array, while each event is a message of its own|[1]|',
 	'22023|"EventDescription" is missing|{"EventType":"X"}|',
-	'22007|"OccuredOn" is not an ISO 8601 date and time|' . event('CarRepaired', on => 'yesterday') . '|'),
+	'22007|"OccuredOn" is not an ISO 8601 date and time: "yesterday"|' . event('CarRepaired', on => 'yesterday') . '|'),
 	'what is no event goes to the dead letters, with its reason');
 is(db(q(SELECT value, headers FROM report.dead_letters ORDER BY id DESC LIMIT 1)), '\xff00|{"a": "b"}',
 	'bytes are kept as they are');

@@ -137,6 +137,36 @@ my %held = (
 		return $offsets[2] - $offsets[0] == 2;
 	},
 
+	# I2: no event of a statement that is only checked
+	loud_check => sub {
+		my $shop = shop();
+
+		$node->safe_psql($shop, q{
+			CREATE TABLE counted (n bigint, id uuid);
+			SELECT report.define('counted', $$
+				INSERT INTO public.counted SELECT count(*), outbox.emit('Counted') FROM new_events WHERE event_type = 'Other'
+				HAVING count(*) < 10 $$, 'counted')});
+		return $node->safe_psql($shop, q{SELECT count(*) FROM outbox.event WHERE type = 'Counted' AND headers IS NULL}) == 0;
+	},
+
+	# I8: what a report makes of an event is not given to it, to make it again
+	loops => sub {
+		my $shop = shop();
+		my $reported = sub { ask($shop, "SELECT count(*) FROM report.reported_events WHERE event_type = '$_[0]'") };
+
+		$node->safe_psql($shop, q{
+			CREATE TABLE echo (id uuid);
+			SELECT report.define('echo', $$
+				INSERT INTO public.echo SELECT outbox.emit('Echo', caused_by => id) FROM new_events WHERE event_type IN ('Call', 'Echo')
+				$$, 'echo');
+			SELECT outbox.emit('Call')});
+		return 'no echo' if !becomes(sub { $reported->('Echo') >= 1 });
+		# what the echo has caused comes before this one
+		$node->safe_psql($shop, q{SELECT outbox.emit('Mark')});
+		return 'no mark' if !becomes(sub { $reported->('Mark') >= 1 });
+		return $reported->('Echo') == 1;
+	},
+
 	# I8: what is in Kafka leaves
 	never_empty => sub {
 		my $shop = shop(retention => 0, poll_interval => '100ms');
@@ -182,6 +212,25 @@ my %held = (
 		return becomes(sub { ask($shop, q{SELECT count(*) FROM report.reported_events WHERE event_type = 'Counted'}) eq '1' });
 	},
 
+	# I11: an event that Kafka refuses is set aside, and the next one published
+	refused_stays => sub {
+		my $shop = shop();
+
+		$kafka->tool('kafka.admin.ConfigCommand', qw(--alter --entity-type topics --entity-name), $shop, '--add-config', 'max.message.bytes=2000');
+		$node->safe_psql($shop, q{SELECT outbox.emit('Wide', to_jsonb((SELECT string_agg(md5(n::text), '') FROM generate_series(1, 500) n)))});
+		$node->safe_psql($shop, q{SELECT outbox.emit('Next')});
+		return becomes(sub { published($shop, 'Next') });
+	},
+
+	# I11: a message that cannot be read is set aside, and the next one counted
+	bad_message => sub {
+		my $shop = shop();
+
+		$kafka->produce($shop, 'no JSON');
+		$node->safe_psql($shop, q{SELECT outbox.emit('Next')});
+		return becomes(sub { ask($shop, q{SELECT count(*) FROM report.reported_events WHERE event_type = 'Next'}) eq '1' });
+	},
+
 	# I13: a copy does not publish
 	any_home => sub {
 		my $shop = shop();
@@ -191,6 +240,20 @@ my %held = (
 		poll_until(sub { !worker_pids($node, 'relay', $shop) }, 60, 'the relay has left');
 		$node->safe_psql('postgres', "CREATE DATABASE copy_of_$shop TEMPLATE $shop");
 		return becomes(sub { ask("copy_of_$shop", 'SELECT state FROM outbox.stat_relay') eq 'stopped' });
+	},
+
+	# I14: who is told to end ends, without Kafka as well
+	deaf => sub {
+		my $shop = shop();
+
+		$kafka->kill9;
+		$node->safe_psql($shop, q{SELECT outbox.emit('Waits')});
+		poll_until(sub { ask($shop, 'SELECT state FROM outbox.stat_relay') eq 'waiting for Kafka' }, 60, 'it waits for Kafka');
+		my ($pid) = worker_pids($node, 'relay', $shop);
+		$node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
+		my $held = becomes(sub { !kill 0, $pid });
+		$kafka->restart;
+		return $held;
 	},
 
 	# I15: what is wrong is said

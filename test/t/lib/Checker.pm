@@ -41,8 +41,8 @@ sub parse_event
 	return
 	  if $value !~ /^\{"EventType":"[^"]*","EventDescription":"(?:[^"\\]|\\.)*",
 			"OccuredOn":"[-0-9T:.+]+","EventId":"([-0-9a-f]{36})","Key":"[^"]*",
-			"Data":\{(?:[^{}]*,)?"key":(-?\d+),"version":(\d+),"txn":(\d+)[,}]/x;
-	return ($2, $3, $4, $1);
+			"Data":\{(?:[^{}]*,)?"key":(-?\d+),(?:"version":(\d+),"txn":(\d+)|"txn":(\d+),"version":(\d+))[,}]/x;
+	return ($2, $3 // $6, $4 // $5, $1);	# jsonb has its own order of members
 }
 
 # audit(truth => {'key,version' => txn}, log => Reader, live => Reader)

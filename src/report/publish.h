@@ -1,0 +1,36 @@
+/*-------------------------------------------------------------------------
+ *
+ * publish.h
+ *	  Reports whose statement writes events: what caused them, and that a
+ *	  report is not given what it has caused itself.
+ *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
+ * Both functions run inside a transaction with SPI connected.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PUBLISH_H
+#define PUBLISH_H
+
+#include "postgres.h"
+
+#include "utils/tuplestore.h"
+
+/*
+ * The events of store that the report is to be given: store itself, or another
+ * one, which the caller ends, without what the report has caused.  *n is how
+ * many.
+ */
+extern Tuplestorestate *publish_withhold(const char *report,
+										 Tuplestorestate *store, int64 *n);
+
+/*
+ * After report_enter(): tell the outbox what is known of events that the
+ * statement will write while it runs over store.  Without publishes they get
+ * their ids and are not written.  All is forgotten with the memory context.
+ */
+extern void publish_describe(const char *report, bool publishes,
+							 Tuplestorestate *store);
+
+#endif							/* PUBLISH_H */
