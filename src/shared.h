@@ -117,6 +117,8 @@ typedef struct ReporterReport
 								 * the high watermarks, has been read; 0: not
 								 * so */
 	SharedTrouble trouble;
+	int			catch_up_processes; /* that the reporter has for slow reports */
+	int			in_turns;		/* reports without the process that they need */
 	SharedLatency latency;		/* from Kafka to the reports; outlives the
 								 * process */
 	int			n_partitions;

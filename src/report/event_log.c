@@ -96,6 +96,8 @@ static const char *const column_names[N_COLUMNS] = {
 	"log_seq"
 };
 
+StaticAssertDecl(COL_EVENT_KEY + 1 == EVENT_KEY_ATTRIBUTE, "columns");
+
 /* State of one event_log_store(). */
 typedef struct StoreState
 {
@@ -206,6 +208,27 @@ event_log_head(void)
 		elog(ERROR, "could not read the end of the event log");
 	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
 									   SPI_tuptable->tupdesc, 1, &isnull));
+}
+
+int64
+event_log_end(void)
+{
+	bool		isnull;
+
+	if (SPI_execute("SELECT COALESCE(pg_catalog.max(log_seq), 0)"
+					" FROM report.reported_events",
+					true, 1) != SPI_OK_SELECT || SPI_processed != 1)
+		elog(ERROR, "could not read the end of the event log");
+	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+									   SPI_tuptable->tupdesc, 1, &isnull));
+}
+
+int64
+event_log_seq(TupleTableSlot *slot)
+{
+	bool		isnull;
+
+	return DatumGetInt64(slot_getattr(slot, COL_LOG_SEQ + 1, &isnull));
 }
 
 /* ------------------------------------------------------------------------
@@ -569,11 +592,9 @@ event_log_read(int64 after, int64 upto, int64 limit, Tuplestorestate *store,
 	while (n < limit &&
 		   index_getnext_slot(scan, ForwardScanDirection, slot))
 	{
-		bool		isnull;
-
 		CHECK_FOR_INTERRUPTS();
 		tuplestore_puttupleslot(store, slot);
-		*last = DatumGetInt64(slot_getattr(slot, COL_LOG_SEQ + 1, &isnull));
+		*last = event_log_seq(slot);
 		n++;
 	}
 

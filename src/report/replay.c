@@ -39,11 +39,10 @@
  */
 #define REPLAY_RANGE	100000
 
-/* A report that begins later than the log says so in start_seq. */
 #define GET_REPORT \
 	"SELECT d.statement, d.target::pg_catalog.oid," \
 	" d.owner::pg_catalog.oid, a.applied_seq," \
-	" COALESCE((pg_catalog.to_jsonb(a) ->> 'start_seq')::pg_catalog.int8, 0)" \
+	" d.start_seq" \
 	" FROM report.definitions d JOIN report.applied a USING (name)" \
 	" WHERE d.name = $1"
 

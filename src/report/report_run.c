@@ -20,7 +20,10 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/pg_class.h"
+#include "common/hashfn.h"
+#include "executor/executor.h"
 #include "executor/spi.h"
+#include "fmgr.h"
 #include "miscadmin.h"
 #include "outbox/consequence.h"
 #include "report/event_log.h"
@@ -30,6 +33,7 @@
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "utils/guc.h"
+#include "utils/hsearch.h"
 #include "utils/queryenvironment.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
@@ -37,18 +41,8 @@
 #include "worker/subtransaction.h"
 #include "worker/worker.h"
 
-typedef struct Run
-{
-	const char *statement;
-	ReportPlans *plans;
-	Oid			owner;
-	Tuplestorestate *store;
-	int64		n;
-	bool		in_session;
-} Run;
-
-Relation
-report_register_events(Tuplestorestate *store, int64 n)
+static Relation
+register_store(Tuplestorestate *store, int64 n, EphemeralNamedRelation *registered)
 {
 	EphemeralNamedRelation enr = palloc0(sizeof(EphemeralNamedRelationData));
 	Relation	log;
@@ -72,7 +66,25 @@ report_register_events(Tuplestorestate *store, int64 n)
 	if (rc != SPI_OK_REL_REGISTER)
 		elog(ERROR, "could not register " NEW_EVENTS ": %s",
 			 SPI_result_code_string(rc));
+	*registered = enr;
 	return log;
+}
+
+Relation
+report_register_events(Tuplestorestate *store, int64 n)
+{
+	EphemeralNamedRelation ignored;
+
+	return register_store(store, n, &ignored);
+}
+
+/* Until the GUC nest level ends. */
+static void
+set_lock_timeout(int64 ms)
+{
+	(void) set_config_option("lock_timeout", psprintf(INT64_FORMAT, ms),
+							 PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
 }
 
 void
@@ -104,9 +116,7 @@ report_enter(ReportScope *scope, Oid owner)
 	GetUserIdAndSecContext(&scope->user, &scope->security);
 	scope->guc_level = NewGUCNestLevel();
 	report_pin_settings();
-	(void) set_config_option("lock_timeout", REPORT_LOCK_TIMEOUT,
-							 PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
+	set_lock_timeout(REPORT_LOCK_TIMEOUT_MS);
 	/* Compiling costs more than a batch, at every new plan. */
 	(void) set_config_option("jit", "off",
 							 PGC_USERSET, PGC_S_SESSION,
@@ -151,48 +161,14 @@ plan_class(int64 n)
 }
 
 /*
- * The statement on its events, as its owner; called within a subtransaction.
+ * A plan is kept per size class, made with a true row count: one made for a
+ * single row takes a nested loop, minutes for twenty thousand.
  */
-static void
-run(void *arg)
+static SPIPlanPtr
+plan_for(ReportRun *run, int64 n)
 {
-	Run		   *run = arg;
-	ReportPlans *plans = run->plans;
-	Tuplestorestate *store = run->store;
-	int64		n = run->n;
-	SPIPlanPtr *plan;
-	ReportScope scope;
-	Relation	log;
-	int			rc;
+	SPIPlanPtr *plan = &run->plans->plans[plan_class(n)];
 
-	rc = SPI_connect();
-	if (rc != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed: %s", SPI_result_code_string(rc));
-	if (plans->report != NULL)
-		store = publish_withhold(plans->report, store, &n);
-	if (n == 0)
-	{
-		/* all of it is what the report has caused itself */
-		tuplestore_end(store);
-		SPI_finish();
-		return;
-	}
-	plan = &plans->plans[plan_class(n)];
-	log = report_register_events(store, n);
-
-	if (run->in_session)
-		report_enter_in_session(&scope, run->owner);
-	else
-		report_enter(&scope, run->owner);
-	if (plans->report != NULL)
-		publish_describe(plans->report, plans->publishes, store);
-	if (!run->in_session)
-		enable_timeout_after(STATEMENT_TIMEOUT, REPORT_TIMEOUT_MS);
-
-	/*
-	 * A plan is kept per size class, made with a true row count: one made for
-	 * a single row takes a nested loop, minutes for twenty thousand.
-	 */
 	if (*plan == NULL)
 	{
 		SPIPlanPtr	prepared = SPI_prepare(run->statement, 0, NULL);
@@ -202,16 +178,230 @@ run(void *arg)
 				 SPI_result_code_string(SPI_result));
 		*plan = prepared;
 	}
-	rc = SPI_execute_plan(*plan, NULL, NULL, false, 0);
+	return *plan;
+}
+
+/* Milliseconds that an execution which begins now may take, one at least. */
+static int64
+time_left(const ReportRun *run)
+{
+	int64		ms = run->timeout_ms;
+
+	if (run->deadline != DT_NOEND)
+		ms = Min(ms, TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+													 run->deadline));
+	return Max(ms, 1);
+}
+
+static void
+execute(ReportRun *run, Tuplestorestate *store, int64 n)
+{
+	int			rc;
+
+	if (run->plans->report != NULL)
+		publish_describe(run->plans->report, run->plans->publishes, store);
+	if (!run->in_session)
+		enable_timeout_after(STATEMENT_TIMEOUT, (int) time_left(run));
+	rc = SPI_execute_plan(plan_for(run, n), NULL, NULL, false, 0);
 	if (rc < 0)
 		elog(ERROR, "could not execute the report's statement: %s",
 			 SPI_result_code_string(rc));
-
+	if (SPI_tuptable != NULL)
+		SPI_freetuptable(SPI_tuptable);
 	if (!run->in_session)
 		disable_timeout(STATEMENT_TIMEOUT, false);
 	CHECK_FOR_INTERRUPTS();		/* a cancel of the last moment is the
 								 * statement's, not ours */
+	run->runs++;
+}
+
+/* Which piece has met a key last. */
+typedef struct MetKey
+{
+	uint64		hash;			/* of the key */
+	int64		piece;
+} MetKey;
+
+/*
+ * Does this piece have an event of the key already?  Keys of one hash count as one,
+ * and so do events without a key.
+ */
+static bool
+meets_again(HTAB *keys, TupleTableSlot *slot, int64 piece)
+{
+	MetKey	   *met;
+	uint64		hash = 0;
+	bool		isnull;
+	bool		found;
+	Datum		key = slot_getattr(slot, EVENT_KEY_ATTRIBUTE, &isnull);
+
+	if (!isnull)
+	{
+		text	   *bytes = DatumGetTextPP(key);
+
+		hash = DatumGetUInt64(hash_any_extended((unsigned char *) VARDATA_ANY(bytes),
+												VARSIZE_ANY_EXHDR(bytes), 0));
+	}
+	met = hash_search(keys, &hash, HASH_ENTER, &found);
+	found = found && met->piece == piece;
+	met->piece = piece;
+	return found;
+}
+
+static HTAB *
+make_keys(void)
+{
+	HASHCTL		ctl;
+
+	memset(&ctl, 0, sizeof(ctl));
+	ctl.keysize = sizeof(uint64);
+	ctl.entrysize = sizeof(MetKey);
+	ctl.hcxt = CurrentMemoryContext;
+	return hash_create("keys of a batch", 256, &ctl,
+					   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+/* Events of a batch that are executed together. */
+typedef struct Piece
+{
+	Tuplestorestate *store;		/* NULL: none */
+	int64		n;
+	int64		last_seq;
+} Piece;
+
+/*
+ * A store is made for each execution: every scan leaves a read pointer behind in
+ * the store that it has read.
+ */
+static void
+add_to_piece(Piece *piece, TupleTableSlot *slot)
+{
+	if (piece->store == NULL)
+	{
+		piece->store = tuplestore_begin_heap(false, false, 64);
+		piece->n = 0;
+	}
+	tuplestore_puttupleslot(piece->store, slot);
+	piece->last_seq = event_log_seq(slot);
+	piece->n++;
+}
+
+static void
+execute_piece(ReportRun *run, EphemeralNamedRelation enr, Piece *piece)
+{
+	enr->reldata = piece->store;
+	enr->md.enrtuples = (double) piece->n;
+	run->last_seq = piece->last_seq;
+	execute(run, piece->store, piece->n);
+	tuplestore_end(piece->store);
+	piece->store = NULL;
+	run->done += piece->n;
+}
+
+/* Piece by piece, in order.  False: time was up on the way. */
+static bool
+execute_pieces(ReportRun *run, EphemeralNamedRelation enr, TupleDesc desc,
+			   Tuplestorestate *store)
+{
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
+	HTAB	   *keys = run->singly ? NULL : make_keys();
+	Piece		piece = {0};
+
+	tuplestore_select_read_pointer(store, 0);
+	tuplestore_rescan(store);
+	while (tuplestore_gettupleslot(store, true, false, slot))
+	{
+		bool		cut = keys == NULL || meets_again(keys, slot, run->runs);
+
+		if (cut && piece.store != NULL)
+		{
+			execute_piece(run, enr, &piece);
+			if (GetCurrentTimestamp() >= run->deadline)
+			{
+				ExecDropSingleTupleTableSlot(slot);
+				return false;
+			}
+			if (keys != NULL)
+				(void) meets_again(keys, slot, run->runs);
+		}
+		add_to_piece(&piece, slot);
+	}
+	if (piece.store != NULL)
+		execute_piece(run, enr, &piece);
+	ExecDropSingleTupleTableSlot(slot);
+	return true;
+}
+
+/* Copies of the first n events of a store; *last is the last one's number. */
+static Tuplestorestate *
+first_events(Tuplestorestate *store, int64 n, TupleDesc desc, int64 *last)
+{
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
+	Piece		piece = {0};
+
+	tuplestore_select_read_pointer(store, 0);
+	tuplestore_rescan(store);
+	for (int64 i = 0; i < n; i++)
+	{
+		if (!tuplestore_gettupleslot(store, true, false, slot))
+			elog(ERROR, "a batch of events has ended too early");
+		add_to_piece(&piece, slot);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	*last = piece.last_seq;
+	return piece.store;
+}
+
+/*
+ * The statement on its events, as its owner; called within a subtransaction.
+ */
+static void
+run_task(void *arg)
+{
+	ReportRun  *run = arg;
+	bool		cut = run->singly || run->in_pieces;
+	bool		complete = true;
+	Tuplestorestate *store = run->store;
+	Tuplestorestate *given;
+	EphemeralNamedRelation enr;
+	ReportScope scope;
+	Relation	log;
+	int64		n = run->n;
+	int64		last = 0;
+	int			rc;
+
+	rc = SPI_connect();
+	if (rc != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed: %s", SPI_result_code_string(rc));
+	log = register_store(store, n, &enr);
+	if (cut)
+		store = first_events(store, n, RelationGetDescr(log), &last);
+
+	/* without what the report has caused itself, which may be all of it */
+	given = store;
+	if (run->plans->report != NULL)
+		given = publish_withhold(run->plans->report, store, &n);
+	enr->reldata = given;
+	enr->md.enrtuples = (double) n;
+
+	if (run->in_session)
+		report_enter_in_session(&scope, run->owner);
+	else
+		report_enter(&scope, run->owner);
+	if (run->deadline != DT_NOEND)
+		set_lock_timeout(Min(REPORT_LOCK_TIMEOUT_MS, time_left(run) / 4 + 1));
+	if (n > 0 && cut)
+		complete = execute_pieces(run, enr, RelationGetDescr(log), given);
+	else if (n > 0)
+		execute(run, given, n);
+	if (complete)
+	{
+		run->done = run->n;
+		run->last_seq = last;
+	}
 	report_leave(&scope);
+	if (given != store)
+		tuplestore_end(given);
 	if (store != run->store)
 		tuplestore_end(store);
 	SPI_finish();
@@ -219,25 +409,19 @@ run(void *arg)
 }
 
 bool
-report_run(const char *statement, ReportPlans *plans, Oid owner,
-		   Tuplestorestate *store, int64 n, ErrorData **error)
+report_run(ReportRun *run, ErrorData **error)
 {
-	Run			task;
 	bool		done;
 
-	task.statement = statement;
-	task.plans = plans;
-	task.owner = owner;
-	task.store = store;
-	task.n = n;
-	task.in_session = false;
+	run->done = 0;
+	run->runs = 0;
 
 	/*
 	 * Timers cancel, which workers ignore.  Here a cancel ends only the
 	 * statement, so that is also what pg_cancel_backend() can do to us.
 	 */
 	worker_cancellable(true);
-	done = subtransaction_try(run, &task, error);
+	done = subtransaction_try(run_task, run, error);
 	if (get_timeout_active(STATEMENT_TIMEOUT))
 		disable_timeout(STATEMENT_TIMEOUT, false);
 	worker_cancellable(false);
@@ -249,15 +433,16 @@ bool
 report_run_in_session(const char *statement, ReportPlans *plans, Oid owner,
 					  Tuplestorestate *store, int64 n, ErrorData **error)
 {
-	Run			task;
+	ReportRun	run = {0};
 
-	task.statement = statement;
-	task.plans = plans;
-	task.owner = owner;
-	task.store = store;
-	task.n = n;
-	task.in_session = true;
-	return subtransaction_try(run, &task, error);
+	run.statement = statement;
+	run.plans = plans;
+	run.owner = owner;
+	run.store = store;
+	run.n = n;
+	run.deadline = DT_NOEND;
+	run.in_session = true;
+	return subtransaction_try(run_task, &run, error);
 }
 
 void

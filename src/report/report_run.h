@@ -14,6 +14,7 @@
 
 #include "executor/spi.h"
 #include "utils/relcache.h"
+#include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
 /* Plans are made per size class of the batch: 1-7, 8-63, 64-511, ... */
@@ -22,9 +23,11 @@
 /* What a report's statement sees; its own names must be qualified. */
 #define REPORT_SEARCH_PATH	"pg_catalog, pg_temp"
 
-/* Longest time of one execution, and of waiting for a lock in it. */
+/* Longest time of one execution unless the definition says otherwise. */
 #define REPORT_TIMEOUT_MS	60000
-#define REPORT_LOCK_TIMEOUT	"1s"
+
+/* Longest wait for a lock in it. */
+#define REPORT_LOCK_TIMEOUT_MS	1000
 
 typedef struct ReportPlans
 {
@@ -72,12 +75,34 @@ extern void report_enter(ReportScope *scope, Oid owner);
 extern void report_enter_in_session(ReportScope *scope, Oid owner);
 extern void report_leave(ReportScope *scope);
 
+/* One task for report_run(). */
+typedef struct ReportRun
+{
+	const char *statement;
+	ReportPlans *plans;
+	Oid			owner;
+	Tuplestorestate *store;
+	int64		n;				/* take so many of store; without pieces all */
+	bool		in_pieces;		/* an execution for each piece without two
+								 * events of one key ... */
+	bool		singly;			/* ... or for each event */
+	bool		in_session;		/* not in a worker, see
+								 * report_run_in_session() */
+	int			timeout_ms;		/* of an execution */
+	TimestampTz deadline;		/* of all of it; DT_NOEND: none */
+
+	/* What has become of it: */
+	int64		runs;			/* executions */
+	int64		done;			/* events before the end, or before the error */
+	int64		last_seq;		/* with pieces: of the last event executed */
+} ReportRun;
+
 /*
- * Execute the statement over n events, in a subtransaction.  False with *error
- * set when it failed and was undone.
+ * Execute the statement over the events, in one subtransaction.  False with
+ * *error set when it failed and was undone.  With pieces it stops at the deadline
+ * between two of them, with done < n.
  */
-extern bool report_run(const char *statement, ReportPlans *plans, Oid owner,
-					   Tuplestorestate *store, int64 n, ErrorData **error);
+extern bool report_run(ReportRun *run, ErrorData **error);
 
 /*
  * The same in somebody's session: its own timers, its own cancel and its own

@@ -30,6 +30,7 @@
 #include "fault.h"
 #include "miscadmin.h"
 #include "mutants.h"
+#include "report/catch_up.h"
 #include "report/dead_letter.h"
 #include "report/event_log.h"
 #include "report/log_tidy.h"
@@ -80,6 +81,7 @@ static Reporter reporter;
 static bool
 close_handles(void)
 {
+	catch_up_end();
 	return reporter.source == NULL || source_close(reporter.source);
 }
 
@@ -186,7 +188,7 @@ store_batch(void)
 	{
 		Tuplestorestate *store = NULL;
 
-		reports_load();
+		reports_load(true);
 		if (reports_want(after))
 			store = tuplestore_begin_heap(false, false,
 										  setting_worker_memory / 4);
@@ -283,6 +285,8 @@ tell(const char *state)
 	if (report->trouble.message[0] == '\0')
 		show_trouble(&report->trouble);
 
+	report->catch_up_processes = catch_up_processes();
+	report->in_turns = reporter.reading == 1 ? reports_in_turns() : 0;
 	report->n_partitions = 0;
 	for (int i = 0; i < source->n && i < SHARED_MAX_PARTITIONS; i++)
 	{
@@ -535,6 +539,7 @@ turn(void)
 	}
 
 	close_handle();
+	catch_up_end();
 	source_note_ends(source);
 	tell(reporter.reading < 0 ? "not started" : "stopped by report.stop()");
 	return ms_until(reporter.look_at);

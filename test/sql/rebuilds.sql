@@ -125,7 +125,7 @@ DROP RULE keep ON shop.by_day;
 CREATE ROLE regress_rebuilder;
 CREATE ROLE regress_onlooker;
 GRANT EXECUTE ON FUNCTION report.rebuild(text, boolean), report.as_of(text, bigint), report.as_of(text, timestamptz),
-	report.define(text, text, regclass, text) TO regress_rebuilder, regress_onlooker;
+	report.define(text, text, regclass, text, interval, boolean) TO regress_rebuilder, regress_onlooker;
 GRANT ALL ON SCHEMA shop TO regress_rebuilder;
 SET ROLE regress_onlooker;
 SELECT report.rebuild('strict');

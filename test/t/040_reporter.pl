@@ -170,7 +170,7 @@ is(db(q(SELECT n FROM public.picky WHERE event_type = 'Good')), 198, 'and nothin
 
 # Rights: the statement runs as its owner, restricted; the owner must own the target.
 db(q(CREATE ROLE owner; CREATE SCHEMA owner AUTHORIZATION owner;
-	GRANT EXECUTE ON FUNCTION report.define(text, text, regclass, text) TO owner;
+	GRANT EXECUTE ON FUNCTION report.define(text, text, regclass, text, interval, boolean) TO owner;
 	SET ROLE owner;
 	CREATE TABLE owner.seen (who text, path text, level integer);
 	CREATE FUNCTION owner.look() RETURNS trigger LANGUAGE plpgsql AS $$

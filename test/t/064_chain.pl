@@ -88,7 +88,7 @@ sub moved
 $node->safe_psql('play', q{
 	CREATE ROLE forwarder;
 	GRANT EXECUTE ON FUNCTION outbox.emit TO forwarder;
-	GRANT EXECUTE ON FUNCTION report.define(text, text, regclass, text), report.allow_loops(text, boolean) TO forwarder;
+	GRANT EXECUTE ON FUNCTION report.define(text, text, regclass, text, interval, boolean), report.allow_loops(text, boolean) TO forwarder;
 	CREATE SCHEMA f AUTHORIZATION forwarder;
 	SET ROLE forwarder;
 	CREATE TABLE f.sent (cause uuid, emitted uuid);
