@@ -43,6 +43,7 @@ typedef struct Run
 	Oid			owner;
 	Tuplestorestate *store;
 	int64		n;
+	bool		unclear;		/* it is to be done in parts */
 } Run;
 
 Relation
@@ -116,39 +117,20 @@ plan_class(int64 n)
 	return class;
 }
 
-/*
- * The statement on its events, as its owner; called within a subtransaction.
- */
+/* The statement on n events, as its owner. */
 static void
-run(void *arg)
+execute(Run *run, Tuplestorestate *store, int64 n)
 {
-	Run		   *run = arg;
 	ReportPlans *plans = run->plans;
-	Tuplestorestate *store = run->store;
-	int64		n = run->n;
-	SPIPlanPtr *plan;
+	SPIPlanPtr *plan = &plans->plans[plan_class(n)];
+	Relation	log = report_register_events(store, n);
+	Publishing *publishing = NULL;
 	ReportScope scope;
-	Relation	log;
 	int			rc;
-
-	rc = SPI_connect();
-	if (rc != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed: %s", SPI_result_code_string(rc));
-	if (plans->report != NULL)
-		store = publish_withhold(plans->report, store, &n);
-	if (n == 0)
-	{
-		/* all of it is what the report has caused itself */
-		tuplestore_end(store);
-		SPI_finish();
-		return;
-	}
-	plan = &plans->plans[plan_class(n)];
-	log = report_register_events(store, n);
 
 	report_enter(&scope, run->owner);
 	if (plans->report != NULL)
-		publish_describe(plans->report, plans->publishes, store);
+		publishing = publish_describe(plans->report, plans->publishes, store);
 	enable_timeout_after(STATEMENT_TIMEOUT, REPORT_TIMEOUT_MS);
 
 	/*
@@ -173,10 +155,44 @@ run(void *arg)
 	CHECK_FOR_INTERRUPTS();		/* a cancel of the last moment is the
 								 * statement's, not ours */
 	report_leave(&scope);
+	(void) SPI_unregister_relation(NEW_EVENTS);
+	table_close(log, NoLock);
+	run->unclear = publishing != NULL && publish_is_unclear(publishing);
+	if (run->unclear)
+		elog(ERROR, "the events of report \"%s\" are given in parts", plans->report);
+}
+
+/* Called within a subtransaction. */
+static void
+run(void *arg)
+{
+	Run		   *run = arg;
+	ReportPlans *plans = run->plans;
+	Tuplestorestate *store = run->store;
+	int64		n = run->n;
+	int			rc;
+
+	rc = SPI_connect();
+	if (rc != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed: %s", SPI_result_code_string(rc));
+	if (plans->report != NULL)
+		store = publish_withhold(plans->report, store, &n);
+	if (plans->in_parts)
+	{
+		PublishParts *parts = publish_begin_parts(store);
+		Tuplestorestate *part;
+
+		while ((part = publish_next_part(parts, &n)) != NULL)
+		{
+			execute(run, part, n);
+			tuplestore_end(part);
+		}
+	}
+	else if (n > 0)				/* not all of it is the report's own */
+		execute(run, store, n);
 	if (store != run->store)
 		tuplestore_end(store);
 	SPI_finish();
-	table_close(log, NoLock);
 }
 
 bool
@@ -191,6 +207,7 @@ report_run(const char *statement, ReportPlans *plans, Oid owner,
 	task.owner = owner;
 	task.store = store;
 	task.n = n;
+	task.unclear = false;
 
 	/*
 	 * Timers cancel, which workers ignore.  Here a cancel ends only the
@@ -198,6 +215,12 @@ report_run(const char *statement, ReportPlans *plans, Oid owner,
 	 */
 	worker_cancellable(true);
 	done = subtransaction_try(run, &task, error);
+	if (!done && task.unclear)
+	{
+		FreeErrorData(*error);
+		plans->in_parts = true;
+		done = subtransaction_try(run, &task, error);
+	}
 	if (get_timeout_active(STATEMENT_TIMEOUT))
 		disable_timeout(STATEMENT_TIMEOUT, false);
 	worker_cancellable(false);

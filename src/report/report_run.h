@@ -38,6 +38,7 @@ typedef struct ReportPlans
 	 */
 	const char *report;
 	bool		publishes;
+	bool		in_parts;		/* see publish_is_unclear() */
 } ReportPlans;
 
 /*
