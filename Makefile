@@ -21,6 +21,7 @@
 #   make bench-memory         measures what memory the relay takes
 #   make torture SEEDS=n      many histories of faults (SEED=first)
 #   make mutants              breaks each promise, and prints who notices
+#   make fuzz                 a coverage-guided fuzzer on the decoder of messages
 #   make model                explores the relay's protocol (package: spin)
 #   make lint                 layers, versions, layout, cppcheck, shellcheck, perlcritic
 #   make indent               lay out the C sources (pg_bsd_indent)
@@ -40,7 +41,7 @@ PG_CONFIG ?= pg_config
 .DEFAULT_GOAL := all
 
 # These targets install what the build needs, so they must not ask for it.
-STANDALONE = setup test test-unit test-regress test-isolation test-tap demo bench bench-capture bench-memory matrix cassert asan valgrind coverage package docker-test dist model torture mutants lint indent help
+STANDALONE = setup test test-unit test-regress test-isolation test-tap demo bench bench-capture bench-memory matrix cassert asan valgrind coverage package docker-test dist model fuzz torture mutants lint indent help
 
 .PHONY: $(STANDALONE) units benches
 
@@ -73,6 +74,9 @@ bench-memory:
 
 model:
 	@test/model/run
+
+fuzz:
+	@test/fuzz/run
 
 torture:
 	@test/torture
@@ -145,7 +149,7 @@ OBJS = $(SOURCES:.c=.o)
 
 # The script of CREATE EXTENSION is joined from its parts, in this order.
 # Scripts of ALTER EXTENSION UPDATE are in the tree as they are.
-SQL_PARTS = sql/outbox.sql sql/repair.sql sql/park.sql sql/report.sql sql/topics.sql sql/status.sql sql/report_status.sql sql/check.sql sql/metrics.sql sql/car_shop.sql sql/guard.sql
+SQL_PARTS = sql/outbox.sql sql/repair.sql sql/park.sql sql/report.sql sql/report_select.sql sql/report_mirror.sql sql/report_rebuild.sql sql/topics.sql sql/status.sql sql/report_status.sql sql/check.sql sql/metrics.sql sql/car_shop.sql sql/guard.sql
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 DATA = $(sort $(wildcard sql/$(EXTENSION)--*--*.sql))
 

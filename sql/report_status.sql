@@ -62,23 +62,26 @@ COMMENT ON COLUMN report.stat_reporter.last_error_at IS 'When it happened';
 
 CREATE VIEW report.stat_reports AS
 	SELECT d.name, d.owner, d.target,
-		   CASE WHEN NOT d.enabled THEN 'disabled'
+		   CASE WHEN r.pid IS NOT NULL THEN 'rebuilding'
+				WHEN NOT d.enabled THEN 'disabled'
 				WHEN a.failed THEN 'failed'
 				WHEN a.applied_seq >= l.head THEN 'current'
 				WHEN a.last_error IS NOT NULL THEN 'trying again'
 				ELSE 'catching up' END AS state,
 		   a.events, a.runs, a.total_ms, a.last_ms, a.dead_letters,
-		   NULL::bigint AS rebuild_done, NULL::bigint AS rebuild_total,
+		   r.done AS rebuild_done, r.total AS rebuild_total,
+		   CASE WHEN r.done > 0 THEN r.since + (clock_timestamp() - r.since) * (r.total / r.done::float8) END AS rebuild_ends,
 		   a.last_error
 	FROM report.definitions d
 		JOIN report.applied a USING (name)
+		LEFT JOIN report.rebuilds() r USING (name)
 		CROSS JOIN (SELECT COALESCE(max(e.log_seq), 0) AS head
 					FROM report.reported_events e) l;
 COMMENT ON VIEW report.stat_reports IS 'Every report, its state and its cost';
 COMMENT ON COLUMN report.stat_reports.name IS 'Name of the report';
 COMMENT ON COLUMN report.stat_reports.owner IS 'Role that it runs as';
 COMMENT ON COLUMN report.stat_reports.target IS 'The table people read';
-COMMENT ON COLUMN report.stat_reports.state IS 'current, catching up, trying again, disabled, failed';
+COMMENT ON COLUMN report.stat_reports.state IS 'current, catching up, trying again, rebuilding, disabled, failed';
 COMMENT ON COLUMN report.stat_reports.events IS 'Events given to the report';
 COMMENT ON COLUMN report.stat_reports.runs IS 'Times the statement was executed';
 COMMENT ON COLUMN report.stat_reports.total_ms IS 'Time spent in the statement';
@@ -86,13 +89,14 @@ COMMENT ON COLUMN report.stat_reports.last_ms IS 'Time of the newest execution';
 COMMENT ON COLUMN report.stat_reports.dead_letters IS 'Events that the report has refused';
 COMMENT ON COLUMN report.stat_reports.rebuild_done IS 'Events applied by a rebuild under way';
 COMMENT ON COLUMN report.stat_reports.rebuild_total IS 'Events that it has to apply';
+COMMENT ON COLUMN report.stat_reports.rebuild_ends IS 'When it will have done so, if it goes on like that';
 COMMENT ON COLUMN report.stat_reports.last_error IS 'Newest error';
 
 CREATE FUNCTION report.stat_reset()
 	RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'report_stat_reset';
-COMMENT ON FUNCTION report.stat_reset() IS 'Zeroes the counters of report.stat_reporter and report.stat_reports';
+COMMENT ON FUNCTION report.stat_reset() IS 'Zeroes the counters of report.stat_reporter, report.latency and report.stat_reports';
 REVOKE ALL ON FUNCTION report.stat_reset() FROM PUBLIC;
 
 CREATE VIEW report.stat_dead_letters AS
@@ -178,7 +182,7 @@ CREATE VIEW report.status AS
 		UNION ALL
 		SELECT 9, 'reports', 'ok',
 			   format('%s report(s) are kept.', count(*)), NULL
-		FROM report.stat_reports s WHERE s.state IN ('current', 'catching up')
+		FROM report.stat_reports s WHERE s.state IN ('current', 'catching up', 'rebuilding')
 		UNION ALL
 		SELECT 9, 'reports',
 			   CASE s.state WHEN 'failed' THEN 'fail' ELSE 'warn' END,
@@ -190,7 +194,7 @@ CREATE VIEW report.status AS
 					WHEN 'disabled' THEN format('SELECT report.enable(%L);', s.name)
 					WHEN 'failed' THEN format('SELECT report.enable(%L); -- when the cause is repaired', s.name)
 					ELSE 'It goes on by itself when the cause is gone.' END
-		FROM report.stat_reports s WHERE s.state NOT IN ('current', 'catching up')
+		FROM report.stat_reports s WHERE s.state NOT IN ('current', 'catching up', 'rebuilding')
 		UNION ALL
 		SELECT 10, 'dead letters',
 			   CASE WHEN d.n = 0 THEN 'ok' ELSE 'warn' END,

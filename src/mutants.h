@@ -30,7 +30,10 @@
  *	 horizon			I9 batches end at the oldest transaction under way
  *	 lost_wake			I9 a commit tells the relay nothing
  *	 offsets_apart		I10 offsets are stored in a transaction of their own
+ *	 refused_stays		I11 what Kafka refuses is sent again and again
+ *	 bad_message		I11 a message that cannot be read ends the reporter
  *	 any_home			I13 a copy of a database publishes
+ *	 deaf				I14 a worker is told to end and goes on
  *	 rosy_status		I15 trouble is not shown
  *
  *	 failover (056)
@@ -50,6 +53,9 @@
  *	 parked topics (048)
  *	 aside_lost			I1 what should go aside is left out
  *	 any_order			I4 what was aside is published beside what came later
+ *
+ *	 making reports anew (063)
+ *	 rebuild_unlocked	I10 the reporter goes on with a report that is being rebuilt
  *
  *	 what is stored (054)
  *	 no_pins			I5 values as the session's settings format them
@@ -78,6 +84,9 @@
  *	 ghosts				I5 a row whose key changes stays under the former one
  *	 backfill_no_lock	I4 backfill reads rows without locking them
  *	 backfill_waits		I7 ... or waits for each lock
+ *
+ *	 mirrors (054)
+ *	 late_states		I10 a dead letter that is retried overwrites what is newer
  *
  * Plain C.
  *

@@ -41,15 +41,22 @@ typedef struct SharedTrouble
 	TimestampTz at;
 } SharedTrouble;
 
-#define SHARED_BUCKETS			24	/* of latencies */
+#define SHARED_BUCKETS			24
+
+/* A histogram of latencies; see worker/latency.h. */
+typedef struct SharedLatency
+{
+	int64		events[SHARED_BUCKETS];
+	double		sum;			/* seconds */
+} SharedLatency;
+
 #define SHARED_CAUSES			8	/* of failures: KafkaOutcome */
 #define SHARED_STATES			11
 
 /* See relay/counters.h.  They outlive the process. */
 typedef struct RelayCounters
 {
-	int64		latency[SHARED_BUCKETS];	/* events; from COMMIT to Kafka */
-	double		latency_sum;	/* seconds */
+	SharedLatency latency;		/* from COMMIT to Kafka */
 	int64		failures[SHARED_CAUSES];
 	int64		state_us[SHARED_STATES];	/* up to at ... */
 	int			state;			/* ... since when it is in this one; -1: none */
@@ -110,6 +117,8 @@ typedef struct ReporterReport
 								 * the high watermarks, has been read; 0: not
 								 * so */
 	SharedTrouble trouble;
+	SharedLatency latency;		/* from Kafka to the reports; outlives the
+								 * process */
 	int			n_partitions;
 	PartitionReport partitions[SHARED_MAX_PARTITIONS];
 } ReporterReport;
@@ -236,6 +245,32 @@ extern void shared_report_relay(const RelayReport *report);
 extern bool shared_get_relay(Oid database, int *pid, RelayReport *report);
 extern void shared_report_reporter(const ReporterReport *report);
 extern bool shared_get_reporter(Oid database, int *pid, ReporterReport *report);
+
+/*
+ * ---- what report.rebuild() says about itself (report.stat_reports) ----
+ *
+ * Sessions do that, not workers: one entry each, of all databases.  Whoever
+ * begins ends it, on every way out.
+ */
+#define SHARED_MAX_REBUILDS		16	/* shown at a time */
+
+typedef struct RebuildReport
+{
+	Oid			database;
+	int			pid;			/* 0: free */
+	char		name[SHARED_TEXT];	/* the report's, as far as it goes */
+	int64		done;			/* events */
+	int64		total;
+	TimestampTz since;
+} RebuildReport;
+
+extern int	shared_begin_rebuild(const char *name); /* -1: none is free */
+extern void shared_note_rebuild(int entry, int64 done, int64 total);
+extern void shared_end_rebuild(int entry);
+
+/* Those of a database; answers how many. */
+extern int	shared_get_rebuilds(Oid database,
+								RebuildReport found[SHARED_MAX_REBUILDS]);
 
 /* When stat_reset() was called (both workers zero their counters after it). */
 extern void shared_stat_reset(Oid database, char kind);

@@ -49,6 +49,7 @@ typedef struct SharedState
 	LWLock	   *reports_lock;
 	bool		began_elsewhere;
 	pg_atomic_uint64 first_writer;	/* 0: nobody yet */
+	RebuildReport rebuilds[SHARED_MAX_REBUILDS];	/* reports_lock */
 	int			n_slots;
 	DatabaseSlot slots[FLEXIBLE_ARRAY_MEMBER];
 } SharedState;

@@ -14,6 +14,8 @@
 
 #include "message/json_scan.h"
 
+const char	json_too_deep[] = "fewer nested levels";
+
 static int	hex_value(char c);
 static bool scan_string(JsonScanner *scanner, JsonSpan *span);
 static bool scan_number(JsonScanner *scanner);
@@ -105,7 +107,7 @@ json_scan_value(JsonScanner *scanner, JsonSpan *value)
 			case '{':
 			case '[':
 				if (depth == JSON_MAX_DEPTH)
-					return fail(scanner, "fewer nested levels");
+					return fail(scanner, json_too_deep);
 				stack[depth++] = (*scanner->p == '{') ? '}' : ']';
 				scanner->p++;
 				skip_space(scanner);

@@ -23,6 +23,9 @@
 /* Deeper values are refused: PostgreSQL's jsonb recurses. */
 #define JSON_MAX_DEPTH	512
 
+/* What scanner->error is then. */
+extern const char json_too_deep[];
+
 /* One value or member name, as a range of the text it was found in. */
 typedef struct JsonSpan
 {

@@ -76,11 +76,9 @@ static const MemberName member_names[] = {
 static bool
 has_content_type(const MessageInput *input, const char *prefix)
 {
-	const MessageHeader *header = message_find_header(input, "content-type");
+	const MessageHeader *header = message_content_type(input);
 	size_t		len = strlen(prefix);
 
-	if (header == NULL)
-		header = message_find_header(input, "Content-Type");
 	return header != NULL && header->value_len >= len &&
 		strncasecmp(header->value, prefix, len) == 0;
 }
@@ -122,12 +120,17 @@ find_members(MessageDecoder *decoder, JsonScanner *scanner, Members *members)
 
 /* The car shop's object. */
 static void
-decode_envelope(MessageDecoder *decoder, const Members *members,
-				Message *message)
+decode_envelope(MessageDecoder *decoder, const MessageInput *input,
+				const Members *members, Message *message)
 {
 	MessageText id;
 
 	memset(&id, 0, sizeof(id));
+	if (members->event_type.start == NULL)
+	{
+		message_reject_no_type(message, input);
+		return;
+	}
 	if (!message_text(decoder, &members->event_type, "EventType", message,
 					  &message->event_type) ||
 		(members->description.type != 'n' &&
@@ -239,8 +242,9 @@ decode_binary(MessageDecoder *decoder, const MessageInput *input,
 											   &message->occurred_on);
 		if (!message->has_time)
 		{
-			message_reject_member(message, STATE_INVALID_TIME, "ce_time",
-								  "is not an ISO 8601 date and time");
+			message_reject_value(message, STATE_INVALID_TIME, "ce_time",
+								 "is not an ISO 8601 date and time",
+								 time.data, time.len);
 			return;
 		}
 	}
@@ -254,7 +258,7 @@ decode_binary(MessageDecoder *decoder, const MessageInput *input,
 		json_scan_init(&scanner, input->value, input->value_len);
 		if (!json_scan_value(&scanner, &value) || !json_scan_at_end(&scanner))
 		{
-			message_reject_scan(message, &scanner);
+			message_reject_scan(message, input, &scanner);
 			return;
 		}
 		if (!message_data(&value, "data", message))
@@ -270,16 +274,14 @@ decode_header_id(const MessageInput *input, Message *message)
 {
 	const MessageHeader *header = message_find_header(input, "ce_id");
 
-	if (!message_header_text(input, "ce_source", message, &message->ce_source))
-		return false;
-
 	/* An empty one would be the same id for all. */
 	if (header != NULL && header->value_len > 0)
 	{
 		message->has_id = message_parse_uuid(header->value, header->value_len,
 											 message->id);
 		if (!message->has_id &&
-			!message_header_text(input, "ce_id", message, &message->ce_id))
+			(!message_header_text(input, "ce_id", message, &message->ce_id) ||
+			 !message_header_text(input, "ce_source", message, &message->ce_source)))
 			return false;
 	}
 	if (!message->has_id)
@@ -326,32 +328,28 @@ message_decode(MessageDecoder *decoder, const MessageInput *input,
 	else if (input->value != NULL)
 	{
 		json_scan_init(&scanner, input->value, input->value_len);
-		if (json_scan_at_end(&scanner))
-			message_reject(message, STATE_INVALID_JSON,
-						   "the message is not JSON: it is empty");
-		else if (!json_scan_object(&scanner))
+		if (!json_scan_object(&scanner))
 		{
 			JsonSpan	value;
 
 			if (!json_scan_value(&scanner, &value) ||
 				!json_scan_at_end(&scanner))
-				message_reject_scan(message, &scanner);
+				message_reject_scan(message, input, &scanner);
 			else if (value.type != 'n')
-				message_reject(message, STATE_INVALID_MESSAGE,
-							   "the message is JSON but not an object");
+				message_reject_no_object(message, &value);
 		}
 		else
 		{
 			memset(&members, 0, sizeof(members));
 			if (!find_members(decoder, &scanner, &members) ||
 				!json_scan_at_end(&scanner))
-				message_reject_scan(message, &scanner);
+				message_reject_scan(message, input, &scanner);
 			else if (structured ||
 					 (members.specversion.start != NULL &&
 					  members.event_type.start == NULL))
 				decode_structured(decoder, &members, message);
 			else
-				decode_envelope(decoder, &members, message);
+				decode_envelope(decoder, input, &members, message);
 		}
 	}
 

@@ -67,6 +67,9 @@
  *	22007	a time that is none
  *	22P05	text that PostgreSQL cannot store: \u0000, half a surrogate pair, or an
  *			attribute that is not UTF-8.  Where it is not kept it does no harm
+ *	54001	nested more than JSON_MAX_DEPTH levels deep
+ *
+ * The reason also says what the message looks like (message_guess.c).
  *
  * The event's id is chosen from what is left in Message by event_id.h.
  *
@@ -120,7 +123,7 @@ typedef enum MessageKind
 typedef struct Message
 {
 	MessageKind kind;
-	char		reason[256];
+	char		reason[320];	/* in ASCII */
 	char		sqlstate[6];
 
 	MessageText event_type;

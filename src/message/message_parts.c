@@ -16,7 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
+#include <strings.h>
 
 #include "message/message_parts.h"
 
@@ -25,6 +25,9 @@
  * and comma; and once more as it is, in a description made of attributes.
  */
 #define HEADER_SIZE(len)	((len) * 7 + 16)
+
+/* A time with every character written as an escape, and some that are zeros. */
+#define TIME_MAX			512
 
 struct MessageDecoder
 {
@@ -114,16 +117,6 @@ message_reject_member(Message *message, const char *sqlstate, const char *name,
 	message_reject(message, sqlstate, message->reason);
 }
 
-void
-message_reject_scan(Message *message, const JsonScanner *scanner)
-{
-	snprintf(message->reason, sizeof(message->reason),
-			 "the message is not JSON: expected %s at byte %zu",
-			 scanner->error != NULL ? scanner->error : "the end",
-			 (size_t) (scanner->p - scanner->start) + 1);
-	message_reject(message, STATE_INVALID_JSON, message->reason);
-}
-
 char *
 message_scratch_end(MessageDecoder *decoder)
 {
@@ -145,6 +138,20 @@ message_find_header(const MessageInput *input, const char *name)
 	for (i = input->n_headers - 1; i >= 0; i--)
 	{
 		if (strcmp(input->headers[i].name, name) == 0 &&
+			input->headers[i].value != NULL)
+			return &input->headers[i];
+	}
+	return NULL;
+}
+
+const MessageHeader *
+message_content_type(const MessageInput *input)
+{
+	int			i;
+
+	for (i = input->n_headers - 1; i >= 0; i--)
+	{
+		if (strcasecmp(input->headers[i].name, "content-type") == 0 &&
 			input->headers[i].value != NULL)
 			return &input->headers[i];
 	}
@@ -233,7 +240,8 @@ message_text(MessageDecoder *decoder, const JsonSpan *span, const char *name,
 	}
 	if (span->type != '"')
 	{
-		message_reject_member(message, STATE_INVALID_MESSAGE, name, "is not a string");
+		message_reject_value(message, STATE_INVALID_MESSAGE, name, "is not a string",
+							 span->start, span->len);
 		return false;
 	}
 	if (span->unstorable)
@@ -268,38 +276,22 @@ message_time(const JsonSpan *span, const char *name, Message *message)
 		message_reject_member(message, STATE_INVALID_MESSAGE, name, "is missing");
 		return false;
 	}
-	/* An escape in a time ("\u002B" for the plus sign) is legal JSON. */
-	if (span->type == '"' && span->escapes && span->len < 128)
+	/* Escapes in a time ("\u002B" for the plus sign) are legal JSON. */
+	if (span->type == '"')
 	{
-		char		plain[128];
-		size_t		len = 0;
-		const char *p = span->start + 1;
-		const char *end = span->start + span->len - 1;
+		char		plain[TIME_MAX];
 
-		while (p < end)
-		{
-			unsigned int code;
-
-			if (*p == '\\' && end - p >= 6 && p[1] == 'u' &&
-				sscanf(p + 2, "%4x", &code) == 1 && code < 0x80)
-			{
-				plain[len++] = (char) code;
-				p += 6;
-			}
-			else
-				plain[len++] = *p++;
-		}
-		message->has_time = message_parse_time(plain, len,
-											   &message->occurred_on);
+		if (!span->escapes)
+			message->has_time = message_parse_time(span->start + 1, span->len - 2,
+												   &message->occurred_on);
+		else if (span->len <= sizeof(plain))
+			message->has_time = message_parse_time(plain, json_span_text(span, plain),
+												   &message->occurred_on);
 	}
-	else
-		message->has_time = span->type == '"' &&
-			message_parse_time(span->start + 1, span->len - 2,
-							   &message->occurred_on);
-
 	if (!message->has_time)
-		message_reject_member(message, STATE_INVALID_TIME, name,
-							  "is not an ISO 8601 date and time");
+		message_reject_value(message, STATE_INVALID_TIME, name,
+							 "is not an ISO 8601 date and time",
+							 span->start, span->len);
 	return message->has_time;
 }
 
@@ -384,6 +376,14 @@ message_headers(MessageDecoder *decoder, const MessageInput *input,
 			strcmp(header->name, "id") == 0 &&
 			message_parse_uuid(header->value, header->value_len, id) &&
 			memcmp(id, message->id, sizeof(id)) == 0)
+			continue;
+
+		/*
+		 * jsonb takes the last of equal names, also where that one has no
+		 * value.
+		 */
+		if (header->value == NULL &&
+			message_find_header(input, header->name) != NULL)
 			continue;
 		message_scratch(decoder, n++ == 0 ? "{" : ",", 1);
 		scratch_add_json(decoder, header->name, strlen(header->name));

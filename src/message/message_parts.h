@@ -5,7 +5,7 @@
  *
  * Copyright (c) 2026, carshop_outbox contributors
  *
- * For message.c alone.  Functions that answer false have rejected the message.
+ * For the files of message/ alone.  Functions that answer false have rejected the message.
  *
  *-------------------------------------------------------------------------
  */
@@ -20,6 +20,7 @@
 #define STATE_INVALID_TIME		"22007" /* invalid_datetime_format */
 #define STATE_INVALID_MESSAGE	"22023" /* invalid_parameter_value */
 #define STATE_UNSTORABLE		"22P05" /* untranslatable_character */
+#define STATE_TOO_DEEP			"54001" /* statement_too_complex */
 
 /* ---- scratch memory ---- */
 
@@ -41,7 +42,22 @@ extern void message_reject(Message *message, const char *sqlstate,
 						   const char *reason);
 extern void message_reject_member(Message *message, const char *sqlstate,
 								  const char *name, const char *what);
-extern void message_reject_scan(Message *message, const JsonScanner *scanner);
+
+/* ... with what the message may be instead (message_guess.c) ... */
+
+/* The value is not JSON, as the scanner has found. */
+extern void message_reject_scan(Message *message, const MessageInput *input,
+								const JsonScanner *scanner);
+
+/* It is, but no object; or one without EventType. */
+extern void message_reject_no_object(Message *message, const JsonSpan *value);
+extern void message_reject_no_type(Message *message,
+								   const MessageInput *input);
+
+/* A member of a wrong value, which is quoted. */
+extern void message_reject_value(Message *message, const char *sqlstate,
+								 const char *name, const char *what,
+								 const char *data, size_t len);
 
 /* ---- members ---- */
 
@@ -76,6 +92,9 @@ extern bool message_valid_text(const char *data, size_t len);
 /* The last one of the name that has a value; NULL: none. */
 extern const MessageHeader *message_find_header(const MessageInput *input,
 												const char *name);
+
+/* The same for content-type, whose name may be written in any case. */
+extern const MessageHeader *message_content_type(const MessageInput *input);
 
 /* A header as text; unchanged when there is none. */
 extern bool message_header_text(const MessageInput *input, const char *name,

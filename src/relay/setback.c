@@ -9,6 +9,7 @@
  *
  *-------------------------------------------------------------------------
  */
+#include "mutants.h"
 #include "relay/machine_internal.h"
 
 #include <stdio.h>
@@ -284,7 +285,7 @@ machine_not_done(RelayMachine *machine, RelayActionKind kind, const RelayResult 
 		pace_late(&machine->pace, machine->pending_events, machine->pending_alone);
 		machine_fail(machine, &old, now);
 	}
-	else if (transaction && result->outcome == KAFKA_REFUSED)
+	else if (transaction && result->outcome == KAFKA_REFUSED && !MUTANT("refused_stays"))
 		refused(machine, result, now);
 	else
 		machine_fail(machine, result, now);

@@ -257,6 +257,26 @@ validate(Validation *validation)
  */
 
 /* The report's owner, and its members, and superusers may change it. */
+void
+report_check_owner(const char *name, Oid owner, Oid caller)
+{
+	if (!superuser_arg(caller) &&
+		(!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(owner)) ||
+		 !has_privs_of_role(caller, owner)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be owner of report \"%s\"", name)));
+}
+
+void
+report_does_not_exist(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("report \"%s\" does not exist", name),
+			 errhint("SELECT name FROM report.stat_reports lists them.")));
+}
+
 static bool
 lookup_definition(const char *name, Oid caller)
 {
@@ -271,12 +291,7 @@ lookup_definition(const char *name, Oid caller)
 	if (sql_plan_execute(&get_owner, &value, NULL) == 0)
 		return false;
 	owner = DatumGetObjectId(sql_value(0, 1, NULL));
-	if (!superuser_arg(caller) &&
-		(!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(owner)) ||
-		 !has_privs_of_role(caller, owner)))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("must be owner of report \"%s\"", name)));
+	report_check_owner(name, owner, caller);
 	return true;
 }
 
@@ -285,15 +300,11 @@ static void
 require_definition(const char *name, Oid caller)
 {
 	if (!lookup_definition(name, caller))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("report \"%s\" does not exist", name),
-				 errhint("SELECT name FROM report.stat_reports lists them.")));
+		report_does_not_exist(name);
 }
 
-/* A table that the caller owns and that stays. */
-static void
-check_target(Oid target, Oid caller)
+void
+report_check_target(Oid target, Oid caller)
 {
 	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(target));
 	char		kind;
@@ -362,7 +373,7 @@ report_define_as(const ReportDefinition *definition)
 	validation.statement = definition->statement;
 	validation.target = definition->target;
 	validation.owner = caller;
-	check_target(validation.target, caller);
+	report_check_target(validation.target, caller);
 
 	SPI_connect();
 	PG_TRY();

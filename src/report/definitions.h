@@ -31,4 +31,11 @@ typedef struct ReportDefinition
  */
 extern void report_define_as(const ReportDefinition *definition);
 
+/* OB004 and others, unless it is a table that the caller owns and that stays. */
+extern void report_check_target(Oid target, Oid caller);
+
+/* Errors of who may not change a report, and of a name that none has. */
+extern void report_check_owner(const char *name, Oid owner, Oid caller);
+extern void report_does_not_exist(const char *name);
+
 #endif							/* DEFINITIONS_H */

@@ -38,9 +38,9 @@
 #include "executor/spi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "mutants.h"
 #include "report/dead_letter.h"
 #include "report/event_log.h"
-#include "report/subtransaction.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
@@ -52,6 +52,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
+#include "worker/subtransaction.h"
 
 /* Rows handed to the table at once; COPY's number. */
 #define ROWS_AT_ONCE	1000
@@ -501,6 +502,8 @@ event_log_store(EventBatch *batch, LogSource *sources, Tuplestorestate *store,
 
 		if (event->rejected)
 		{
+			if (MUTANT("bad_message"))
+				elog(ERROR, "a message cannot be read");
 			reject(&state, event, NULL);
 			continue;
 		}

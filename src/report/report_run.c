@@ -27,13 +27,14 @@
 #include "report/publish.h"
 #include "report/report_run.h"
 #include "report/reports.h"
-#include "report/subtransaction.h"
 #include "storage/lock.h"
+#include "storage/proc.h"
 #include "utils/guc.h"
 #include "utils/queryenvironment.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
 #include "utils/timeout.h"
+#include "worker/subtransaction.h"
 #include "worker/worker.h"
 
 typedef struct Run
@@ -44,6 +45,7 @@ typedef struct Run
 	Tuplestorestate *store;
 	int64		n;
 	bool		unclear;		/* it is to be done in parts */
+	bool		in_session;
 } Run;
 
 Relation
@@ -75,13 +77,34 @@ report_register_events(Tuplestorestate *store, int64 n)
 }
 
 void
+report_pin_settings(void)
+{
+	static const char *const pinned[][2] = {
+		{"search_path", REPORT_SEARCH_PATH},
+		{"TimeZone", "UTC"},
+		{"DateStyle", "ISO, YMD"},
+		{"IntervalStyle", "postgres"},
+		{"extra_float_digits", "1"},
+		{"bytea_output", "hex"},
+	};
+
+	/* Changing one costs more than looking at all. */
+	for (Size i = 0; i < lengthof(pinned); i++)
+	{
+		if (strcmp(GetConfigOption(pinned[i][0], false, false),
+				   pinned[i][1]) != 0)
+			(void) set_config_option(pinned[i][0], pinned[i][1],
+									 PGC_USERSET, PGC_S_SESSION,
+									 GUC_ACTION_SAVE, true, 0, false);
+	}
+}
+
+void
 report_enter(ReportScope *scope, Oid owner)
 {
 	GetUserIdAndSecContext(&scope->user, &scope->security);
 	scope->guc_level = NewGUCNestLevel();
-	(void) set_config_option("search_path", REPORT_SEARCH_PATH,
-							 PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
+	report_pin_settings();
 	(void) set_config_option("lock_timeout", REPORT_LOCK_TIMEOUT,
 							 PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
@@ -93,6 +116,17 @@ report_enter(ReportScope *scope, Oid owner)
 						   SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_RESTRICTED_OPERATION);
 	outbox_report_begins();
+}
+
+void
+report_enter_in_session(ReportScope *scope, Oid owner)
+{
+	int			lock_timeout = LockTimeout;
+
+	report_enter(scope, owner);
+	(void) set_config_option("lock_timeout", psprintf("%d", lock_timeout),
+							 PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
 }
 
 void
@@ -128,10 +162,14 @@ execute(Run *run, Tuplestorestate *store, int64 n)
 	ReportScope scope;
 	int			rc;
 
-	report_enter(&scope, run->owner);
+	if (run->in_session)
+		report_enter_in_session(&scope, run->owner);
+	else
+		report_enter(&scope, run->owner);
 	if (plans->report != NULL)
 		publishing = publish_describe(plans->report, plans->publishes, store);
-	enable_timeout_after(STATEMENT_TIMEOUT, REPORT_TIMEOUT_MS);
+	if (!run->in_session)
+		enable_timeout_after(STATEMENT_TIMEOUT, REPORT_TIMEOUT_MS);
 
 	/*
 	 * A plan is kept per size class, made with a true row count: one made for
@@ -151,7 +189,8 @@ execute(Run *run, Tuplestorestate *store, int64 n)
 		elog(ERROR, "could not execute the report's statement: %s",
 			 SPI_result_code_string(rc));
 
-	disable_timeout(STATEMENT_TIMEOUT, false);
+	if (!run->in_session)
+		disable_timeout(STATEMENT_TIMEOUT, false);
 	CHECK_FOR_INTERRUPTS();		/* a cancel of the last moment is the
 								 * statement's, not ours */
 	report_leave(&scope);
@@ -195,6 +234,19 @@ run(void *arg)
 	SPI_finish();
 }
 
+/* In parts from then on, when that turns out to be needed. */
+static bool
+try_run(Run *task, ErrorData **error)
+{
+	if (subtransaction_try(run, task, error))
+		return true;
+	if (!task->unclear)
+		return false;
+	FreeErrorData(*error);
+	task->plans->in_parts = true;
+	return subtransaction_try(run, task, error);
+}
+
 bool
 report_run(const char *statement, ReportPlans *plans, Oid owner,
 		   Tuplestorestate *store, int64 n, ErrorData **error)
@@ -208,24 +260,35 @@ report_run(const char *statement, ReportPlans *plans, Oid owner,
 	task.store = store;
 	task.n = n;
 	task.unclear = false;
+	task.in_session = false;
 
 	/*
 	 * Timers cancel, which workers ignore.  Here a cancel ends only the
 	 * statement, so that is also what pg_cancel_backend() can do to us.
 	 */
 	worker_cancellable(true);
-	done = subtransaction_try(run, &task, error);
-	if (!done && task.unclear)
-	{
-		FreeErrorData(*error);
-		plans->in_parts = true;
-		done = subtransaction_try(run, &task, error);
-	}
+	done = try_run(&task, error);
 	if (get_timeout_active(STATEMENT_TIMEOUT))
 		disable_timeout(STATEMENT_TIMEOUT, false);
 	worker_cancellable(false);
 	LockReleaseSession(USER_LOCKMETHOD);
 	return done;
+}
+
+bool
+report_run_in_session(const char *statement, ReportPlans *plans, Oid owner,
+					  Tuplestorestate *store, int64 n, ErrorData **error)
+{
+	Run			task;
+
+	task.statement = statement;
+	task.plans = plans;
+	task.owner = owner;
+	task.store = store;
+	task.n = n;
+	task.unclear = false;
+	task.in_session = true;
+	return try_run(&task, error);
 }
 
 void

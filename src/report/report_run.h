@@ -60,7 +60,17 @@ typedef struct ReportScope
 	int			guc_level;
 } ReportScope;
 
+/*
+ * Settings that values and their texts depend on: a report makes the same of an
+ * event whoever runs it and wherever, the reporter or a session.  They hold
+ * until the GUC nest level ends.
+ */
+extern void report_pin_settings(void);
+
 extern void report_enter(ReportScope *scope, Oid owner);
+
+/* The same with the time that the session itself waits for locks. */
+extern void report_enter_in_session(ReportScope *scope, Oid owner);
 extern void report_leave(ReportScope *scope);
 
 /*
@@ -69,6 +79,14 @@ extern void report_leave(ReportScope *scope);
  */
 extern bool report_run(const char *statement, ReportPlans *plans, Oid owner,
 					   Tuplestorestate *store, int64 n, ErrorData **error);
+
+/*
+ * The same in somebody's session: its own timers, its own cancel and its own
+ * advisory locks stay what they are.
+ */
+extern bool report_run_in_session(const char *statement, ReportPlans *plans,
+								  Oid owner, Tuplestorestate *store, int64 n,
+								  ErrorData **error);
 
 extern void report_forget_plans(ReportPlans *plans);
 

@@ -60,13 +60,6 @@ typedef struct Report
 	ReportPlans plans;
 } Report;
 
-typedef enum ErrorKind
-{
-	ERROR_OF_EVENT,
-	ERROR_PASSING,
-	ERROR_OF_REPORT
-} ErrorKind;
-
 static MemoryContext reports_context = NULL;
 static List *reports = NIL;
 static TimestampTz next_attempt = DT_NOEND; /* of the reports behind */
@@ -231,12 +224,8 @@ reports_load(void)
  * ------------------------------------------------------------------------
  */
 
-/*
- * By SQLSTATE class: whose fault is it, the event's, nobody's, or the
- * report's?
- */
-static ErrorKind
-error_kind(int sqlerrcode)
+ReportError
+report_error_kind(int sqlerrcode)
 {
 	const char *state = unpack_sql_state(sqlerrcode);
 	static const char *const of_event[] = {"21", "22", "23", "44", "54", "P0"};
@@ -370,23 +359,19 @@ note_passing(Report *report, const ErrorData *error, int64 n)
 		report->range = Max(n / 2, 1);
 }
 
-/*
- * SPI ends an error's context with the whole statement: its name says as much
- * beside the dead letter.
- */
-static void
-shorten_context(const Report *report, ErrorData *error)
+void
+report_shorten_context(const char *name, const char *text, ErrorData *error)
 {
 	char	   *statement;
 
 	if (error->context == NULL)
 		return;
-	statement = strstr(error->context, report->statement);
+	statement = strstr(error->context, text);
 	if (statement != NULL)
 		error->context = psprintf("%.*s%s%s",
 								  (int) (statement - error->context),
-								  error->context, report->name,
-								  statement + strlen(report->statement));
+								  error->context, name,
+								  statement + strlen(text));
 }
 
 /* A range of n events up to seq has failed. */
@@ -395,7 +380,7 @@ handle_failure(Report *report, ErrorData *error, int64 n, int64 seq)
 {
 	Datum		values[3];
 
-	switch (error_kind(error->sqlerrcode))
+	switch (report_error_kind(error->sqlerrcode))
 	{
 		case ERROR_OF_EVENT:
 			if (n > 1)
@@ -403,7 +388,7 @@ handle_failure(Report *report, ErrorData *error, int64 n, int64 seq)
 				report->range = n / 2;
 				return;
 			}
-			shorten_context(report, error);
+			report_shorten_context(report->name, report->statement, error);
 			dead_letter_add_event(report->name, seq, error);
 			values[0] = CStringGetTextDatum(report->name);
 			values[1] = Int64GetDatum(seq);
@@ -525,6 +510,6 @@ reports_retry(const char *name, int64 log_seq, ErrorData **error)
 	tuplestore_end(store);
 	if (done)
 		return RETRY_DONE;
-	return error_kind((*error)->sqlerrcode) == ERROR_PASSING ? RETRY_LATER :
+	return report_error_kind((*error)->sqlerrcode) == ERROR_PASSING ? RETRY_LATER :
 		RETRY_REFUSED;
 }

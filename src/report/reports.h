@@ -16,6 +16,7 @@
 
 #include "postgres.h"
 
+#include "utils/elog.h"
 #include "utils/tuplestore.h"
 
 /* Name of the batch in a report's statement. */
@@ -39,6 +40,26 @@ extern void reports_apply(Tuplestorestate *store, int64 n, int64 after,
  * event log, at most limit events.
  */
 extern void reports_catch_up(int64 head, int64 limit);
+
+/*
+ * By SQLSTATE class: whose fault is it that a statement failed, the event's,
+ * nobody's, or the report's?
+ */
+typedef enum ReportError
+{
+	ERROR_OF_EVENT,
+	ERROR_PASSING,
+	ERROR_OF_REPORT
+} ReportError;
+
+extern ReportError report_error_kind(int sqlerrcode);
+
+/*
+ * SPI ends an error's context with the whole statement: the report's name says
+ * as much beside a dead letter.
+ */
+extern void report_shorten_context(const char *name, const char *statement,
+								   ErrorData *error);
 
 /*
  * Give an event that a report has refused to it once more.  With RETRY_REFUSED

@@ -38,30 +38,11 @@ typedef struct Pin
 	const char *value;
 } Pin;
 
-static const Pin pins[] = {
-	/* who we are and what we may see */
-	{"role", "none"},
-	{"search_path", "pg_catalog, pg_temp"},
+/* What a report's statement gives must not depend on where it runs. */
+static const Pin statement_pins[] = {
 	{"row_security", "off"},
 	{"session_replication_role", "origin"},
 	{"restrict_nonsystem_relation_kind", ""},
-
-	/* transactions that write, one statement seeing what the last one left */
-	{"default_transaction_isolation", "read committed"},
-	{"default_transaction_read_only", "off"},
-	{"default_transaction_deferrable", "off"},
-
-	/* nothing ends a worker but its own trouble */
-	{"statement_timeout", "0"},
-	{"lock_timeout", "0"},
-	{"idle_in_transaction_session_timeout", "0"},
-	{"idle_session_timeout", "0"},
-	{"transaction_timeout", "0"},
-	{"exit_on_error", "off"},	/* one bad message would end the reporter */
-
-	/* a damaged page is an error, not an empty one */
-	{"zero_damaged_pages", "off"},
-	{"ignore_checksum_failure", "off"},
 
 	/* one meaning for texts, wherever a report's statement runs */
 	{"DateStyle", "ISO, YMD"},
@@ -87,6 +68,29 @@ static const Pin pins[] = {
 
 	/* nothing is made where the owner wants it */
 	{"default_tablespace", ""},
+};
+
+static const Pin worker_pins[] = {
+	/* who we are and what we may see */
+	{"role", "none"},
+	{"search_path", "pg_catalog, pg_temp"},
+
+	/* transactions that write, one statement seeing what the last one left */
+	{"default_transaction_isolation", "read committed"},
+	{"default_transaction_read_only", "off"},
+	{"default_transaction_deferrable", "off"},
+
+	/* nothing ends a worker but its own trouble */
+	{"statement_timeout", "0"},
+	{"lock_timeout", "0"},
+	{"idle_in_transaction_session_timeout", "0"},
+	{"idle_session_timeout", "0"},
+	{"transaction_timeout", "0"},
+	{"exit_on_error", "off"},	/* one bad message would end the reporter */
+
+	/* a damaged page is an error, not an empty one */
+	{"zero_damaged_pages", "off"},
+	{"ignore_checksum_failure", "off"},
 
 	/* a worker says little */
 	{"client_min_messages", "warning"},
@@ -103,14 +107,34 @@ pin(const char *name, const char *value)
 	SetConfigOption(name, value, PGC_SUSET, PGC_S_OVERRIDE);
 }
 
+/* Those that this release knows. */
+static void
+pin_all(const Pin *pins, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		if (GetConfigOption(pins[i].name, true, false) != NULL)
+			pin(pins[i].name, pins[i].value);
+	}
+}
+
 void
 worker_pin_settings(void)
 {
-	for (int i = 0; i < lengthof(pins); i++)
+	pin_all(worker_pins, lengthof(worker_pins));
+	pin_all(statement_pins, lengthof(statement_pins));
+}
+
+void
+session_pin_settings(void)
+{
+	for (int i = 0; i < lengthof(statement_pins); i++)
 	{
-		/* leave out what this release does not know */
-		if (GetConfigOption(pins[i].name, true, false) != NULL)
-			pin(pins[i].name, pins[i].value);
+		if (GetConfigOption(statement_pins[i].name, true, false) != NULL)
+			(void) set_config_option(statement_pins[i].name,
+									 statement_pins[i].value,
+									 PGC_SUSET, PGC_S_SESSION,
+									 GUC_ACTION_SAVE, true, 0, false);
 	}
 }
 

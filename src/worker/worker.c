@@ -323,6 +323,8 @@ leave_if_asked(void)
 int
 worker_check(void)
 {
+	if (MUTANT("deaf"))
+		ProcDiePending = false;
 	CHECK_FOR_INTERRUPTS();
 	leave_if_asked();
 	worker_check_extension();

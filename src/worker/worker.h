@@ -67,6 +67,12 @@ extern WorkerKind worker_kind(void);
 extern void worker_pin_settings(void);
 extern void worker_pin_connected_settings(void);
 
+/*
+ * In a session that executes a report's statement: the settings that decide what
+ * it gives, as the workers have them, until the GUC nest level ends.
+ */
+extern void session_pin_settings(void);
+
 /* Does a setting's comma list name this database?  Needs a transaction. */
 extern bool worker_database_named(const char *setting);
 

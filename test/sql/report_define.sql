@@ -207,7 +207,7 @@ SELECT count(*) FROM report.dead_letters;
 SELECT count(*) FROM report.reported_events;
 RESET ROLE;
 
--- every member of the schema is described, no function is for everybody
+-- every member of the schema is described; for everybody is only what the statements of mirrors call
 SELECT pg_describe_object(classid, objid, objsubid) AS undescribed
 FROM pg_depend
 WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
@@ -216,7 +216,7 @@ WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
 	AND pg_describe_object(classid, objid, objsubid) LIKE '%report.%'
 	AND pg_describe_object(classid, objid, objsubid) NOT LIKE 'type %';
 SELECT p.oid::regprocedure AS for_everybody FROM pg_proc p
-WHERE pronamespace = 'report'::regnamespace AND has_function_privilege('public', oid, 'execute');
+WHERE pronamespace = 'report'::regnamespace AND has_function_privilege('public', oid, 'execute') ORDER BY 1;
 SELECT a.attrelid::regclass, attname AS undescribed FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid
 	JOIN pg_depend d ON d.objid = c.oid AND d.deptype = 'e'
 WHERE relnamespace = 'report'::regnamespace AND relkind IN ('r', 'v') AND attnum > 0

@@ -75,7 +75,7 @@ SELECT count(*) FROM outbox.dead_letters;
 SELECT count(*) FROM report.dead_letters;
 RESET ROLE;
 
--- every function that changes something is closed to PUBLIC
+-- every function that changes something is closed to PUBLIC, apart from what a mirror's statement calls as its owner: that changes nothing but the caller's own
 SELECT p.oid::regprocedure FROM pg_proc p
  WHERE p.pronamespace IN ('outbox'::regnamespace, 'report'::regnamespace)
    AND p.provolatile = 'v'

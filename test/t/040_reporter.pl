@@ -106,10 +106,10 @@ $kafka->produce($topic, '{"Number":8,"Engine":"{\"$type\":\"HandEngineEntity\"}"
 applied();
 is(db(q(SELECT sqlstate, message, convert_from(value, 'UTF8'), headers FROM report.dead_letters
 	WHERE kafka_offset < 11 ORDER BY kafka_offset)), join("\n",
-	'22032|the message is not JSON: expected a value at byte 1|not JSON|',
-	'22023|the message is JSON but not an object|[1]|',
+	'22032|the message is not JSON: expected a value at byte 1, found "not JSON"|not JSON|',
+	'22023|the message is JSON but not an object: an array, while each event is a message of its own|[1]|',
 	'22023|"EventDescription" is missing|{"EventType":"X"}|',
-	'22007|"OccuredOn" is not an ISO 8601 date and time|' . event('CarRepaired', on => 'yesterday') . '|'),
+	'22007|"OccuredOn" is not an ISO 8601 date and time: "yesterday"|' . event('CarRepaired', on => 'yesterday') . '|'),
 	'what is no event goes to the dead letters, with its reason');
 is(db(q(SELECT value, headers FROM report.dead_letters ORDER BY id DESC LIMIT 1)), '\xff00|{"a": "b"}',
 	'bytes are kept as they are');
@@ -208,6 +208,14 @@ db(qq(SELECT report.seek('$topic', 0, -2), report.seek('$topic', 1, 0)));
 applied();
 is(db('SELECT count(*) FROM report.reported_events'), $before + 1, 'after a seek to the beginning nothing is counted again');
 is(db('SELECT sum(events) FROM report.events_by_day'), $before + 1, 'in the reports neither');
+
+# A leader that was replaced and does not know yet may say so of what is there.
+my $ahead = db(qq(SELECT next_offset FROM report.progress WHERE topic = '$topic' AND partition = 1)) + 3;
+db(qq(SELECT report.seek('$topic', 1, $ahead)));
+poll_until(sub { db(qq(SELECT last_error FROM report.stat_reporter WHERE topic = '$topic' AND partition = 1)) =~ /^offset $ahead is not there/ }, 30, 'an offset that is not there is met');
+$kafka->produce($topic, event('Ahead', id => id(510 + $_)), partition => 1) foreach 1 .. 4;
+poll_until(sub { db(q(SELECT count(*) FROM report.reported_events WHERE event_type = 'Ahead')) > 0 || status('divergence') !~ /^ok/ }, 60, 'and comes');
+like(status('divergence'), qr/^ok: /, 'one answer that something is not there is not believed');
 
 db(qq(SELECT report.seek('$topic', 1, 1000000)));
 poll_until(sub { status('divergence') =~ m{^fail: Partition \Q$topic\E/1: .*1000000 is not there}i }, 30, 'the lost range is found');

@@ -45,7 +45,8 @@ my %notice = (
 	lastval => ['statements'],
 	ghosts => ['routes'],
 	backfill_no_lock => ['backfill_writers'],
-	backfill_waits => ['backfill_writers']);
+	backfill_waits => ['backfill_writers'],
+	late_states => ['mirrors']);
 
 # Columns that this server does not have cannot be wrong.
 my ($major) = `@{[ $ENV{PG_CONFIG} // 'pg_config' ]} --version` =~ /(\d+)/;

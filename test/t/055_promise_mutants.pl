@@ -238,6 +238,25 @@ my %held = (
 		return becomes(sub { ask($shop, q{SELECT count(*) FROM report.reported_events WHERE event_type = 'Counted'}) eq '1' });
 	},
 
+	# I11: an event that Kafka refuses is set aside, and the next one published
+	refused_stays => sub {
+		my $shop = shop();
+
+		$kafka->tool('kafka.admin.ConfigCommand', qw(--alter --entity-type topics --entity-name), $shop, '--add-config', 'max.message.bytes=2000');
+		$node->safe_psql($shop, q{SELECT outbox.emit('Wide', to_jsonb((SELECT string_agg(md5(n::text), '') FROM generate_series(1, 500) n)))});
+		$node->safe_psql($shop, q{SELECT outbox.emit('Next')});
+		return becomes(sub { published($shop, 'Next') });
+	},
+
+	# I11: a message that cannot be read is set aside, and the next one counted
+	bad_message => sub {
+		my $shop = shop();
+
+		$kafka->produce($shop, 'no JSON');
+		$node->safe_psql($shop, q{SELECT outbox.emit('Next')});
+		return becomes(sub { ask($shop, q{SELECT count(*) FROM report.reported_events WHERE event_type = 'Next'}) eq '1' });
+	},
+
 	# I13: a copy does not publish
 	any_home => sub {
 		my $shop = shop();
@@ -247,6 +266,20 @@ my %held = (
 		poll_until(sub { !worker_pids($node, 'relay', $shop) }, 60, 'the relay has left');
 		$node->safe_psql('postgres', "CREATE DATABASE copy_of_$shop TEMPLATE $shop");
 		return becomes(sub { ask("copy_of_$shop", 'SELECT state FROM outbox.stat_relay') eq 'stopped' });
+	},
+
+	# I14: who is told to end ends, without Kafka as well
+	deaf => sub {
+		my $shop = shop();
+
+		$kafka->kill9;
+		$node->safe_psql($shop, q{SELECT outbox.emit('Waits')});
+		poll_until(sub { ask($shop, 'SELECT state FROM outbox.stat_relay') eq 'waiting for Kafka' }, 60, 'it waits for Kafka');
+		my ($pid) = worker_pids($node, 'relay', $shop);
+		$node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
+		my $held = becomes(sub { !kill 0, $pid });
+		$kafka->restart;
+		return $held;
 	},
 
 	# I15: what is wrong is said

@@ -21,4 +21,10 @@
 extern bool subtransaction_try(void (*work) (void *arg), void *arg,
 							   ErrorData **error);
 
+/*
+ * Call work(arg) in a subtransaction that is undone in any case.  An error is
+ * raised again after that.
+ */
+extern void subtransaction_undo(void (*work) (void *arg), void *arg);
+
 #endif							/* SUBTRANSACTION_H */

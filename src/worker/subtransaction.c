@@ -13,9 +13,9 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "report/subtransaction.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
+#include "worker/subtransaction.h"
 
 bool
 subtransaction_try(void (*work) (void *arg), void *arg, ErrorData **error)
@@ -46,4 +46,33 @@ subtransaction_try(void (*work) (void *arg), void *arg, ErrorData **error)
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
 	return done;
+}
+
+void
+subtransaction_undo(void (*work) (void *arg), void *arg)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+
+	PG_TRY();
+	{
+		work(arg);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+	}
+	PG_END_TRY();
+
+	RollbackAndReleaseCurrentSubTransaction();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	if (error != NULL)
+		ReThrowError(error);
 }

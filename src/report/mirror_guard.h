@@ -1,0 +1,20 @@
+/*-------------------------------------------------------------------------
+ *
+ * mirror_guard.h
+ *	  What keeps an old state from coming after a newer one.
+ *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef MIRROR_GUARD_H
+#define MIRROR_GUARD_H
+
+/*
+ * Forget what a report's guard knows: its content is about to be made again
+ * from an earlier place of the log (rebuild, as_of).  With SPI connected, as
+ * the owner of the extension's tables.
+ */
+extern void mirror_guard_forget(const char *report);
+
+#endif							/* MIRROR_GUARD_H */
