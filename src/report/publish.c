@@ -16,7 +16,9 @@
  * goes on with that one's chain, and its id is a digest of what it is: a
  * database that went back in time and reads Kafka again makes the same ids, and
  * so does a rebuild.  An event without that, such as a route's, could come of
- * any event of the run: it gets all their reports.
+ * any event of the run.  A union of their chains would keep it from reports that
+ * ought to have it, so where the chains differ the run is undone and the
+ * statement is given the events in parts of one chain each.
  *
  * Memory: of the run, see publish_describe().
  *
@@ -69,7 +71,7 @@ typedef struct Made
 	int64		times;
 } Made;
 
-typedef struct Publishing
+struct Publishing
 {
 	const char *report;
 	Tuplestorestate *store;
@@ -80,9 +82,12 @@ typedef struct Publishing
 	char	   *label;
 	HTAB	   *causes;
 	HTAB	   *made;
-	char	   *all;			/* chain of what could come of any event */
+	char	   *first;			/* chain of what comes of the first event */
 	char	   *alone;			/* chain of what comes of one without a chain */
-} Publishing;
+	bool		mixed;			/* events have different chains */
+	bool		publishes;
+	bool		unclear;		/* which of them an event has got */
+};
 
 /* ------------------------------------------------------------------------
  * Who the report is
@@ -198,25 +203,11 @@ extend(const Publishing *publishing, const char *chain)
 	return psprintf("%s,%s", chain, publishing->label);
 }
 
-/* Add to the chain the labels of another one that it lacks. */
-static char *
-merge(char *chain, const char *other)
+/* NULL is a chain, too: that of events which no report has caused. */
+static bool
+same_chain(const char *a, const char *b)
 {
-	char	   *labels = pstrdup(other);
-	char	   *next = labels;
-
-	while (next != NULL)
-	{
-		char	   *label = next;
-
-		next = strchr(next, ',');
-		if (next != NULL)
-			*next++ = '\0';
-		if (count_label(chain, label) < count_label(other, label))
-			chain = chain == NULL ? pstrdup(label) : psprintf("%s,%s", chain, label);
-	}
-	pfree(labels);
-	return chain;
+	return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
 }
 
 /* ------------------------------------------------------------------------
@@ -291,7 +282,8 @@ know_causes(Publishing *publishing)
 	MemoryContext old = MemoryContextSwitchTo(publishing->context);
 	HTAB	   *causes = hash_create("causing events", 256, &info,
 									 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	char	   *all = NULL;
+	const char *first = NULL;
+	bool		any = false;
 	StoreScan	scan;
 	Jsonb	   *headers;
 
@@ -304,12 +296,15 @@ know_causes(Publishing *publishing)
 
 		cause->chain = headers ? chain_of(headers) : NULL;
 		cause->traceparent = headers ? header(headers, "traceparent") : NULL;
-		if (cause->chain != NULL)
-			all = merge(all, cause->chain);
+		if (!any)
+			first = cause->chain;
+		else if (!same_chain(first, cause->chain))
+			publishing->mixed = true;
+		any = true;
 	}
 	end_scan(&scan);
 	publishing->alone = extend(publishing, NULL);
-	publishing->all = extend(publishing, all);
+	publishing->first = extend(publishing, first);
 	publishing->causes = causes;
 	MemoryContextSwitchTo(old);
 }
@@ -398,7 +393,11 @@ describe(void *arg, const OutboxEvent *event, Consequence *consequence)
 	if (event->has_cause)
 		cause = hash_search(publishing->causes, &event->caused_by, HASH_FIND, NULL);
 	if (cause == NULL)
-		consequence->chain = publishing->all;
+	{
+		consequence->chain = publishing->first;
+		if (publishing->mixed && publishing->publishes)
+			publishing->unclear = true;
+	}
 	else
 	{
 		consequence->chain = cause->chain == NULL ? publishing->alone :
@@ -417,7 +416,7 @@ describe(void *arg, const OutboxEvent *event, Consequence *consequence)
 						 quote_literal_cstr(publishing->report))));
 }
 
-void
+Publishing *
 publish_describe(const char *report, bool publishes, Tuplestorestate *store)
 {
 	Publishing *publishing = palloc0(sizeof(Publishing));
@@ -425,9 +424,17 @@ publish_describe(const char *report, bool publishes, Tuplestorestate *store)
 	publishing->report = report;
 	publishing->store = store;
 	publishing->context = CurrentMemoryContext;
+	publishing->publishes = publishes;
 	outbox_report_describes(describe, publishing);
 	if (publishes)
 		outbox_report_publishes();
+	return publishing;
+}
+
+bool
+publish_is_unclear(const Publishing *publishing)
+{
+	return publishing->unclear && !MUTANT("mixed_causes");
 }
 
 /* ------------------------------------------------------------------------
@@ -488,4 +495,50 @@ publish_withhold(const char *report, Tuplestorestate *store, int64 *n)
 		found = is_own(&publishing, &scan, headers);
 	end_scan(&scan);
 	return found ? without_own(&publishing, store, n) : store;
+}
+
+/* ------------------------------------------------------------------------
+ * Parts
+ * ------------------------------------------------------------------------
+ */
+
+struct PublishParts
+{
+	StoreScan	scan;
+	Jsonb	   *headers;		/* of the event that stands in the slot */
+	bool		more;			/* there is one */
+};
+
+PublishParts *
+publish_begin_parts(Tuplestorestate *store)
+{
+	PublishParts *parts = palloc(sizeof(PublishParts));
+
+	begin_scan(&parts->scan, store);
+	parts->more = next_event(&parts->scan, &parts->headers);
+	return parts;
+}
+
+Tuplestorestate *
+publish_next_part(PublishParts *parts, int64 *n)
+{
+	Tuplestorestate *part;
+	char	   *chain;
+
+	if (!parts->more)
+	{
+		end_scan(&parts->scan);
+		return NULL;
+	}
+	part = tuplestore_begin_heap(false, false, setting_worker_memory / 4);
+	chain = parts->headers != NULL ? chain_of(parts->headers) : NULL;
+	*n = 0;
+	do
+	{
+		tuplestore_puttupleslot(part, parts->scan.slot);
+		++*n;
+		parts->more = next_event(&parts->scan, &parts->headers);
+	} while (parts->more &&
+			 same_chain(chain, parts->headers != NULL ? chain_of(parts->headers) : NULL));
+	return part;
 }

@@ -6,7 +6,7 @@
  *
  * Copyright (c) 2026, carshop_outbox contributors
  *
- * Both functions run inside a transaction with SPI connected.
+ * All functions run inside a transaction with SPI connected.
  *
  *-------------------------------------------------------------------------
  */
@@ -30,7 +30,25 @@ extern Tuplestorestate *publish_withhold(const char *report,
  * statement will write while it runs over store.  Without publishes they get
  * their ids and are not written.  All is forgotten with the memory context.
  */
-extern void publish_describe(const char *report, bool publishes,
-							 Tuplestorestate *store);
+typedef struct Publishing Publishing;
+
+extern Publishing *publish_describe(const char *report, bool publishes,
+									Tuplestorestate *store);
+
+/*
+ * The run was over events that came through different reports, and has written
+ * an event that could be of any of them: undo it, and give the statement the
+ * events in parts.
+ */
+extern bool publish_is_unclear(const Publishing *publishing);
+
+/*
+ * The parts of store, in its order, whose events came through the same reports;
+ * NULL: that was the last one.  The caller ends each.
+ */
+typedef struct PublishParts PublishParts;
+
+extern PublishParts *publish_begin_parts(Tuplestorestate *store);
+extern Tuplestorestate *publish_next_part(PublishParts *parts, int64 *n);
 
 #endif							/* PUBLISH_H */

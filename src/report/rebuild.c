@@ -227,6 +227,10 @@ refill(Rebuild *rebuild, bool first)
 	shared_note_rebuild(rebuild->entry, replay->events, rebuild->total);
 	if (first)
 		empty_target(replay->report);
+
+	/* what the report had applied has published what comes of it */
+	replay_upto(replay, snapshot, Min(last, replay->report->applied_seq));
+	replay->plans.publishes = true;
 	replay_upto(replay, snapshot, last);
 	UnregisterSnapshot(snapshot);
 }

@@ -196,10 +196,12 @@ time_left(const ReportRun *run)
 static void
 execute(ReportRun *run, Tuplestorestate *store, int64 n)
 {
+	ReportPlans *plans = run->plans;
+	Publishing *publishing = NULL;
 	int			rc;
 
-	if (run->plans->report != NULL)
-		publish_describe(run->plans->report, run->plans->publishes, store);
+	if (plans->report != NULL)
+		publishing = publish_describe(plans->report, plans->publishes, store);
 	if (!run->in_session)
 		enable_timeout_after(STATEMENT_TIMEOUT, (int) time_left(run));
 	rc = SPI_execute_plan(plan_for(run, n), NULL, NULL, false, 0);
@@ -213,6 +215,9 @@ execute(ReportRun *run, Tuplestorestate *store, int64 n)
 	CHECK_FOR_INTERRUPTS();		/* a cancel of the last moment is the
 								 * statement's, not ours */
 	run->runs++;
+	run->unclear = publishing != NULL && publish_is_unclear(publishing);
+	if (run->unclear)
+		elog(ERROR, "the events of report \"%s\" are given in parts", plans->report);
 }
 
 /* Which piece has met a key last. */
@@ -332,6 +337,19 @@ execute_pieces(ReportRun *run, EphemeralNamedRelation enr, TupleDesc desc,
 	return true;
 }
 
+/* All of a store, in pieces if need be.  False: time was up on the way. */
+static bool
+execute_store(ReportRun *run, EphemeralNamedRelation enr, TupleDesc desc,
+			  Tuplestorestate *store, int64 n)
+{
+	if (run->singly || run->in_pieces)
+		return execute_pieces(run, enr, desc, store);
+	enr->reldata = store;
+	enr->md.enrtuples = (double) n;
+	execute(run, store, n);
+	return true;
+}
+
 /* Copies of the first n events of a store; *last is the last one's number. */
 static Tuplestorestate *
 first_events(Tuplestorestate *store, int64 n, TupleDesc desc, int64 *last)
@@ -381,8 +399,6 @@ run_task(void *arg)
 	given = store;
 	if (run->plans->report != NULL)
 		given = publish_withhold(run->plans->report, store, &n);
-	enr->reldata = given;
-	enr->md.enrtuples = (double) n;
 
 	if (run->in_session)
 		report_enter_in_session(&scope, run->owner);
@@ -390,10 +406,19 @@ run_task(void *arg)
 		report_enter(&scope, run->owner);
 	if (run->deadline != DT_NOEND)
 		set_lock_timeout(Min(REPORT_LOCK_TIMEOUT_MS, time_left(run) / 4 + 1));
-	if (n > 0 && cut)
-		complete = execute_pieces(run, enr, RelationGetDescr(log), given);
+	if (run->plans->in_parts)
+	{
+		PublishParts *parts = publish_begin_parts(given);
+		Tuplestorestate *part;
+
+		while (complete && (part = publish_next_part(parts, &n)) != NULL)
+		{
+			complete = execute_store(run, enr, RelationGetDescr(log), part, n);
+			tuplestore_end(part);
+		}
+	}
 	else if (n > 0)
-		execute(run, given, n);
+		complete = execute_store(run, enr, RelationGetDescr(log), given, n);
 	if (complete)
 	{
 		run->done = run->n;
@@ -408,20 +433,39 @@ run_task(void *arg)
 	table_close(log, NoLock);
 }
 
+/*
+ * In parts from then on, when that turns out to be needed: events that came through
+ * different reports, and one that is written without saying of which it comes.
+ */
+static bool
+try_run(ReportRun *run, ErrorData **error)
+{
+	run->done = 0;
+	run->runs = 0;
+	run->unclear = false;
+	if (subtransaction_try(run_task, run, error))
+		return true;
+	if (!run->unclear)
+		return false;
+	FreeErrorData(*error);
+	run->plans->in_parts = true;
+	run->done = 0;
+	run->runs = 0;
+	run->unclear = false;
+	return subtransaction_try(run_task, run, error);
+}
+
 bool
 report_run(ReportRun *run, ErrorData **error)
 {
 	bool		done;
-
-	run->done = 0;
-	run->runs = 0;
 
 	/*
 	 * Timers cancel, which workers ignore.  Here a cancel ends only the
 	 * statement, so that is also what pg_cancel_backend() can do to us.
 	 */
 	worker_cancellable(true);
-	done = subtransaction_try(run_task, run, error);
+	done = try_run(run, error);
 	if (get_timeout_active(STATEMENT_TIMEOUT))
 		disable_timeout(STATEMENT_TIMEOUT, false);
 	worker_cancellable(false);
@@ -442,7 +486,7 @@ report_run_in_session(const char *statement, ReportPlans *plans, Oid owner,
 	run.n = n;
 	run.deadline = DT_NOEND;
 	run.in_session = true;
-	return subtransaction_try(run_task, &run, error);
+	return try_run(&run, error);
 }
 
 void

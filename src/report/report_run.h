@@ -41,6 +41,7 @@ typedef struct ReportPlans
 	 */
 	const char *report;
 	bool		publishes;
+	bool		in_parts;		/* see publish_is_unclear() */
 } ReportPlans;
 
 /*
@@ -95,6 +96,7 @@ typedef struct ReportRun
 	int64		runs;			/* executions */
 	int64		done;			/* events before the end, or before the error */
 	int64		last_seq;		/* with pieces: of the last event executed */
+	bool		unclear;		/* see publish_is_unclear() */
 } ReportRun;
 
 /*

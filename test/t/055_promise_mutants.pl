@@ -149,6 +149,32 @@ my %held = (
 		return $node->safe_psql($shop, q{SELECT count(*) FROM outbox.event WHERE type = 'Counted' AND headers IS NULL}) == 0;
 	},
 
+	# I1: in a batch whose events came through different reports, a route's event is of one of them
+	mixed_causes => sub {
+		my $shop = shop();
+		my $reported = sub { ask($shop, "SELECT count(*) FROM report.reported_events WHERE event_type = '$_[0]'") };
+
+		$node->safe_psql($shop, q{
+			CREATE TABLE tagged (id uuid);
+			CREATE TABLE items (key text PRIMARY KEY);
+			SELECT outbox.capture('items', 'Out');
+			SELECT report.define('tag', $$
+				INSERT INTO public.tagged SELECT outbox.emit('In', key => 'tagged', caused_by => id) FROM new_events WHERE event_type = 'Seed'
+				$$, 'tagged');
+			SELECT report.define('item', $$
+				INSERT INTO public.items SELECT event_key FROM new_events WHERE event_type = 'In'
+				$$, 'items');
+			SELECT report.disable('item'), outbox.emit('Seed')});
+		return 'no event' if !becomes(sub { $reported->('In') == 1 });
+		$node->safe_psql($shop, q{SELECT outbox.emit('In', key => 'plain')});
+		return 'no second event' if !becomes(sub { $reported->('In') == 2 });
+		$node->safe_psql($shop, q{SELECT report.enable('item')});
+		return 'no row' if !becomes(sub { $reported->('Out') == 2 });
+		return $node->safe_psql($shop, q{
+			SELECT string_agg(event_key || ' ' || regexp_replace(headers->>'caused-by-report', '@[-0-9a-f]*', '', 'g'), '; ' ORDER BY event_key)
+			FROM report.reported_events WHERE event_type = 'Out'}) eq 'plain item; tagged tag,item';
+	},
+
 	# I8: what a report makes of an event is not given to it, to make it again
 	loops => sub {
 		my $shop = shop();

@@ -150,6 +150,15 @@ ask_until('play', 'SELECT count(*) FROM share', '40');
 moved('play', 'play');
 is($node->safe_psql('play', $shared), '40|40', '... and that one when it is tried again');
 
+# made anew: what it had applied has published what comes of it, what lies behind not yet
+my @sent = split /\n/, $node->safe_psql('play', 'SELECT sent FROM share');
+$node->safe_psql('play', q{SELECT report.disable('share'); SELECT outbox.emit('Share', '{"n": 41}', '41')});
+moved('play', 'play');
+$node->safe_psql('play', q{SELECT report.rebuild('share'); SELECT report.enable('share')});
+moved('play', 'play') foreach 1 .. 2;
+is($node->safe_psql('play', $shared), '41|41', 'a rebuild publishes what was not applied before, and that alone');
+is($node->safe_psql('play', q{SELECT count(*) FROM share WHERE sent IN ('} . join(q{','}, @sent) . q{')}), 40, '... and its events have the ids they had');
+
 # an event that is refused is the fault of the one it comes of
 $node->safe_psql('play', q{
 	CREATE TABLE grown (id uuid);
