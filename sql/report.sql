@@ -95,7 +95,10 @@ CREATE TABLE report.definitions (
 	defined_at	timestamptz NOT NULL DEFAULT now(),
 	kind		text NOT NULL DEFAULT 'statement',
 	source		jsonb,
+	timeout		interval NOT NULL DEFAULT '60s',
+	start_seq	bigint NOT NULL DEFAULT 0,
 	CONSTRAINT definitions_pkey PRIMARY KEY (name),
+	CONSTRAINT definitions_timeout CHECK (timeout BETWEEN '1 ms' AND '24 days'),
 	CONSTRAINT definitions_kind CHECK (kind IN ('statement', 'select', 'mirror'))
 );
 COMMENT ON TABLE report.definitions IS 'Reports: a table and the statement that folds new events into it';
@@ -108,6 +111,8 @@ COMMENT ON COLUMN report.definitions.enabled IS 'False after report.disable()';
 COMMENT ON COLUMN report.definitions.defined_at IS 'When it was defined or replaced';
 COMMENT ON COLUMN report.definitions.kind IS 'Function that made it: report.define (statement), define_select (select) or mirror';
 COMMENT ON COLUMN report.definitions.source IS 'What the statement was generated from; NULL: a person wrote it';
+COMMENT ON COLUMN report.definitions.timeout IS 'Longest time of one execution of the statement';
+COMMENT ON COLUMN report.definitions.start_seq IS 'The report is made of events with a higher log_seq: 0, the whole log; else it was defined with from_now';
 
 CREATE TABLE report.applied (
 	name			text NOT NULL,
@@ -120,6 +125,8 @@ CREATE TABLE report.applied (
 	dead_letters	bigint NOT NULL DEFAULT 0,
 	last_error		text,
 	last_error_at	timestamptz,
+	refused_in_a_row	bigint NOT NULL DEFAULT 0,
+	singly_since	timestamptz,
 	CONSTRAINT applied_pkey PRIMARY KEY (name),
 	CONSTRAINT applied_name_fkey FOREIGN KEY (name)
 		REFERENCES report.definitions (name) ON DELETE CASCADE
@@ -135,6 +142,8 @@ COMMENT ON COLUMN report.applied.last_ms IS 'Time of the newest execution';
 COMMENT ON COLUMN report.applied.dead_letters IS 'Events that the report has refused';
 COMMENT ON COLUMN report.applied.last_error IS 'Newest error';
 COMMENT ON COLUMN report.applied.last_error_at IS 'When it happened';
+COMMENT ON COLUMN report.applied.refused_in_a_row IS 'Events refused since one was applied; carshop_outbox.report_max_failures of them stop the report';
+COMMENT ON COLUMN report.applied.singly_since IS 'When a batch had to be applied event by event for the first time, because its statement takes one event of a key only (SQLSTATE 21000)';
 
 --
 -- Dead letters
@@ -185,9 +194,16 @@ COMMENT ON INDEX report.dead_letter_retry IS 'What report.retry() asked for';
 CREATE UNIQUE INDEX dead_letter_message ON report.dead_letter (message_id) WHERE report IS NULL;
 COMMENT ON INDEX report.dead_letter_message IS 'A message that is read again is one dead letter';
 
+CREATE FUNCTION report.value_text(value bytea)
+	RETURNS text LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'report_value_text';
+COMMENT ON FUNCTION report.value_text(bytea) IS 'These bytes as text if they are UTF-8 that the database can hold, else NULL (for report.dead_letters; anybody who may read that may call it)';
+
 CREATE VIEW report.dead_letters AS
 	SELECT d.id, d.topic, d.partition, d.kafka_offset, d.report, d.sqlstate,
-		   d.message, d.context, d.value, d.headers, d.at, d.attempts
+		   d.message, d.context, d.value, d.headers, d.at, d.attempts,
+		   report.value_text(d.value) AS value_text
 	FROM report.dead_letter d;
 COMMENT ON VIEW report.dead_letters IS 'Messages that could not be read (report is NULL), and events that a report refused';
 COMMENT ON COLUMN report.dead_letters.id IS 'For report.retry() and report.skip()';
@@ -202,6 +218,7 @@ COMMENT ON COLUMN report.dead_letters.value IS 'The unreadable message, or the r
 COMMENT ON COLUMN report.dead_letters.headers IS 'Headers of the message';
 COMMENT ON COLUMN report.dead_letters.at IS 'When it was refused, last time';
 COMMENT ON COLUMN report.dead_letters.attempts IS 'How often it was tried';
+COMMENT ON COLUMN report.dead_letters.value_text IS 'The value as text; NULL: it is none (bytes that are not UTF-8, a zero byte)';
 
 --
 -- What pg_dump carries
@@ -219,12 +236,13 @@ SELECT pg_extension_config_dump('report.dead_letter_id_seq', '');
 --
 
 CREATE FUNCTION report.define(name text, statement text, target regclass,
-		description text DEFAULT NULL)
+		description text DEFAULT NULL, timeout interval DEFAULT NULL,
+		from_now boolean DEFAULT false)
 	RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'report_define';
-COMMENT ON FUNCTION report.define(text, text, regclass, text) IS 'Defines a report: target is kept by a statement that reads FROM new_events; again: replaces the statement';
-REVOKE ALL ON FUNCTION report.define(text, text, regclass, text) FROM PUBLIC;
+COMMENT ON FUNCTION report.define(text, text, regclass, text, interval, boolean) IS 'Defines a report: target is kept by a statement that reads FROM new_events; again: replaces the statement';
+REVOKE ALL ON FUNCTION report.define(text, text, regclass, text, interval, boolean) FROM PUBLIC;
 
 CREATE FUNCTION report.drop(name text)
 	RETURNS void LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE

@@ -7,7 +7,8 @@
 
 CREATE FUNCTION report.worker(OUT preloaded boolean, OUT listed boolean,
 		OUT pid integer, OUT state text, OUT since timestamptz,
-		OUT message text, OUT remedy text, OUT at timestamptz)
+		OUT message text, OUT remedy text, OUT at timestamptz,
+		OUT catch_up_processes integer, OUT in_turns integer)
 	RETURNS record LANGUAGE c VOLATILE PARALLEL RESTRICTED
 	SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'report_worker';
@@ -96,7 +97,7 @@ CREATE FUNCTION report.stat_reset()
 	RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'report_stat_reset';
-COMMENT ON FUNCTION report.stat_reset() IS 'Zeroes the counters of report.stat_reporter and report.stat_reports';
+COMMENT ON FUNCTION report.stat_reset() IS 'Zeroes the counters of report.stat_reporter, report.latency and report.stat_reports';
 REVOKE ALL ON FUNCTION report.stat_reset() FROM PUBLIC;
 
 CREATE VIEW report.stat_dead_letters AS
@@ -192,9 +193,25 @@ CREATE VIEW report.status AS
 					ELSE format('Report "%s" is tried again: %s', s.name, outbox.sentence(s.last_error)) END,
 			   CASE s.state
 					WHEN 'disabled' THEN format('SELECT report.enable(%L);', s.name)
-					WHEN 'failed' THEN format('SELECT report.enable(%L); -- when the cause is repaired', s.name)
+					WHEN 'failed' THEN format('SELECT report.enable(%L);', s.name) ||
+						CASE WHEN EXISTS (SELECT FROM report.dead_letter d WHERE d.report = s.name)
+							 THEN format(' SELECT report.retry(id) FROM report.dead_letters WHERE report = %L;', s.name) ELSE '' END ||
+						' -- when the cause is repaired'
 					ELSE 'It goes on by itself when the cause is gone.' END
 		FROM report.stat_reports s WHERE s.state NOT IN ('current', 'catching up', 'rebuilding')
+		UNION ALL
+		SELECT 9, 'reports', 'warn',
+			   format('%s report(s) that are slow or far behind have no process of their own; the reporter serves them, and the others wait meanwhile.', r.in_turns),
+			   CASE WHEN r.catch_up_processes >= 4
+					THEN 'Make them quicker (report.stat_reports has their cost), or report.disable() one: no more than 4 have a process at the same time.'
+					ELSE format('ALTER SYSTEM SET max_worker_processes = %s; -- then restart the server', current_setting('max_worker_processes')::integer + 4) END
+		FROM reporter r WHERE r.in_turns > 0
+		UNION ALL
+		SELECT 9, 'reports', 'warn',
+			   format('Report "%s" takes one event of a key at a time (SQLSTATE 21000), so batches that have several are applied event by event: right, but slow.', a.name),
+			   'Give the statement the newest event of each key: SELECT DISTINCT ON (key) ... FROM new_events ORDER BY key, log_seq DESC; or GROUP BY key. Then report.define() it again.'
+		FROM report.applied a JOIN report.definitions d USING (name)
+		WHERE a.singly_since IS NOT NULL AND d.enabled
 		UNION ALL
 		SELECT 10, 'dead letters',
 			   CASE WHEN d.n = 0 THEN 'ok' ELSE 'warn' END,

@@ -48,6 +48,10 @@
  *	 aside_lost			I1 what should go aside is left out
  *	 any_order			I4 what was aside is published beside what came later
  *
+ *	 reports (060)
+ *	 no_budget			I9 a slow report runs among the others, for as long as it wants
+ *	 retry_anyway		I10 a retry applies what the report will come by again
+ *
  *	 making reports anew (063)
  *	 rebuild_unlocked	I10 the reporter goes on with a report that is being rebuilt
  *

@@ -47,6 +47,7 @@ int			setting_publish_after_standby = 0;
 char	   *setting_report_topics = NULL;
 char	   *setting_group_id = NULL;
 int			setting_report_batch_events = 20000;
+int			setting_report_max_failures = 1000;
 int			setting_report_retention = 0;
 int			setting_worker_memory = 64 * 1024;
 char	   *setting_event_source = NULL;
@@ -247,6 +248,9 @@ settings_define(void)
 	define_int("carshop_outbox.report_batch_events",
 			   "Most events applied to report tables in one transaction.",
 			   &setting_report_batch_events, 20000, 1, 1000000, 0);
+	define_int("carshop_outbox.report_max_failures",
+			   "So many refused events in a row stop a report (0: none do).",
+			   &setting_report_max_failures, 1000, 0, INT_MAX, 0);
 	define_int("carshop_outbox.report_retention",
 			   "Age at which rows of report.reported_events are removed (0 keeps them).",
 			   &setting_report_retention, 0, 0, INT_MAX / 2, GUC_UNIT_S);

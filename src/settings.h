@@ -55,6 +55,7 @@ extern int	setting_publish_after_standby;	/* standbys, 0: none */
 extern char *setting_report_topics;
 extern char *setting_group_id;
 extern int	setting_report_batch_events;
+extern int	setting_report_max_failures;	/* 0: no limit */
 extern int	setting_report_retention;	/* s, 0 keeps */
 extern int	setting_worker_memory;	/* kB */
 extern char *setting_event_source;

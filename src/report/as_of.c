@@ -40,7 +40,6 @@
 #include "report/replay.h"
 #include "report/reports.h"
 #include "report/sql_plan.h"
-#include "report/subtransaction.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -48,6 +47,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
+#include "worker/subtransaction.h"
 #include "worker/worker.h"
 
 PG_FUNCTION_INFO_V1(report_as_of);

@@ -54,8 +54,9 @@ static SqlPlan get_next = {
 	" WHERE d.retry AND d.id > $1 AND (d.report IS NULL OR EXISTS"
 	"   (SELECT FROM report.definitions f JOIN report.applied a USING (name)"
 	"    WHERE f.name = d.report AND f.enabled AND NOT a.failed))"
+	" AND ($2 IS NULL OR pg_catalog.hashtextextended(d.report, 0) = $2)"
 	" ORDER BY d.id LIMIT 1 FOR NO KEY UPDATE OF d SKIP LOCKED",
-	1, {INT8OID}, NULL
+	2, {INT8OID, INT8OID}, NULL
 };
 
 static SqlPlan remove_letter = {
@@ -212,13 +213,16 @@ read_headers(uint64 row, DeadLetter *letter)
 }
 
 DeadLetter *
-dead_letter_next(int64 after)
+dead_letter_next(int64 after, const int64 *report)
 {
-	Datum		value = Int64GetDatum(after);
+	Datum		values[2];
+	Datum		value;
 	DeadLetter *letter;
 	bool		isnull;
 
-	if (sql_plan_execute(&get_next, &value, NULL) == 0)
+	values[0] = Int64GetDatum(after);
+	values[1] = Int64GetDatum(report != NULL ? *report : 0);
+	if (sql_plan_execute(&get_next, values, report != NULL ? "  " : " n") == 0)
 		return NULL;
 	letter = palloc0(sizeof(DeadLetter));
 	letter->id = DatumGetInt64(sql_value(0, 1, NULL));
@@ -251,6 +255,41 @@ dead_letter_remove(int64 id)
 	Datum		value = Int64GetDatum(id);
 
 	sql_plan_execute(&remove_letter, &value, NULL);
+}
+
+void
+dead_letter_forget_event_range(const char *report, int64 after, int64 upto)
+{
+	static SqlPlan forget = {
+		"DELETE FROM report.dead_letter"
+		" WHERE report = $1 AND log_seq > $2 AND log_seq <= $3",
+		3, {TEXTOID, INT8OID, INT8OID}, NULL
+	};
+	Datum		values[3];
+
+	values[0] = CStringGetTextDatum(report);
+	values[1] = Int64GetDatum(after);
+	values[2] = Int64GetDatum(upto);
+	sql_plan_execute(&forget, values, NULL);
+}
+
+bool
+dead_letter_read_event(int64 id, Tuplestorestate *store)
+{
+	static SqlPlan read = {
+		"SELECT e.* FROM report.dead_letter d, LATERAL"
+		" pg_catalog.jsonb_populate_record(NULL::report.reported_events,"
+		" pg_catalog.convert_from(d.value, 'UTF8')::pg_catalog.jsonb) e"
+		" WHERE d.id = $1 AND d.report IS NOT NULL",
+		1, {INT8OID}, NULL
+	};
+	Datum		value = Int64GetDatum(id);
+
+	if (sql_plan_execute(&read, &value, NULL) == 0)
+		return false;
+	tuplestore_puttuple(store, SPI_tuptable->vals[0]);
+	SPI_freetuptable(SPI_tuptable);
+	return true;
 }
 
 void

@@ -15,6 +15,7 @@
 #include "postgres.h"
 
 #include "report/batch.h"
+#include "utils/tuplestore.h"
 
 /*
  * A message that cannot be read; event->sqlstate and ->reason say why.  False:
@@ -51,9 +52,27 @@ typedef struct DeadLetter
 
 /*
  * The next one after this id, of those that can be tried now: not of a report
- * that is halted.  NULL: there is none.  In the current memory context.
+ * that is halted; report: only of the report of this number, see catch_up.h.
+ * NULL: there is none.  In the current memory context.
  */
-extern DeadLetter *dead_letter_next(int64 after);
+extern DeadLetter *dead_letter_next(int64 after, const int64 *report);
+
+/*
+ * Put a refused event into store, as the letter keeps it: for one that the event
+ * log has no more.
+ */
+extern bool dead_letter_read_event(int64 id, Tuplestorestate *store);
+
+/*
+ * The report is judging these events (after < log_seq <= upto) again, from a
+ * target without them: what it refused of them before is void.  For whoever makes
+ * a report anew (report.rebuild), in the transaction that replaces the target's
+ * content, while it holds the report's row in report.applied: so a retry comes
+ * before or after all of it.  What the replay refuses is added as ever, after
+ * this call.
+ */
+extern void dead_letter_forget_event_range(const char *report, int64 after,
+										   int64 upto);
 
 /* It went well now. */
 extern void dead_letter_remove(int64 id);

@@ -23,6 +23,7 @@
 #include "errors.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/parsetree.h"
@@ -107,6 +108,22 @@ refuse(const char *message, const char *hint)
 			 hint != NULL ? errhint("%s", hint) : 0));
 }
 
+/* The same, pointing into the statement as its parser would. */
+static void
+refuse_at(const char *statement, int location, const char *message,
+		  const char *hint)
+{
+	/* a command begins where the one before it ends */
+	location = Max(location, 0);
+	location += strspn(statement + location, " \t\r\n\f");
+	ereport(ERROR,
+			(errcode(ERRCODE_OB_REPORT_REFUSED),
+			 errmsg("%s", message),
+			 hint != NULL ? errhint("%s", hint) : 0,
+			 internalerrposition(pg_mbstrlen_with_len(statement, location) + 1),
+			 internalerrquery(statement)));
+}
+
 /*
  * A trigger that may wait for the commit cannot be queued under restricted
  * operation: the report would stop at its first row.
@@ -148,14 +165,21 @@ refuse_deferrable(Oid relid)
 
 /* One command that reads new_events and writes its target. */
 static void
-check_statement(SPIPlanPtr plan, Oid target)
+check_statement(SPIPlanPtr plan, const char *statement, Oid target)
 {
 	List	   *sources = SPI_plan_get_plan_sources(plan);
 	StatementCheck check;
 	CachedPlanSource *source;
 	ListCell   *cell;
 
-	if (list_length(sources) != 1)
+	if (list_length(sources) > 1)
+	{
+		source = lsecond(sources);
+		refuse_at(statement, source->raw_parse_tree->stmt_location,
+				  "a report's statement must be exactly one SQL command",
+				  "Join several with WITH, or define several reports.");
+	}
+	if (sources == NIL)
 		refuse("a report's statement must be exactly one SQL command",
 			   "Join several with WITH, or define several reports.");
 
@@ -166,8 +190,9 @@ check_statement(SPIPlanPtr plan, Oid target)
 		Query	   *query = lfirst_node(Query, cell);
 
 		if (query->commandType == CMD_UTILITY)
-			refuse("a report's statement must be INSERT, UPDATE, DELETE or MERGE",
-				   NULL);
+			refuse_at(statement, source->raw_parse_tree->stmt_location,
+					  "a report's statement must be INSERT, UPDATE, DELETE or MERGE",
+					  NULL);
 		(void) check_walker((Node *) query, &check);
 	}
 	if (!check.reads_events)
@@ -213,7 +238,7 @@ validate(Validation *validation)
 	if (plan == NULL)
 		elog(ERROR, "could not prepare the report's statement: %s",
 			 SPI_result_code_string(SPI_result));
-	check_statement(plan, validation->target);
+	check_statement(plan, validation->statement, validation->target);
 	rc = SPI_execute_plan(plan, NULL, NULL, false, 0);
 	if (rc < 0)
 		elog(ERROR, "could not execute the report's statement: %s",
@@ -319,28 +344,32 @@ report_define_as(const ReportDefinition *definition)
 	};
 	static SqlPlan define = {
 		"INSERT INTO report.definitions AS d"
-		" (name, statement, target, owner, description, kind, source)"
-		" VALUES ($1, $2, $3, $4, $5, $6, $7::pg_catalog.jsonb)"
+		" (name, statement, target, owner, description, kind, source, timeout,"
+		" start_seq) VALUES ($1, $2, $3, $4, $5, $6, $7::pg_catalog.jsonb,"
+		" pg_catalog.make_interval(secs => COALESCE($8, $9) / 1000.0), $10)"
 		" ON CONFLICT (name) DO UPDATE SET"
 		" statement = excluded.statement, target = excluded.target,"
 		" owner = excluded.owner, kind = excluded.kind,"
 		" source = excluded.source,"
 		" description = COALESCE(excluded.description, d.description),"
+		" timeout = CASE WHEN $8 IS NULL THEN d.timeout ELSE excluded.timeout END,"
 		" enabled = true, defined_at = pg_catalog.now()",
-		7, {TEXTOID, TEXTOID, REGCLASSOID, REGROLEOID, TEXTOID, TEXTOID,
-		TEXTOID}, NULL
+		10, {TEXTOID, TEXTOID, REGCLASSOID, REGROLEOID, TEXTOID, TEXTOID,
+		TEXTOID, INT4OID, INT4OID, INT8OID}, NULL
 	};
 	static SqlPlan reset = {
-		"INSERT INTO report.applied (name) VALUES ($1)"
-		" ON CONFLICT (name) DO UPDATE SET failed = false, last_error = NULL",
-		1, {TEXTOID}, NULL
+		"INSERT INTO report.applied (name, applied_seq) VALUES ($1, $2)"
+		" ON CONFLICT (name) DO UPDATE SET failed = false, last_error = NULL,"
+		" refused_in_a_row = 0, singly_since = NULL",
+		2, {TEXTOID, INT8OID}, NULL
 	};
 	Oid			caller = GetUserId();
 	Validation	validation;
 	bool		known;
 	AsOwner		scope;
-	Datum		values[7];
-	char		nulls[7] = {' ', ' ', ' ', ' ', ' ', ' ', ' '};
+	int64		start_seq;
+	Datum		values[10];
+	char		nulls[10];
 
 	if (definition->name[0] == '\0')
 		refuse("the name of a report must not be empty", NULL);
@@ -368,6 +397,8 @@ report_define_as(const ReportDefinition *definition)
 
 	as_owner_begin(&scope);
 	known = lookup_definition(definition->name, caller);
+	start_seq = definition->from_now ? event_log_end() : 0;
+	memset(nulls, ' ', sizeof(nulls));
 	values[0] = CStringGetTextDatum(definition->name);
 	sql_plan_execute(&start_first, values, NULL);
 	values[1] = CStringGetTextDatum(validation.statement);
@@ -382,15 +413,34 @@ report_define_as(const ReportDefinition *definition)
 		nulls[6] = 'n';
 	else
 		values[6] = CStringGetTextDatum(definition->source);
+	values[7] = Int32GetDatum(definition->timeout_ms);
+	if (definition->timeout_ms == 0)
+		nulls[7] = 'n';
+	values[8] = Int32GetDatum(REPORT_TIMEOUT_MS);
+	values[9] = Int64GetDatum(start_seq);
 	sql_plan_execute(&define, values, nulls);
+	values[1] = Int64GetDatum(start_seq);
 	sql_plan_execute(&reset, values, NULL);
 	as_owner_end(&scope);
 	wake_reporter_at_commit();
-	if (!known && validation.target_has_rows)
+	if (!known && !definition->from_now && validation.target_has_rows)
 		ereport(WARNING,
 				(errmsg("table \"%s\" is not empty: the report adds the whole event log to what it holds",
 						get_rel_name(validation.target)),
 				 errhint("Empty the table in the same transaction, unless its rows come from elsewhere.")));
+}
+
+static int
+timeout_from(const Interval *interval)
+{
+	int64		days = interval->day + (int64) interval->month * DAYS_PER_MONTH;
+	int64		ms = interval->time / 1000 + days * (SECS_PER_DAY * 1000);
+
+	if (ms < 1 || ms > INT64CONST(24) * SECS_PER_DAY * 1000)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("timeout of a report must be between 1 ms and 24 days")));
+	return (int) ms;
 }
 
 Datum
@@ -407,6 +457,9 @@ report_define(PG_FUNCTION_ARGS)
 	definition.target = PG_GETARG_OID(2);
 	if (!PG_ARGISNULL(3))
 		definition.description = text_to_cstring(PG_GETARG_TEXT_PP(3));
+	if (!PG_ARGISNULL(4))
+		definition.timeout_ms = timeout_from(PG_GETARG_INTERVAL_P(4));
+	definition.from_now = !PG_ARGISNULL(5) && PG_GETARG_BOOL(5);
 	report_define_as(&definition);
 	PG_RETURN_VOID();
 }
@@ -452,7 +505,8 @@ report_enable(PG_FUNCTION_ARGS)
 		1, {TEXTOID}, NULL
 	};
 	static SqlPlan try_again = {
-		"UPDATE report.applied SET failed = false, last_error = NULL"
+		"UPDATE report.applied SET failed = false, last_error = NULL,"
+		" refused_in_a_row = 0"
 		" WHERE name = $1",
 		1, {TEXTOID}, NULL
 	};

@@ -22,6 +22,9 @@ typedef struct ReportDefinition
 	const char *kind;			/* report.definitions.kind */
 	const char *source;			/* JSON: what the statement was made of; NULL:
 								 * a person wrote it */
+	int			timeout_ms;		/* of one execution; 0: keep the one it has,
+								 * 60 s for a new one */
+	bool		from_now;		/* a new one: not the events in the log */
 } ReportDefinition;
 
 /*

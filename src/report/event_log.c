@@ -40,7 +40,6 @@
 #include "miscadmin.h"
 #include "report/dead_letter.h"
 #include "report/event_log.h"
-#include "report/subtransaction.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
@@ -52,6 +51,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
+#include "worker/subtransaction.h"
 
 /* Rows handed to the table at once; COPY's number. */
 #define ROWS_AT_ONCE	1000
@@ -188,6 +188,27 @@ event_log_head(void)
 		elog(ERROR, "could not read the end of the event log");
 	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
 									   SPI_tuptable->tupdesc, 1, &isnull));
+}
+
+int64
+event_log_end(void)
+{
+	bool		isnull;
+
+	if (SPI_execute("SELECT COALESCE(pg_catalog.max(log_seq), 0)"
+					" FROM report.reported_events",
+					true, 1) != SPI_OK_SELECT || SPI_processed != 1)
+		elog(ERROR, "could not read the end of the event log");
+	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+									   SPI_tuptable->tupdesc, 1, &isnull));
+}
+
+int64
+event_log_seq(TupleTableSlot *slot)
+{
+	bool		isnull;
+
+	return DatumGetInt64(slot_getattr(slot, COL_LOG_SEQ + 1, &isnull));
 }
 
 /* ------------------------------------------------------------------------
@@ -553,11 +574,9 @@ event_log_read(int64 after, int64 upto, int64 limit, Tuplestorestate *store,
 	while (n < limit &&
 		   index_getnext_slot(scan, ForwardScanDirection, slot))
 	{
-		bool		isnull;
-
 		CHECK_FOR_INTERRUPTS();
 		tuplestore_puttupleslot(store, slot);
-		*last = DatumGetInt64(slot_getattr(slot, COL_LOG_SEQ + 1, &isnull));
+		*last = event_log_seq(slot);
 		n++;
 	}
 

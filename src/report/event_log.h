@@ -48,4 +48,10 @@ extern int64 event_log_read(int64 after, int64 upto, int64 limit,
 
 extern Oid	event_log_relid(void);
 
+/* The newest log_seq that stands in the log, as this transaction sees it. */
+extern int64 event_log_end(void);
+
+/* log_seq of an event that one of these functions has put into a store. */
+extern int64 event_log_seq(TupleTableSlot *slot);
+
 #endif							/* EVENT_LOG_H */

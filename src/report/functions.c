@@ -14,12 +14,14 @@
  */
 #include "postgres.h"
 
+#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "commands/dbcommands.h"
 #include "compat.h"
 #include "errors.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "report/as_owner.h"
 #include "report/sql_plan.h"
@@ -32,6 +34,7 @@
 #include "utils/tuplestore.h"
 #include "utils/uuid.h"
 #include "utils/wait_event.h"
+#include "worker/latency.h"
 #include "worker/worker.h"
 
 /* wait_applied() looks again after this long, twice as long each time. */
@@ -43,10 +46,12 @@ PG_FUNCTION_INFO_V1(report_stop);
 PG_FUNCTION_INFO_V1(report_seek);
 PG_FUNCTION_INFO_V1(report_retry);
 PG_FUNCTION_INFO_V1(report_skip);
+PG_FUNCTION_INFO_V1(report_value_text);
 PG_FUNCTION_INFO_V1(report_wait_applied);
 PG_FUNCTION_INFO_V1(report_stat_reset);
 PG_FUNCTION_INFO_V1(report_worker);
 PG_FUNCTION_INFO_V1(report_worker_partitions);
+PG_FUNCTION_INFO_V1(report_worker_counters);
 
 /* report.start() and stop(): takes effect when the caller commits. */
 static void
@@ -154,6 +159,39 @@ report_skip(PG_FUNCTION_ARGS)
 	n = sql_plan_execute(&skip, &value, NULL);
 	as_owner_end(&scope);
 	PG_RETURN_INT64((int64) n);
+}
+
+/*
+ * A message's bytes, for people to read.  Kafka's texts are UTF-8; what is none,
+ * or has a character that this database does not know, has no text.
+ */
+Datum
+report_value_text(PG_FUNCTION_ARGS)
+{
+	bytea	   *value = PG_GETARG_BYTEA_PP(0);
+	char	   *bytes = VARDATA_ANY(value);
+	int			len = VARSIZE_ANY_EXHDR(value);
+	int			encoding = GetDatabaseEncoding();
+	char	   *converted;
+	Oid			proc;
+
+	if (!pg_verify_mbstr(PG_UTF8, bytes, len, true))
+		PG_RETURN_NULL();
+	if (encoding == PG_UTF8 || encoding == PG_SQL_ASCII)
+		PG_RETURN_TEXT_P(cstring_to_text_with_len(bytes, len));
+
+	proc = FindDefaultConversionProc(PG_UTF8, encoding);
+	if (!OidIsValid(proc) ||
+		len >= MaxAllocSize / MAX_CONVERSION_GROWTH)
+		PG_RETURN_NULL();
+	converted = palloc0((Size) len * MAX_CONVERSION_GROWTH + 1);
+	if (pg_do_encoding_conversion_buf(proc, PG_UTF8, encoding,
+									  (unsigned char *) bytes, len,
+									  (unsigned char *) converted,
+									  len * MAX_CONVERSION_GROWTH + 1,
+									  true) < len)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(converted));
 }
 
 Datum
@@ -309,8 +347,8 @@ report_worker(PG_FUNCTION_ARGS)
 {
 	ReporterReport *report = palloc0(sizeof(ReporterReport));
 	TupleDesc	desc;
-	Datum		values[8];
-	bool		nulls[8];
+	Datum		values[10];
+	bool		nulls[10];
 	int			pid = 0;
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
@@ -329,6 +367,8 @@ report_worker(PG_FUNCTION_ARGS)
 	values[5] = text_value(report->trouble.message, &nulls[5]);
 	values[6] = text_value(report->trouble.remedy, &nulls[6]);
 	values[7] = time_value(report->trouble.at, &nulls[7]);
+	values[8] = Int32GetDatum(report->catch_up_processes);
+	values[9] = Int32GetDatum(report->in_turns);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc),
 													  values, nulls)));
 }
@@ -370,6 +410,32 @@ report_worker_partitions(PG_FUNCTION_ARGS)
 		values[13] = time_value(partition->held_since, &nulls[13]);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values,
 							 nulls);
+	}
+	return (Datum) 0;
+}
+
+/* report.worker_counters(): a histogram, a row each bucket, and its sum. */
+Datum
+report_worker_counters(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	ReporterReport *report = palloc0(sizeof(ReporterReport));
+	int			pid;
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (shared_available())
+		(void) shared_get_reporter(MyDatabaseId, &pid, report);
+	for (int i = 0; i <= SHARED_BUCKETS; i++)
+	{
+		bool		bucket = i < SHARED_BUCKETS;
+		Datum		values[3];
+		bool		nulls[3] = {0};
+
+		values[0] = CStringGetTextDatum(bucket ? "latency" : "latency_sum");
+		values[1] = CStringGetTextDatum(bucket ? latency_bucket_name(i) : "");
+		values[2] = Float8GetDatum(bucket ? (double) report->latency.events[i] :
+								   report->latency.sum);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;
 }

@@ -20,12 +20,12 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/pg_class.h"
+#include "executor/executor.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "report/event_log.h"
 #include "report/report_run.h"
 #include "report/reports.h"
-#include "report/subtransaction.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "utils/guc.h"
@@ -33,20 +33,11 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 #include "utils/timeout.h"
+#include "worker/subtransaction.h"
 #include "worker/worker.h"
 
-typedef struct Run
-{
-	const char *statement;
-	ReportPlans *plans;
-	Oid			owner;
-	Tuplestorestate *store;
-	int64		n;
-	bool		in_session;
-} Run;
-
-Relation
-report_register_events(Tuplestorestate *store, int64 n)
+static Relation
+register_store(Tuplestorestate *store, int64 n, EphemeralNamedRelation *registered)
 {
 	EphemeralNamedRelation enr = palloc0(sizeof(EphemeralNamedRelationData));
 	Relation	log;
@@ -70,7 +61,25 @@ report_register_events(Tuplestorestate *store, int64 n)
 	if (rc != SPI_OK_REL_REGISTER)
 		elog(ERROR, "could not register " NEW_EVENTS ": %s",
 			 SPI_result_code_string(rc));
+	*registered = enr;
 	return log;
+}
+
+Relation
+report_register_events(Tuplestorestate *store, int64 n)
+{
+	EphemeralNamedRelation ignored;
+
+	return register_store(store, n, &ignored);
+}
+
+/* Until the GUC nest level ends. */
+static void
+set_lock_timeout(int64 ms)
+{
+	(void) set_config_option("lock_timeout", psprintf(INT64_FORMAT, ms),
+							 PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
 }
 
 void
@@ -81,9 +90,7 @@ report_enter(ReportScope *scope, Oid owner)
 	(void) set_config_option("search_path", REPORT_SEARCH_PATH,
 							 PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
-	(void) set_config_option("lock_timeout", REPORT_LOCK_TIMEOUT,
-							 PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
+	set_lock_timeout(REPORT_LOCK_TIMEOUT_MS);
 	/* Compiling costs more than a batch, at every new plan. */
 	(void) set_config_option("jit", "off",
 							 PGC_USERSET, PGC_S_SESSION,
@@ -99,9 +106,7 @@ report_enter_in_session(ReportScope *scope, Oid owner)
 	int			lock_timeout = LockTimeout;
 
 	report_enter(scope, owner);
-	(void) set_config_option("lock_timeout", psprintf("%d", lock_timeout),
-							 PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
+	set_lock_timeout(lock_timeout);
 }
 
 void
@@ -126,33 +131,14 @@ plan_class(int64 n)
 }
 
 /*
- * The statement on its events, as its owner; called within a subtransaction.
+ * A plan is kept per size class, made with a true row count: one made for a
+ * single row takes a nested loop, minutes for twenty thousand.
  */
-static void
-run(void *arg)
+static SPIPlanPtr
+plan_for(ReportRun *run, int64 n)
 {
-	Run		   *run = arg;
-	SPIPlanPtr *plan = &run->plans->plans[plan_class(run->n)];
-	ReportScope scope;
-	Relation	log;
-	int			rc;
+	SPIPlanPtr *plan = &run->plans->plans[plan_class(n)];
 
-	rc = SPI_connect();
-	if (rc != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed: %s", SPI_result_code_string(rc));
-	log = report_register_events(run->store, run->n);
-
-	if (run->in_session)
-		report_enter_in_session(&scope, run->owner);
-	else
-		report_enter(&scope, run->owner);
-	if (!run->in_session)
-		enable_timeout_after(STATEMENT_TIMEOUT, REPORT_TIMEOUT_MS);
-
-	/*
-	 * A plan is kept per size class, made with a true row count: one made for
-	 * a single row takes a nested loop, minutes for twenty thousand.
-	 */
 	if (*plan == NULL)
 	{
 		SPIPlanPtr	prepared = SPI_prepare(run->statement, 0, NULL);
@@ -162,60 +148,122 @@ run(void *arg)
 				 SPI_result_code_string(SPI_result));
 		*plan = prepared;
 	}
-	rc = SPI_execute_plan(*plan, NULL, NULL, false, 0);
+	return *plan;
+}
+
+/* Milliseconds that an execution which begins now may take, one at least. */
+static int64
+time_left(const ReportRun *run)
+{
+	int64		ms = run->timeout_ms;
+
+	if (run->deadline != DT_NOEND)
+		ms = Min(ms, TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+													 run->deadline));
+	return Max(ms, 1);
+}
+
+static void
+execute(ReportRun *run, int64 n)
+{
+	int			rc;
+
+	if (!run->in_session)
+		enable_timeout_after(STATEMENT_TIMEOUT, (int) time_left(run));
+	rc = SPI_execute_plan(plan_for(run, n), NULL, NULL, false, 0);
 	if (rc < 0)
 		elog(ERROR, "could not execute the report's statement: %s",
 			 SPI_result_code_string(rc));
-
+	if (SPI_tuptable != NULL)
+		SPI_freetuptable(SPI_tuptable);
 	if (!run->in_session)
 		disable_timeout(STATEMENT_TIMEOUT, false);
 	CHECK_FOR_INTERRUPTS();		/* a cancel of the last moment is the
 								 * statement's, not ours */
+}
+
+/*
+ * Event by event.  A store of one event is made for each execution: every scan
+ * leaves a read pointer behind in the store that it has read.
+ */
+static void
+execute_singly(ReportRun *run, EphemeralNamedRelation enr, TupleDesc desc)
+{
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
+
+	tuplestore_select_read_pointer(run->store, 0);
+	tuplestore_rescan(run->store);
+	(void) tuplestore_skiptuples(run->store, run->skip, true);
+	for (run->done = 0; run->done < run->n; run->done++)
+	{
+		Tuplestorestate *single;
+
+		if (run->done > 0 && GetCurrentTimestamp() >= run->deadline)
+			break;
+		if (!tuplestore_gettupleslot(run->store, true, false, slot))
+			elog(ERROR, "a batch of events has ended too early");
+		run->last_seq = event_log_seq(slot);
+		single = tuplestore_begin_heap(false, false, 64);
+		tuplestore_puttupleslot(single, slot);
+		enr->reldata = single;
+		execute(run, 1);
+		tuplestore_end(single);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+/*
+ * The statement on its events, as its owner; called within a subtransaction.
+ */
+static void
+run_task(void *arg)
+{
+	ReportRun  *run = arg;
+	EphemeralNamedRelation enr;
+	ReportScope scope;
+	Relation	log;
+	int			rc;
+
+	rc = SPI_connect();
+	if (rc != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed: %s", SPI_result_code_string(rc));
+	log = register_store(run->store, run->singly ? 1 : run->n, &enr);
+
+	if (run->in_session)
+		report_enter_in_session(&scope, run->owner);
+	else
+		report_enter(&scope, run->owner);
+	if (run->deadline != DT_NOEND)
+		set_lock_timeout(Min(REPORT_LOCK_TIMEOUT_MS, time_left(run) / 4 + 1));
+	if (run->singly)
+		execute_singly(run, enr, RelationGetDescr(log));
+	else
+		execute(run, run->n);
 	report_leave(&scope);
 	SPI_finish();
 	table_close(log, NoLock);
 }
 
 bool
-report_run(const char *statement, ReportPlans *plans, Oid owner,
-		   Tuplestorestate *store, int64 n, ErrorData **error)
+report_run(ReportRun *run, ErrorData **error)
 {
-	Run			task;
 	bool		done;
 
-	task.statement = statement;
-	task.plans = plans;
-	task.owner = owner;
-	task.store = store;
-	task.n = n;
-	task.in_session = false;
+	run->done = 0;
+	if (run->in_session)
+		return subtransaction_try(run_task, run, error);
 
 	/*
 	 * Timers cancel, which workers ignore.  Here a cancel ends only the
 	 * statement, so that is also what pg_cancel_backend() can do to us.
 	 */
 	worker_cancellable(true);
-	done = subtransaction_try(run, &task, error);
+	done = subtransaction_try(run_task, run, error);
 	if (get_timeout_active(STATEMENT_TIMEOUT))
 		disable_timeout(STATEMENT_TIMEOUT, false);
 	worker_cancellable(false);
 	LockReleaseSession(USER_LOCKMETHOD);
 	return done;
-}
-
-bool
-report_run_in_session(const char *statement, ReportPlans *plans, Oid owner,
-					  Tuplestorestate *store, int64 n, ErrorData **error)
-{
-	Run			task;
-
-	task.statement = statement;
-	task.plans = plans;
-	task.owner = owner;
-	task.store = store;
-	task.n = n;
-	task.in_session = true;
-	return subtransaction_try(run, &task, error);
 }
 
 void

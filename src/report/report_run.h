@@ -14,6 +14,7 @@
 
 #include "executor/spi.h"
 #include "utils/relcache.h"
+#include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
 /* Plans are made per size class of the batch: 1-7, 8-63, 64-511, ... */
@@ -22,9 +23,11 @@
 /* What a report's statement sees; its own names must be qualified. */
 #define REPORT_SEARCH_PATH	"pg_catalog, pg_temp"
 
-/* Longest time of one execution, and of waiting for a lock in it. */
+/* Longest time of one execution unless the definition says otherwise. */
 #define REPORT_TIMEOUT_MS	60000
-#define REPORT_LOCK_TIMEOUT	"1s"
+
+/* Longest wait for a lock in it. */
+#define REPORT_LOCK_TIMEOUT_MS	1000
 
 typedef struct ReportPlans
 {
@@ -55,20 +58,32 @@ extern void report_enter(ReportScope *scope, Oid owner);
 extern void report_enter_in_session(ReportScope *scope, Oid owner);
 extern void report_leave(ReportScope *scope);
 
-/*
- * Execute the statement over n events, in a subtransaction.  False with *error
- * set when it failed and was undone.
- */
-extern bool report_run(const char *statement, ReportPlans *plans, Oid owner,
-					   Tuplestorestate *store, int64 n, ErrorData **error);
+/* One task for report_run(). */
+typedef struct ReportRun
+{
+	const char *statement;
+	ReportPlans *plans;
+	Oid			owner;
+	Tuplestorestate *store;
+	int64		skip;			/* leave out the first events of store */
+	int64		n;				/* then take so many; without singly all */
+	bool		singly;			/* one execution for each event */
+	int			timeout_ms;		/* of an execution */
+	TimestampTz deadline;		/* of all of it; DT_NOEND: none */
+	bool		in_session;		/* of a person: its timers, its cancel and its
+								 * advisory locks stay its own */
+
+	/* With singly, what has become of it: */
+	int64		done;			/* events before the end, or before the error */
+	int64		last_seq;		/* of the last event that was executed */
+} ReportRun;
 
 /*
- * The same in somebody's session: its own timers, its own cancel and its own
- * advisory locks stay what they are.
+ * Execute the statement over the events, in one subtransaction.  False with
+ * *error set when it failed and was undone.  singly stops at the deadline
+ * between two events, with done < n.
  */
-extern bool report_run_in_session(const char *statement, ReportPlans *plans,
-								  Oid owner, Tuplestorestate *store, int64 n,
-								  ErrorData **error);
+extern bool report_run(ReportRun *run, ErrorData **error);
 
 extern void report_forget_plans(ReportPlans *plans);
 

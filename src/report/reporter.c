@@ -29,6 +29,7 @@
 #include "fault.h"
 #include "miscadmin.h"
 #include "mutants.h"
+#include "report/catch_up.h"
 #include "report/dead_letter.h"
 #include "report/event_log.h"
 #include "report/progress.h"
@@ -77,6 +78,7 @@ static Reporter reporter;
 static bool
 close_handles(void)
 {
+	catch_up_end();
 	return reporter.source == NULL || source_close(reporter.source);
 }
 
@@ -183,7 +185,7 @@ store_batch(void)
 		Tuplestorestate *store;
 
 		store = tuplestore_begin_heap(false, false, setting_worker_memory / 4);
-		reports_load();
+		reports_load(true);
 		event_log_store(batch, logs, store, &head);
 		FAULT_POINT("log_stored");
 		if (head > after)
@@ -194,6 +196,7 @@ store_batch(void)
 	commit();
 	FAULT_POINT("batch_committed");
 
+	batch_latency(batch, head - after, &reporter.report->latency);
 	reporter.head = head;
 	for (int i = 0; i < source->n; i++)
 		source->partitions[i].log = logs[i];
@@ -239,6 +242,7 @@ reset_counters(void)
 	if (asked <= reporter.reset_at)
 		return;
 	reporter.reset_at = asked;
+	memset(&reporter.report->latency, 0, sizeof(reporter.report->latency));
 	for (int i = 0; i < reporter.source->n; i++)
 	{
 		PartitionReport *stats = &reporter.source->partitions[i].stats;
@@ -274,6 +278,8 @@ tell(const char *state)
 	if (report->trouble.message[0] == '\0')
 		show_trouble(&report->trouble);
 
+	report->catch_up_processes = catch_up_processes();
+	report->in_turns = reporter.reading == 1 ? reports_in_turns() : 0;
 	report->n_partitions = 0;
 	for (int i = 0; i < source->n && i < SHARED_MAX_PARTITIONS; i++)
 	{
@@ -510,6 +516,7 @@ turn(void)
 	}
 
 	close_handle();
+	catch_up_end();
 	source_note_ends(source);
 	tell(reporter.reading < 0 ? "not started" : "stopped by report.stop()");
 	return ms_until(reporter.look_at);
@@ -533,15 +540,19 @@ former_report(void)
 void
 carshop_reporter_main(Datum arg)
 {
+	ReporterReport *former;
+
 	worker_start(WORKER_REPORTER, arg);
 
 	reporter.turn = AllocSetContextCreate(TopMemoryContext,
 										  "carshop_outbox turn",
 										  ALLOCSET_DEFAULT_SIZES);
-	reporter.source = source_create(TopMemoryContext, former_report());
+	former = former_report();
+	reporter.source = source_create(TopMemoryContext, former);
 	reporter.batch = batch_create(TopMemoryContext);
 	reporter.report = MemoryContextAllocZero(TopMemoryContext,
 											 sizeof(ReporterReport));
+	reporter.report->latency = former->latency;
 	reporter.reset_at = GetCurrentTimestamp();
 	worker_on_exit(close_handles);
 	strlcpy(reporter.report->state, "waiting for the extension",

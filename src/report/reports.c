@@ -18,7 +18,14 @@
  *	 - passing trouble (40, 53, 55, 57): tried again later, with back-off and,
  *	   after a timeout, a smaller range;
  *	 - anything else: the report stops until report.enable().
- * The other reports go on in each case.
+ * The other reports go on in each case.  A batch that meets a key twice in ON
+ * CONFLICT or MERGE (SQLSTATE 21000) is applied event by event at once.
+ *
+ * In the live path a report has a budget of time.  One that needs more, or has
+ * a long way to go, is aside: a process of its own serves it (catch_up.c), which
+ * runs the same code for this one report, with all the time that the definition
+ * allows.  After a while it is tried in the live path again, the later the more
+ * often it was too slow there.
  *
  * Memory: what is known about a report (range size, back-off, plans) lives in
  * a context of its own for the life of the worker.
@@ -29,13 +36,16 @@
 
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
-#include "portability/instr_time.h"
+#include "mutants.h"
+#include "report/catch_up.h"
 #include "report/dead_letter.h"
 #include "report/event_log.h"
-#include "report/report_run.h"
+#include "report/report_apply.h"
+#include "report/report_state.h"
 #include "report/reports.h"
 #include "report/sql_plan.h"
 #include "settings.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -44,63 +54,40 @@
 /* When to look again for a report that somebody has locked. */
 #define LOCKED_RETRY_MS		1000
 
-typedef struct Report
-{
-	char	   *name;
-	char	   *statement;
-	Oid			target;
-	Oid			owner;
-	int64		applied_seq;
-	bool		loaded;			/* seen and locked in this transaction */
-	bool		locked;			/* could run, but somebody else holds it */
-	int64		range;			/* events to try next; 0: as many as allowed */
-	Backoff		backoff;
-	TimestampTz next_attempt;	/* 0: at once */
-	ReportPlans plans;
-} Report;
+/* Behind for so long, a report gets a process of its own. */
+#define HELP_AFTER_MS		1000
 
 static MemoryContext reports_context = NULL;
 static List *reports = NIL;
 static TimestampTz next_attempt = DT_NOEND; /* of the reports behind */
+static bool serve_only = false; /* this is a process of catch_up.c ... */
+static int64 served;			/* ... for the report of this number */
+
+#define SELECT_DEFINITIONS \
+	"SELECT d.name, d.statement, d.target::pg_catalog.oid," \
+	" d.owner::pg_catalog.oid, a.applied_seq," \
+	" pg_catalog.hashtextextended(d.name, 0)," \
+	" (EXTRACT(epoch FROM d.timeout) * 1000)::pg_catalog.int4" \
+	" FROM report.definitions d JOIN report.applied a USING (name)" \
+	" WHERE d.enabled AND NOT a.failed"
 
 static SqlPlan get_definitions = {
-	"SELECT d.name, d.statement, d.target::pg_catalog.oid,"
-	" d.owner::pg_catalog.oid, a.applied_seq"
-	" FROM report.definitions d JOIN report.applied a USING (name)"
-	" WHERE d.enabled AND NOT a.failed ORDER BY d.name"
-	" FOR NO KEY UPDATE OF a SKIP LOCKED",
-	0, {0}, NULL
+	SELECT_DEFINITIONS " AND d.name <> ALL ($1)"
+	" ORDER BY d.name FOR NO KEY UPDATE OF a SKIP LOCKED",
+	1, {TEXTARRAYOID}, NULL
+};
+
+/* The reporter holds it for moments only: waiting is fairer. */
+static SqlPlan get_served = {
+	SELECT_DEFINITIONS " AND pg_catalog.hashtextextended(d.name, 0) = $1"
+	" ORDER BY d.name FOR NO KEY UPDATE OF a",
+	1, {INT8OID}, NULL
 };
 
 static SqlPlan get_others = {
 	"SELECT d.name, d.enabled AND NOT a.failed"
 	" FROM report.definitions d JOIN report.applied a USING (name)",
 	0, {0}, NULL
-};
-
-static SqlPlan set_applied = {
-	"UPDATE report.applied SET applied_seq = $2, events = events + $3,"
-	" runs = runs + 1, total_ms = total_ms + $4, last_ms = $4,"
-	" last_error = NULL WHERE name = $1",
-	4, {TEXTOID, INT8OID, INT8OID, FLOAT8OID}, NULL
-};
-
-static SqlPlan set_passed = {
-	"UPDATE report.applied SET applied_seq = $2 WHERE name = $1",
-	2, {TEXTOID, INT8OID}, NULL
-};
-
-static SqlPlan set_refused = {
-	"UPDATE report.applied SET applied_seq = $2, events = events + 1,"
-	" dead_letters = dead_letters + 1, last_error = $3,"
-	" last_error_at = pg_catalog.now() WHERE name = $1",
-	3, {TEXTOID, INT8OID, TEXTOID}, NULL
-};
-
-static SqlPlan set_error = {
-	"UPDATE report.applied SET failed = $2, last_error = $3,"
-	" last_error_at = pg_catalog.now() WHERE name = $1",
-	3, {TEXTOID, BOOLOID, TEXTOID}, NULL
 };
 
 /* ------------------------------------------------------------------------
@@ -165,10 +152,46 @@ sort_out_others(void)
 	}
 }
 
+bool
+reports_served(int64 *number)
+{
+	if (number != NULL)
+		*number = served;
+	return serve_only;
+}
+
 void
-reports_load(void)
+reports_serve_only(int64 number)
+{
+	serve_only = true;
+	served = number;
+}
+
+/* Of the reports that the live path leaves alone. */
+static Datum
+names_elsewhere(bool live)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	Datum	   *names = palloc(sizeof(Datum) * Max(list_length(reports), 1));
+	ListCell   *cell;
+	int			n = 0;
+
+	foreach(cell, reports)
+	{
+		Report	   *report = lfirst(cell);
+
+		if (live && (report->next_attempt > now || report_is_aside(report)))
+			names[n++] = CStringGetTextDatum(report->name);
+	}
+	return PointerGetDatum(construct_array(names, n, TEXTOID, -1, false,
+										   TYPALIGN_INT));
+}
+
+void
+reports_load(bool live)
 {
 	ListCell   *cell;
+	Datum		which;
 	uint64		n;
 	int			n_loaded = 0;
 
@@ -184,7 +207,9 @@ reports_load(void)
 		report->locked = false;
 	}
 
-	n = sql_plan_execute(&get_definitions, NULL, NULL);
+	which = serve_only ? Int64GetDatum(served) : names_elsewhere(live);
+	n = sql_plan_execute(serve_only ? &get_served : &get_definitions, &which,
+						 NULL);
 	for (uint64 i = 0; i < n; i++)
 	{
 		char	   *name = sql_string(i, 1);
@@ -204,11 +229,15 @@ reports_load(void)
 													statement);
 			report->range = 0;
 			report->next_attempt = 0;
+			report->aside_until = 0;
+			report->times_aside = 0;
 			backoff_reset(&report->backoff);
 		}
 		report->target = DatumGetObjectId(sql_value(i, 3, NULL));
 		report->owner = DatumGetObjectId(sql_value(i, 4, NULL));
 		report->applied_seq = DatumGetInt64(sql_value(i, 5, NULL));
+		report->number = DatumGetInt64(sql_value(i, 6, NULL));
+		report->timeout_ms = DatumGetInt32(sql_value(i, 7, NULL));
 		report->loaded = true;
 		n_loaded++;
 	}
@@ -220,68 +249,6 @@ reports_load(void)
  * Applying
  * ------------------------------------------------------------------------
  */
-
-ReportError
-report_error_kind(int sqlerrcode)
-{
-	const char *state = unpack_sql_state(sqlerrcode);
-	static const char *const of_event[] = {"21", "22", "23", "44", "54", "P0"};
-	static const char *const passing[] = {"40", "53", "55", "57"};
-
-	for (Size i = 0; i < lengthof(of_event); i++)
-	{
-		if (strncmp(state, of_event[i], 2) == 0)
-			return ERROR_OF_EVENT;
-	}
-	for (Size i = 0; i < lengthof(passing); i++)
-	{
-		if (strncmp(state, passing[i], 2) == 0)
-			return ERROR_PASSING;
-	}
-	return ERROR_OF_REPORT;
-}
-
-/* It waits for report.enable(); the others go on. */
-static void
-stop_report(Report *report, const char *why)
-{
-	Datum		values[3];
-
-	values[0] = CStringGetTextDatum(report->name);
-	values[1] = BoolGetDatum(true);
-	values[2] = CStringGetTextDatum(why);
-	sql_plan_execute(&set_error, values, NULL);
-	report->loaded = false;
-	ereport(LOG,
-			(errmsg("report \"%s\" has stopped: %s", report->name, why),
-			 errhint("Repair the cause, then SELECT report.enable(%s).",
-					 quote_literal_cstr(report->name))));
-}
-
-/* Run the statement and, when it succeeds, move applied_seq to seq. */
-static bool
-apply(Report *report, Tuplestorestate *store, int64 n, int64 seq,
-	  ErrorData **error)
-{
-	instr_time	started;
-	instr_time	took;
-	Datum		values[4];
-
-	INSTR_TIME_SET_CURRENT(started);
-	if (!report_run(report->statement, &report->plans, report->owner, store,
-					n, error))
-		return false;
-	INSTR_TIME_SET_CURRENT(took);
-	INSTR_TIME_SUBTRACT(took, started);
-
-	values[0] = CStringGetTextDatum(report->name);
-	values[1] = Int64GetDatum(seq);
-	values[2] = Int64GetDatum(n);
-	values[3] = Float8GetDatum(INSTR_TIME_GET_MILLISEC(took));
-	sql_plan_execute(&set_applied, values, NULL);
-	report->applied_seq = seq;
-	return true;
-}
 
 /* When does the next report that is behind want to go on? */
 static void
@@ -296,6 +263,8 @@ note_next_attempt(int64 head)
 		Report	   *report = lfirst(cell);
 		TimestampTz at = report->next_attempt;
 
+		if (report->loaded && report->applied_seq >= head)
+			report->behind_since = 0;
 		if (report->loaded ? report->applied_seq >= head : !report->locked)
 			continue;
 		if (report->locked)
@@ -312,105 +281,45 @@ reports_apply(Tuplestorestate *store, int64 n, int64 after, int64 head)
 	foreach(cell, reports)
 	{
 		Report	   *report = lfirst(cell);
+		TimestampTz deadline = report_live_deadline(n);
 		const char *trouble;
 		ErrorData  *error;
+		int64		n_failed = n;
+		int64		seq = head;
 
 		if (!report->loaded || report->applied_seq != after ||
-			report->next_attempt > GetCurrentTimestamp())
+			report->next_attempt > GetCurrentTimestamp() || report_is_aside(report))
 			continue;
 		trouble = report_owner_trouble(report->owner, report->target);
 		if (trouble != NULL)
-			stop_report(report, trouble);
-		else if (!apply(report, store, n, head, &error))
+			report_halt(report, trouble);
+		else if (!report_apply(report, store, &n_failed, &seq, deadline, &error))
 		{
 			/* Judged by reports_catch_up(), in a transaction of its own. */
+			if (!report_step_aside(report, error, deadline))
+			{
+				if (n_failed == n)
+					report->range = n;
+				report->next_attempt = 0;
+			}
 			FreeErrorData(error);
-			report->range = n;
-			report->next_attempt = 0;
 		}
 	}
 	note_next_attempt(head);
 }
 
-/* A matter of time (locks, memory, ...): tried again, later each time. */
+/*
+ * Apply the next events, limit at most, up to head.  live: within the budget.
+ */
 static void
-note_passing(Report *report, const ErrorData *error, int64 n)
-{
-	long		delay = backoff_next_ms(&report->backoff);
-	Datum		values[3];
-
-	values[0] = CStringGetTextDatum(report->name);
-	values[1] = BoolGetDatum(false);
-	values[2] = CStringGetTextDatum(error->message);
-	sql_plan_execute(&set_error, values, NULL);
-	if (report->backoff.attempts == 1)
-		ereport(LOG,
-				(errmsg("report \"%s\" is tried again later: %s",
-						report->name, error->message)));
-	report->next_attempt =
-		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay);
-	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
-		report->range = Max(n / 2, 1);
-}
-
-void
-report_shorten_context(const char *name, const char *text, ErrorData *error)
-{
-	char	   *statement;
-
-	if (error->context == NULL)
-		return;
-	statement = strstr(error->context, text);
-	if (statement != NULL)
-		error->context = psprintf("%.*s%s%s",
-								  (int) (statement - error->context),
-								  error->context, name,
-								  statement + strlen(text));
-}
-
-/* A range of n events up to seq has failed. */
-static void
-handle_failure(Report *report, ErrorData *error, int64 n, int64 seq)
-{
-	Datum		values[3];
-
-	switch (report_error_kind(error->sqlerrcode))
-	{
-		case ERROR_OF_EVENT:
-			if (n > 1)
-			{
-				report->range = n / 2;
-				return;
-			}
-			report_shorten_context(report->name, report->statement, error);
-			dead_letter_add_event(report->name, seq, error);
-			values[0] = CStringGetTextDatum(report->name);
-			values[1] = Int64GetDatum(seq);
-			values[2] = CStringGetTextDatum(error->message);
-			sql_plan_execute(&set_refused, values, NULL);
-			report->applied_seq = seq;
-			report->range = 2;
-			return;
-		case ERROR_PASSING:
-			note_passing(report, error, n);
-			return;
-		case ERROR_OF_REPORT:
-			stop_report(report, psprintf("%s: %s",
-										 unpack_sql_state(error->sqlerrcode),
-										 error->message));
-			return;
-	}
-}
-
-/* Apply the next events, limit at most, up to head. */
-static void
-catch_up_one(Report *report, int64 head, int64 limit)
+catch_up_one(Report *report, int64 head, int64 limit, bool live)
 {
 	int64		n_wanted = (report->range > 0) ?
 	Min(report->range, limit) : limit;
 	Tuplestorestate *store = tuplestore_begin_heap(false, false,
 												   setting_worker_memory / 4);
 	const char *trouble;
+	TimestampTz deadline;
 	ErrorData  *error;
 	int64		last;
 	int64		n;
@@ -419,33 +328,46 @@ catch_up_one(Report *report, int64 head, int64 limit)
 	if (trouble != NULL)
 	{
 		tuplestore_end(store);
-		stop_report(report, trouble);
+		report_halt(report, trouble);
 		return;
 	}
 
 	n = event_log_read(report->applied_seq, head, n_wanted, store, &last);
+	deadline = live ? report_live_deadline(n) : DT_NOEND;
 	if (n == 0)
 	{
 		/* Numbers that were never given, or removed with old events. */
-		Datum		values[2];
-
-		values[0] = CStringGetTextDatum(report->name);
-		values[1] = Int64GetDatum(head);
-		sql_plan_execute(&set_passed, values, NULL);
+		report_state_passed(report->name, head);
 		report->applied_seq = head;
 	}
-	else if (apply(report, store, n, last, &error))
+	else if (report_apply(report, store, &n, &last, deadline, &error))
 	{
-		report->range = Min(n_wanted * 2, limit);
+		if (report->applied_seq == last)
+			report->range = Min(n_wanted * 2, limit);
 		report->next_attempt = 0;
 		backoff_reset(&report->backoff);
 	}
 	else
 	{
-		handle_failure(report, error, n, last);
+		if (!report_step_aside(report, error, deadline))
+			report_handle_failure(report, error, n, last);
 		FreeErrorData(error);
 	}
 	tuplestore_end(store);
+}
+
+/* Would serving it here hold up the others? */
+static bool
+needs_process(Report *report, int64 head, int64 limit)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (serve_only || MUTANT("no_budget"))
+		return false;
+	if (report->behind_since == 0)
+		report->behind_since = now;
+	return report_is_aside(report) || head - report->applied_seq > limit ||
+		TimestampDifferenceExceeds(report->behind_since, now, HELP_AFTER_MS);
 }
 
 void
@@ -454,16 +376,44 @@ reports_catch_up(int64 head, int64 limit)
 	TimestampTz now = GetCurrentTimestamp();
 	ListCell   *cell;
 
-	reports_load();
+	reports_load(false);
+	foreach(cell, reports)
+	{
+		Report	   *report = lfirst(cell);
+		bool		alone;
+
+		if (!report->loaded || report->applied_seq >= head ||
+			report->next_attempt > now)
+			continue;
+		alone = needs_process(report, head, limit);
+		if (alone && catch_up_want(report->number))
+		{
+			report->next_attempt = TimestampTzPlusMilliseconds(now,
+															   LOCKED_RETRY_MS);
+			report->crowded = false;
+			continue;
+		}
+		report->crowded = alone;
+		catch_up_one(report, head, limit, !serve_only && !report_is_aside(report));
+	}
+	note_next_attempt(head);
+}
+
+int
+reports_in_turns(void)
+{
+	ListCell   *cell;
+	int			n = 0;
+
 	foreach(cell, reports)
 	{
 		Report	   *report = lfirst(cell);
 
-		if (report->loaded && report->applied_seq < head &&
-			report->next_attempt <= now)
-			catch_up_one(report, head, limit);
+		if (report->crowded && !report_is_aside(report) && report->behind_since == 0)
+			report->crowded = false;
+		n += report->crowded;
 	}
-	note_next_attempt(head);
+	return n;
 }
 
 long
@@ -478,9 +428,10 @@ reports_next_attempt(void)
 }
 
 ReportRetry
-reports_retry(const char *name, int64 log_seq, ErrorData **error)
+reports_retry(const char *name, int64 letter, int64 log_seq, ErrorData **error)
 {
 	Report	   *report = find_report(name);
+	ReportRun	task = {0};
 	Tuplestorestate *store;
 	const char *trouble;
 	int64		last;
@@ -492,18 +443,35 @@ reports_retry(const char *name, int64 log_seq, ErrorData **error)
 	trouble = report_owner_trouble(report->owner, report->target);
 	if (trouble != NULL)
 	{
-		stop_report(report, trouble);
+		report_halt(report, trouble);
 		return RETRY_LATER;
 	}
-	store = tuplestore_begin_heap(false, false, 1024);
 
-	/* Not in the log any more: there is nothing to try. */
-	done = event_log_read(log_seq - 1, log_seq, 1, store, &last) == 0 ||
-		report_run(report->statement, &report->plans, report->owner, store, 1,
-				   error);
+	/* A report that was made anew comes by it, and judges it then. */
+	if (log_seq > report->applied_seq && !MUTANT("retry_anyway"))
+		return RETRY_DONE;
+	if (!serve_only && report_is_aside(report) &&
+		catch_up_want(report->number))
+		return RETRY_LATER;
+	store = tuplestore_begin_heap(false, false, 1024);
+	task.statement = report->statement;
+	task.plans = &report->plans;
+	task.owner = report->owner;
+	task.store = store;
+	task.n = 1;
+	task.timeout_ms = report->timeout_ms;
+	task.deadline = report_is_aside(report) ? DT_NOEND : report_live_deadline(1);
+
+	/* neither: it has been skipped meanwhile */
+	done = (event_log_read(log_seq - 1, log_seq, 1, store, &last) == 0 &&
+			!dead_letter_read_event(letter, store)) ||
+		report_run(&task, error);
 	tuplestore_end(store);
 	if (done)
 		return RETRY_DONE;
+	if (report_step_aside(report, *error, task.deadline))
+		return RETRY_LATER;
+	report_shorten_context(report->name, report->statement, *error);
 	return report_error_kind((*error)->sqlerrcode) == ERROR_PASSING ? RETRY_LATER :
 		RETRY_REFUSED;
 }

@@ -25,8 +25,9 @@
 /*
  * Read the definitions and lock the state of those that can run; one that
  * somebody else holds (rebuild, drop) is left alone and catches up later.
+ * live: so is one that has a process of its own, which needs that lock.
  */
-extern void reports_load(void);
+extern void reports_load(bool live);
 
 /*
  * Give a batch, log_seq after < … <= head, to every report that stands at
@@ -61,8 +62,16 @@ extern ReportError report_error_kind(int sqlerrcode);
 extern void report_shorten_context(const char *name, const char *statement,
 								   ErrorData *error);
 
+/* Of them, how many need a process of their own and have none (catch_up.c). */
+extern int	reports_in_turns(void);
+
+/* In such a process: there is only the report of this number. */
+extern void reports_serve_only(int64 number);
+extern bool reports_served(int64 *number);
+
 /*
- * Give an event that a report has refused to it once more.  With RETRY_REFUSED
+ * Give an event that a report has refused to it once more; it stands in the log
+ * still, or in that dead letter only.  With RETRY_REFUSED
  * *error says why it was refused again.
  */
 typedef enum ReportRetry
@@ -72,8 +81,8 @@ typedef enum ReportRetry
 	RETRY_LATER					/* somebody holds the report, or a table */
 } ReportRetry;
 
-extern ReportRetry reports_retry(const char *name, int64 log_seq,
-								 ErrorData **error);
+extern ReportRetry reports_retry(const char *name, int64 letter,
+								 int64 log_seq, ErrorData **error);
 
 /*
  * Also outside of transactions: in how many ms reports_catch_up() has work,

@@ -33,7 +33,7 @@ retry_event(const DeadLetter *letter)
 {
 	ErrorData  *error;
 
-	switch (reports_retry(letter->report, letter->log_seq, &error))
+	switch (reports_retry(letter->report, letter->id, letter->log_seq, &error))
 	{
 		case RETRY_DONE:
 			dead_letter_remove(letter->id);
@@ -95,6 +95,8 @@ retry_dead_letters(int64 *head)
 	DeadLetter *letter;
 	int64		id = 0;
 	bool		later = false;
+	int64		number;
+	bool		only = reports_served(&number);
 	int			n;
 
 	/* One at a time: each may be as large as Kafka lets a message be. */
@@ -104,13 +106,13 @@ retry_dead_letters(int64 *head)
 	old = MemoryContextSwitchTo(context);
 	for (n = 0; n < LETTERS_AT_ONCE; n++)
 	{
-		letter = dead_letter_next(id);
+		letter = dead_letter_next(id, only ? &number : NULL);
 		if (letter == NULL)
 			break;
 		if (batch == NULL)
 			batch = batch_create(TopMemoryContext);
 		if (n == 0)
-			reports_load();
+			reports_load(false);
 		id = letter->id;
 		if (letter->report == NULL)
 			retry_message(batch, letter, head);

@@ -384,6 +384,13 @@ step_aside_claim(Oid database, char kind)
 	return claim;
 }
 
+bool
+step_aside_join(Oid database)
+{
+	my_database = database;
+	return !step_aside_asked(database);
+}
+
 /* However it ends, one that was asked to is no failure. */
 void
 step_aside_release(void)

@@ -44,6 +44,12 @@ extern bool step_aside_asked(Oid database);
 /* shared_claim_worker(), or SHARED_ASIDE: the database is asked for. */
 extern SharedClaim step_aside_claim(Oid database, char kind);
 
+/*
+ * A process beside a worker that has claimed the database, and ends it when it
+ * leaves.  False: the database is asked for.
+ */
+extern bool step_aside_join(Oid database);
+
 /* The other end of it, from before_shmem_exit. */
 extern void step_aside_release(void);
 

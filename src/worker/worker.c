@@ -191,12 +191,9 @@ worker_cancellable(bool yes)
 		QueryCancelPending = false;
 }
 
-void
-worker_start(WorkerKind kind, Datum arg)
+static void
+take_signals(void)
 {
-	Oid			database = DatumGetObjectId(arg);
-
-	my_kind = kind;
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
 
@@ -207,15 +204,11 @@ worker_start(WorkerKind kind, Datum arg)
 	 */
 	pqsignal(SIGINT, interrupt);
 	BackgroundWorkerUnblockSignals();
-	worker_pin_settings();
+}
 
-	/*
-	 * Claimed before it is connected: who needs the database for himself sees
-	 * everybody who is or will be in his way.
-	 */
-	on_proc_exit(leave_at_once, (Datum) 0);
-	claim(kind, database);
-	before_shmem_exit(give_slot_up, (Datum) 0);
+static void
+connect_to(Oid database)
+{
 	step_aside_interruptible(true);
 	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
 	before_shmem_exit(leave, (Datum) 0);
@@ -225,6 +218,38 @@ worker_start(WorkerKind kind, Datum arg)
 	stored_settings = read_stored_settings();
 	/* the launcher looked for it by name, we connect by oid */
 	leave_if_not_wanted();
+}
+
+void
+worker_start(WorkerKind kind, Datum arg)
+{
+	Oid			database = DatumGetObjectId(arg);
+
+	my_kind = kind;
+	take_signals();
+	worker_pin_settings();
+
+	/*
+	 * Claimed before it is connected: who needs the database for himself sees
+	 * everybody who is or will be in his way.
+	 */
+	on_proc_exit(leave_at_once, (Datum) 0);
+	claim(kind, database);
+	before_shmem_exit(give_slot_up, (Datum) 0);
+	connect_to(database);
+}
+
+void
+worker_start_beside(Datum arg)
+{
+	Oid			database = DatumGetObjectId(arg);
+
+	my_kind = WORKER_REPORTER;
+	take_signals();
+	worker_pin_settings();
+	if (!step_aside_join(database))
+		proc_exit(0);
+	connect_to(database);
 }
 
 void

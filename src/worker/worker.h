@@ -56,6 +56,12 @@ extern void worker_start(WorkerKind kind, Datum arg);
  */
 extern void worker_start_alone(void);
 
+/*
+ * Instead of that, for a process that a reporter has started for its database:
+ * the same without a slot.  The reporter ends it when it ends itself.
+ */
+extern void worker_start_beside(Datum arg);
+
 /* What worker_start() was told. */
 extern WorkerKind worker_kind(void);
 

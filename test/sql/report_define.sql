@@ -58,6 +58,18 @@ SELECT report.define('bad', 'INSERT INTO shop.by_type SELECT event_key, 1 FROM n
 -- names must be qualified: the hint says so
 SELECT report.define('bad', 'INSERT INTO by_type SELECT event_key, 1 FROM new_events', 'shop.by_type');
 \set VERBOSITY terse
+-- errors point into the statement
+\set VERBOSITY default
+SELECT report.define('bad', $$
+	INSERT INTO shop.by_type
+	SELECT event_type, nothing
+	  FROM new_events
+$$, 'shop.by_type');
+SELECT report.define('bad', 'INSERT INTO shop.by_type SELECT event_key, 1 FROM new_events;
+	DELETE FROM shop.by_type', 'shop.by_type');
+SELECT report.define('bad', '
+	TRUNCATE shop.by_type', 'shop.by_type');
+\set VERBOSITY terse
 -- deferrable constraints and constraint triggers, also of a partition
 CREATE TABLE shop.deferrable (a text UNIQUE DEFERRABLE);
 SELECT report.define('bad', 'INSERT INTO shop.deferrable SELECT event_key FROM new_events', 'shop.deferrable');
@@ -83,6 +95,14 @@ INSERT INTO shop.other VALUES ('by hand', 1);
 SELECT report.define('other', 'INSERT INTO shop.other SELECT event_key, 1 FROM new_events', 'shop.other');
 SELECT report.define('other', 'INSERT INTO shop.other SELECT event_key, 2 FROM new_events', 'shop.other');
 
+-- how long it may take: kept when it is not said again
+SELECT report.define('timed', 'INSERT INTO shop.other SELECT event_key, 1 FROM new_events', 'shop.other', timeout => '-1s');
+SELECT report.define('timed', 'INSERT INTO shop.other SELECT event_key, 1 FROM new_events', 'shop.other', timeout => '25 days');
+SELECT report.define('timed', 'INSERT INTO shop.other SELECT event_key, 1 FROM new_events', 'shop.other', timeout => '2 min', from_now => true);
+SELECT report.define('timed', 'INSERT INTO shop.other SELECT event_key, 1 FROM new_events', 'shop.other');
+SELECT name, timeout, start_seq FROM report.definitions ORDER BY name;
+SELECT report.drop('timed');
+
 -- disable, enable, drop
 SELECT report.disable('by_type');
 SELECT state FROM report.stat_reports WHERE name = 'by_type';
@@ -105,7 +125,7 @@ SELECT report.start();
 SELECT report.create_car_shop();
 SELECT count(*) FROM report.reported_events;
 RESET ROLE;
-GRANT EXECUTE ON FUNCTION report.define(text, text, regclass, text), report.drop(text), report.disable(text) TO regress_reader;
+GRANT EXECUTE ON FUNCTION report.define(text, text, regclass, text, interval, boolean), report.drop(text), report.disable(text) TO regress_reader;
 GRANT USAGE ON SCHEMA shop TO regress_reader;
 GRANT ALL ON shop.by_type TO regress_reader;
 SET ROLE regress_reader;
@@ -159,6 +179,7 @@ SELECT report.seek('t', 0, -1);
 SELECT topic, partition, next_offset, cluster_id, lost FROM report.progress ORDER BY 1, 2;
 INSERT INTO report.dead_letter (topic, partition, kafka_offset, sqlstate, message) VALUES ('t', 0, 1, '22032', 'm'), ('t', 0, 2, '22032', 'm');
 SELECT report.skip(id) FROM report.dead_letters WHERE kafka_offset = 1;
+SELECT report.value_text('\x636166c3a9'), report.value_text('\x636166e9'), report.value_text('\x6100'), report.value_text('');
 SELECT report.skip(0);
 SELECT report.retry();
 SELECT kafka_offset, retry FROM report.dead_letter;
@@ -188,7 +209,7 @@ WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
 	AND pg_describe_object(classid, objid, objsubid) LIKE '%report.%'
 	AND pg_describe_object(classid, objid, objsubid) NOT LIKE 'type %';
 SELECT p.oid::regprocedure AS for_everybody FROM pg_proc p
-WHERE pronamespace = 'report'::regnamespace AND has_function_privilege('public', oid, 'execute');
+WHERE pronamespace = 'report'::regnamespace AND proname <> 'value_text' AND has_function_privilege('public', oid, 'execute');
 SELECT a.attrelid::regclass, attname AS undescribed FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid
 	JOIN pg_depend d ON d.objid = c.oid AND d.deptype = 'e'
 WHERE relnamespace = 'report'::regnamespace AND relkind IN ('r', 'v') AND attnum > 0
