@@ -143,7 +143,7 @@ COMMENT ON COLUMN report.applied.dead_letters IS 'Events that the report has ref
 COMMENT ON COLUMN report.applied.last_error IS 'Newest error';
 COMMENT ON COLUMN report.applied.last_error_at IS 'When it happened';
 COMMENT ON COLUMN report.applied.refused_in_a_row IS 'Events refused since one was applied; carshop_outbox.report_max_failures of them stop the report';
-COMMENT ON COLUMN report.applied.singly_since IS 'When a batch had to be applied event by event for the first time, because its statement takes one event of a key only (SQLSTATE 21000)';
+COMMENT ON COLUMN report.applied.singly_since IS 'When a batch had to be cut into pieces for the first time, because its statement takes one event of a key only (SQLSTATE 21000)';
 
 --
 -- Dead letters

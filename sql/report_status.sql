@@ -208,7 +208,7 @@ CREATE VIEW report.status AS
 		FROM reporter r WHERE r.in_turns > 0
 		UNION ALL
 		SELECT 9, 'reports', 'warn',
-			   format('Report "%s" takes one event of a key at a time (SQLSTATE 21000), so batches that have several are applied event by event: right, but slow.', a.name),
+			   format('Report "%s" takes one event of a key at a time (SQLSTATE 21000), so batches that have several are cut into small pieces: right, but slow.', a.name),
 			   'Give the statement the newest event of each key: SELECT DISTINCT ON (key) ... FROM new_events ORDER BY key, log_seq DESC; or GROUP BY key. Then report.define() it again.'
 		FROM report.applied a JOIN report.definitions d USING (name)
 		WHERE a.singly_since IS NOT NULL AND d.enabled

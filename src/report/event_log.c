@@ -80,6 +80,8 @@ static const char *const column_names[N_COLUMNS] = {
 	"log_seq"
 };
 
+StaticAssertDecl(COL_EVENT_KEY + 1 == EVENT_KEY_ATTRIBUTE, "columns");
+
 /* State of one event_log_store(). */
 typedef struct StoreState
 {

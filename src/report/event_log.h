@@ -51,6 +51,9 @@ extern Oid	event_log_relid(void);
 /* The newest log_seq that stands in the log, as this transaction sees it. */
 extern int64 event_log_end(void);
 
+/* Its column event_key. */
+#define EVENT_KEY_ATTRIBUTE	5
+
 /* log_seq of an event that one of these functions has put into a store. */
 extern int64 event_log_seq(TupleTableSlot *slot);
 

@@ -40,8 +40,8 @@
  */
 #define REPLAY_RANGE	100000
 
-/* ... one by one, where the statement takes one event of a key only */
-#define SINGLY_RANGE	1000
+/* ... in pieces, where the statement takes one event of a key at a time */
+#define PIECES_RANGE	1000
 
 #define GET_REPORT \
 	"SELECT d.statement, d.target::pg_catalog.oid," \
@@ -175,7 +175,7 @@ judge(Replay *replay, ErrorData *error, int64 n, int64 seq)
 
 /*
  * Apply the n events of store, the last of which is last; fewer if it must be
- * done one by one and one of them fails.  False: it failed, by the fault of *n
+ * done in pieces and one of them fails.  False: it failed, by the fault of *n
  * events up to *last.
  */
 static bool
@@ -191,32 +191,42 @@ try_range(Replay *replay, Tuplestorestate *store, int64 *n, int64 *last,
 	task.n = *n;
 	task.deadline = DT_NOEND;
 	task.in_session = true;
-	if (!replay->singly)
+	if (!replay->in_pieces)
 	{
 		if (report_run(&task, error))
+		{
+			replay->runs++;
 			return true;
+		}
 		if ((*error)->sqlerrcode != ERRCODE_CARDINALITY_VIOLATION || *n == 1)
 			return false;
 		FreeErrorData(*error);
-		replay->singly = true;
-		task.n = Min(*n, SINGLY_RANGE);
+		replay->in_pieces = true;
+		task.n = Min(*n, PIECES_RANGE);
 	}
 
-	task.singly = true;
+	task.in_pieces = true;
 	if (!report_run(&task, error))
 	{
-		if (task.done == 0)
-		{
-			*n = 1;
-			*last = task.last_seq;
-			return false;
-		}
-		/* what came before it is good: that again, without it */
+		/* an event that fails, or a key that is not event_key */
 		FreeErrorData(*error);
-		task.n = task.done;
+		task.singly = true;
 		if (!report_run(&task, error))
-			return false;
+		{
+			if (task.done == 0)
+			{
+				*n = 1;
+				*last = task.last_seq;
+				return false;
+			}
+			/* what came before it is good: that again, without it */
+			FreeErrorData(*error);
+			task.n = task.done;
+			if (!report_run(&task, error))
+				return false;
+		}
 	}
+	replay->runs += task.runs;
 	*n = task.done;
 	*last = task.last_seq;
 	return true;
@@ -245,10 +255,9 @@ replay_upto(Replay *replay, Snapshot snapshot, int64 upto)
 		{
 			replay->after = last;
 			replay->events += n;
-			replay->runs += replay->singly ? n : 1;
 			replay->in_a_row = 0;
 			replay->range = Min(replay->range * 2,
-								replay->singly ? SINGLY_RANGE : REPLAY_RANGE);
+								replay->in_pieces ? PIECES_RANGE : REPLAY_RANGE);
 		}
 		else
 		{

@@ -38,7 +38,7 @@ typedef struct Replay
 	int64		runs;
 	int64		refused;
 	int64		in_a_row;		/* refused since one was applied */
-	bool		singly;			/* event by event: it has met a key twice */
+	bool		in_pieces;		/* it has met two events of a key */
 
 	/* An event is refused, or a range is done; NULL: nobody wants to know. */
 	void		(*on_refused) (struct Replay *replay, int64 log_seq,

@@ -27,7 +27,7 @@
 #define ASIDE_MOST_MS		600000
 
 /*
- * So many events are applied one by one in a transaction.  More would make each
+ * So many events are applied in pieces in a transaction.  More would make each
  * slower: the versions of a row that a transaction leaves behind can be removed
  * only after it, and every look-up by the key comes by them.
  */
@@ -85,29 +85,34 @@ apply_task(Report *report, ReportRun *task, int64 seq, ErrorData **error)
 		return false;
 	INSTR_TIME_SET_CURRENT(took);
 	INSTR_TIME_SUBTRACT(took, started);
-	if (task->singly)
+	if (task->in_pieces)
 		seq = task->last_seq;
-	report_state_applied(report->name, seq, task->singly ? task->done : task->n,
-						 task->singly ? task->done : 1,
+	report_state_applied(report->name, seq, task->done, task->runs,
 						 INSTR_TIME_GET_MILLISEC(took));
 	report->applied_seq = seq;
+	report->last_ms = INSTR_TIME_GET_MILLISEC(took);
 	return true;
 }
 
 /*
- * Event by event, the first ones of the task as far as the time goes, or up to
- * one that fails.  False: the very first one does.
+ * In pieces without two events of one key, the first ones of the task as far as
+ * the time goes; when the statement has another notion of a key, or an event is
+ * refused, event by event up to that one.  False: the very first one is.
  */
 static bool
-apply_singly(Report *report, ReportRun *task, ErrorData **error)
+apply_pieces(Report *report, ReportRun *task, ErrorData **error)
 {
 	if (report_state_singly(report->name))
 		ereport(LOG,
-				(errmsg("report \"%s\" applies batches that have several events of one key event by event",
+				(errmsg("report \"%s\" takes one event of a key at a time, so its batches are cut",
 						report->name),
 				 errhint("SELECT * FROM report.status tells how its statement becomes faster.")));
-	task->singly = true;
+	task->in_pieces = true;
 	task->n = Min(task->n, SINGLY_AT_ONCE);
+	if (apply_task(report, task, 0, error))
+		return true;
+	FreeErrorData(*error);
+	task->singly = true;
 	if (apply_task(report, task, 0, error))
 		return true;
 	if (task->done == 0)
@@ -138,7 +143,7 @@ report_apply(Report *report, Tuplestorestate *store, int64 *n, int64 *seq,
 		return false;
 	FreeErrorData(*error);
 	report->range = SINGLY_AT_ONCE;
-	if (apply_singly(report, &task, error))
+	if (apply_pieces(report, &task, error))
 		return true;
 	*n = 1;
 	*seq = task.last_seq;
@@ -175,12 +180,16 @@ static void
 note_passing(Report *report, const ErrorData *error, int64 n)
 {
 	long		delay = backoff_next_ms(&report->backoff);
+	const char *why = error->message;
 
-	report_state_trouble(report->name, false, error->message);
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		why = psprintf("%s (" INT64_FORMAT " event(s), %d ms allowed: timeout of report.define)",
+					   error->message, n, report->timeout_ms);
+	report_state_trouble(report->name, false, why);
 	if (report->backoff.attempts == 1)
 		ereport(LOG,
 				(errmsg("report \"%s\" is tried again later: %s",
-						report->name, error->message)));
+						report->name, why)));
 	report->next_attempt =
 		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay);
 	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)

@@ -27,6 +27,7 @@ typedef struct Report
 	int64		applied_seq;
 	int64		number;			/* of the name: for catch_up.c */
 	int			timeout_ms;		/* of one execution */
+	double		last_ms;		/* the newest one took */
 	bool		loaded;			/* seen and locked in this transaction */
 	bool		locked;			/* could run, but somebody else holds it */
 	int64		range;			/* events to try next; 0: as many as allowed */

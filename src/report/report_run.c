@@ -20,8 +20,10 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/pg_class.h"
+#include "common/hashfn.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
+#include "fmgr.h"
 #include "miscadmin.h"
 #include "report/event_log.h"
 #include "report/report_run.h"
@@ -29,6 +31,7 @@
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "utils/guc.h"
+#include "utils/hsearch.h"
 #include "utils/queryenvironment.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
@@ -182,33 +185,119 @@ execute(ReportRun *run, int64 n)
 								 * statement's, not ours */
 }
 
+/* Which piece has met a key last. */
+typedef struct MetKey
+{
+	uint64		hash;			/* of the key */
+	int64		piece;
+} MetKey;
+
 /*
- * Event by event.  A store of one event is made for each execution: every scan
- * leaves a read pointer behind in the store that it has read.
+ * Does this piece have an event of the key already?  Keys of one hash count as one,
+ * and so do events without a key.
+ */
+static bool
+meets_again(HTAB *keys, TupleTableSlot *slot, int64 piece)
+{
+	MetKey	   *met;
+	uint64		hash = 0;
+	bool		isnull;
+	bool		found;
+	Datum		key = slot_getattr(slot, EVENT_KEY_ATTRIBUTE, &isnull);
+
+	if (!isnull)
+	{
+		text	   *bytes = DatumGetTextPP(key);
+
+		hash = DatumGetUInt64(hash_any_extended((unsigned char *) VARDATA_ANY(bytes),
+												VARSIZE_ANY_EXHDR(bytes), 0));
+	}
+	met = hash_search(keys, &hash, HASH_ENTER, &found);
+	found = found && met->piece == piece;
+	met->piece = piece;
+	return found;
+}
+
+static HTAB *
+make_keys(void)
+{
+	HASHCTL		ctl;
+
+	memset(&ctl, 0, sizeof(ctl));
+	ctl.keysize = sizeof(uint64);
+	ctl.entrysize = sizeof(MetKey);
+	ctl.hcxt = CurrentMemoryContext;
+	return hash_create("keys of a batch", 256, &ctl,
+					   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+/* Events of a batch that are executed together. */
+typedef struct Piece
+{
+	Tuplestorestate *store;		/* NULL: none */
+	int64		n;
+	int64		last_seq;
+} Piece;
+
+/*
+ * A store is made for each execution: every scan leaves a read pointer behind in
+ * the store that it has read.
  */
 static void
-execute_singly(ReportRun *run, EphemeralNamedRelation enr, TupleDesc desc)
+add_to_piece(Piece *piece, TupleTableSlot *slot)
+{
+	if (piece->store == NULL)
+	{
+		piece->store = tuplestore_begin_heap(false, false, 64);
+		piece->n = 0;
+	}
+	tuplestore_puttupleslot(piece->store, slot);
+	piece->last_seq = event_log_seq(slot);
+	piece->n++;
+}
+
+static void
+execute_piece(ReportRun *run, EphemeralNamedRelation enr, Piece *piece)
+{
+	enr->reldata = piece->store;
+	enr->md.enrtuples = (double) piece->n;
+	run->last_seq = piece->last_seq;
+	execute(run, piece->n);
+	tuplestore_end(piece->store);
+	piece->store = NULL;
+	run->runs++;
+	run->done += piece->n;
+}
+
+/* Piece by piece, in order. */
+static void
+execute_pieces(ReportRun *run, EphemeralNamedRelation enr, TupleDesc desc)
 {
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
+	HTAB	   *keys = run->singly ? NULL : make_keys();
+	Piece		piece = {0};
 
 	tuplestore_select_read_pointer(run->store, 0);
 	tuplestore_rescan(run->store);
-	(void) tuplestore_skiptuples(run->store, run->skip, true);
-	for (run->done = 0; run->done < run->n; run->done++)
+	for (int64 i = 0; i < run->n; i++)
 	{
-		Tuplestorestate *single;
+		bool		cut;
 
-		if (run->done > 0 && GetCurrentTimestamp() >= run->deadline)
-			break;
 		if (!tuplestore_gettupleslot(run->store, true, false, slot))
 			elog(ERROR, "a batch of events has ended too early");
-		run->last_seq = event_log_seq(slot);
-		single = tuplestore_begin_heap(false, false, 64);
-		tuplestore_puttupleslot(single, slot);
-		enr->reldata = single;
-		execute(run, 1);
-		tuplestore_end(single);
+		cut = keys == NULL || meets_again(keys, slot, run->runs);
+		if (cut && piece.store != NULL)
+		{
+			execute_piece(run, enr, &piece);
+			if (GetCurrentTimestamp() >= run->deadline)
+				break;
+			if (keys != NULL)
+				(void) meets_again(keys, slot, run->runs);
+		}
+		add_to_piece(&piece, slot);
 	}
+	if (piece.store != NULL)
+		execute_piece(run, enr, &piece);
 	ExecDropSingleTupleTableSlot(slot);
 }
 
@@ -227,7 +316,7 @@ run_task(void *arg)
 	rc = SPI_connect();
 	if (rc != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed: %s", SPI_result_code_string(rc));
-	log = register_store(run->store, run->singly ? 1 : run->n, &enr);
+	log = register_store(run->store, run->n, &enr);
 
 	if (run->in_session)
 		report_enter_in_session(&scope, run->owner);
@@ -235,10 +324,14 @@ run_task(void *arg)
 		report_enter(&scope, run->owner);
 	if (run->deadline != DT_NOEND)
 		set_lock_timeout(Min(REPORT_LOCK_TIMEOUT_MS, time_left(run) / 4 + 1));
-	if (run->singly)
-		execute_singly(run, enr, RelationGetDescr(log));
+	if (run->singly || run->in_pieces)
+		execute_pieces(run, enr, RelationGetDescr(log));
 	else
+	{
 		execute(run, run->n);
+		run->runs = 1;
+		run->done = run->n;
+	}
 	report_leave(&scope);
 	SPI_finish();
 	table_close(log, NoLock);
@@ -250,6 +343,7 @@ report_run(ReportRun *run, ErrorData **error)
 	bool		done;
 
 	run->done = 0;
+	run->runs = 0;
 	if (run->in_session)
 		return subtransaction_try(run_task, run, error);
 

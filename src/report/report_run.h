@@ -65,23 +65,25 @@ typedef struct ReportRun
 	ReportPlans *plans;
 	Oid			owner;
 	Tuplestorestate *store;
-	int64		skip;			/* leave out the first events of store */
-	int64		n;				/* then take so many; without singly all */
-	bool		singly;			/* one execution for each event */
+	int64		n;				/* take so many of store; without pieces all */
+	bool		in_pieces;		/* an execution for each piece without two
+								 * events of one key ... */
+	bool		singly;			/* ... or for each event */
 	int			timeout_ms;		/* of an execution */
 	TimestampTz deadline;		/* of all of it; DT_NOEND: none */
 	bool		in_session;		/* of a person: its timers, its cancel and its
 								 * advisory locks stay its own */
 
-	/* With singly, what has become of it: */
+	/* What has become of it: */
+	int64		runs;			/* executions */
 	int64		done;			/* events before the end, or before the error */
-	int64		last_seq;		/* of the last event that was executed */
+	int64		last_seq;		/* with pieces: of the last event executed */
 } ReportRun;
 
 /*
  * Execute the statement over the events, in one subtransaction.  False with
- * *error set when it failed and was undone.  singly stops at the deadline
- * between two events, with done < n.
+ * *error set when it failed and was undone.  With pieces it stops at the deadline
+ * between two of them, with done < n.
  */
 extern bool report_run(ReportRun *run, ErrorData **error);
 

@@ -19,7 +19,7 @@
  *	   after a timeout, a smaller range;
  *	 - anything else: the report stops until report.enable().
  * The other reports go on in each case.  A batch that meets a key twice in ON
- * CONFLICT or MERGE (SQLSTATE 21000) is applied event by event at once.
+ * CONFLICT or MERGE (SQLSTATE 21000) is cut into pieces at once.
  *
  * In the live path a report has a budget of time.  One that needs more, or has
  * a long way to go, is aside: a process of its own serves it (catch_up.c), which
@@ -342,7 +342,9 @@ catch_up_one(Report *report, int64 head, int64 limit, bool live)
 	}
 	else if (report_apply(report, store, &n, &last, deadline, &error))
 	{
-		if (report->applied_seq == last)
+		/* not so many that the next one is cancelled */
+		if (report->applied_seq == last &&
+			report->last_ms < report->timeout_ms / 4)
 			report->range = Min(n_wanted * 2, limit);
 		report->next_attempt = 0;
 		backoff_reset(&report->backoff);
