@@ -60,14 +60,18 @@ typedef struct Rebuild
 	TimestampTz notice_at;
 } Rebuild;
 
+/* Those whose event is judged anew, not those that have left the log. */
 static SqlPlan drop_letters = {
-	"DELETE FROM report.dead_letter WHERE report = $1", 1, {TEXTOID}, NULL
+	"DELETE FROM report.dead_letter d WHERE d.report = $1 AND EXISTS"
+	" (SELECT FROM report.reported_events e WHERE e.log_seq = d.log_seq)",
+	1, {TEXTOID}, NULL
 };
 
 static SqlPlan set_rebuilt = {
 	"UPDATE report.applied SET applied_seq = $2, failed = false,"
 	" events = events + $3, runs = runs + $4, total_ms = total_ms + $5,"
-	" dead_letters = dead_letters + $6, last_error = NULL WHERE name = $1",
+	" dead_letters = dead_letters + $6, last_error = NULL,"
+	" refused_in_a_row = 0 WHERE name = $1",
 	6, {TEXTOID, INT8OID, INT8OID, INT8OID, FLOAT8OID, INT8OID}, NULL
 };
 

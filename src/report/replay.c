@@ -29,6 +29,7 @@
 #include "report/replay.h"
 #include "report/reports.h"
 #include "report/sql_plan.h"
+#include "settings.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 
@@ -38,6 +39,9 @@
  * not copied before it is used, so the size of the events matters little.
  */
 #define REPLAY_RANGE	100000
+
+/* ... in pieces, where the statement takes one event of a key at a time */
+#define PIECES_RANGE	1000
 
 #define GET_REPORT \
 	"SELECT d.statement, d.target::pg_catalog.oid," \
@@ -161,6 +165,71 @@ judge(Replay *replay, ErrorData *error, int64 n, int64 seq)
 	replay->events++;
 	replay->refused++;
 	replay->range = 2;
+	if (++replay->in_a_row >= setting_report_max_failures &&
+		setting_report_max_failures > 0)
+		ereport(ERROR,
+				(errcode(error->sqlerrcode),
+				 errmsg("the statement of report \"%s\" has refused " INT64_FORMAT " events in a row (carshop_outbox.report_max_failures), the last one: %s",
+						replay->report->name, replay->in_a_row, error->message)));
+}
+
+/*
+ * Apply the n events of store, the last of which is last; fewer if it must be
+ * done in pieces and one of them fails.  False: it failed, by the fault of *n
+ * events up to *last.
+ */
+static bool
+try_range(Replay *replay, Tuplestorestate *store, int64 *n, int64 *last,
+		  ErrorData **error)
+{
+	ReportRun	task = {0};
+
+	task.statement = replay->statement;
+	task.plans = &replay->plans;
+	task.owner = replay->report->owner;
+	task.store = store;
+	task.n = *n;
+	task.deadline = DT_NOEND;
+	task.in_session = true;
+	if (!replay->in_pieces)
+	{
+		if (report_run(&task, error))
+		{
+			replay->runs++;
+			return true;
+		}
+		if ((*error)->sqlerrcode != ERRCODE_CARDINALITY_VIOLATION || *n == 1)
+			return false;
+		FreeErrorData(*error);
+		replay->in_pieces = true;
+		task.n = Min(*n, PIECES_RANGE);
+	}
+
+	task.in_pieces = true;
+	if (!report_run(&task, error))
+	{
+		/* an event that fails, or a key that is not event_key */
+		FreeErrorData(*error);
+		task.singly = true;
+		if (!report_run(&task, error))
+		{
+			if (task.done == 0)
+			{
+				*n = 1;
+				*last = task.last_seq;
+				return false;
+			}
+			/* what came before it is good: that again, without it */
+			FreeErrorData(*error);
+			task.n = task.done;
+			if (!report_run(&task, error))
+				return false;
+		}
+	}
+	replay->runs += task.runs;
+	*n = task.done;
+	*last = task.last_seq;
+	return true;
 }
 
 void
@@ -184,13 +253,13 @@ replay_upto(Replay *replay, Snapshot snapshot, int64 upto)
 		PopActiveSnapshot();
 		if (n == 0)
 			replay->after = upto;
-		else if (report_run_in_session(replay->statement, &replay->plans,
-									   replay->report->owner, store, n, &error))
+		else if (try_range(replay, store, &n, &last, &error))
 		{
 			replay->after = last;
 			replay->events += n;
-			replay->runs++;
-			replay->range = Min(replay->range * 2, REPLAY_RANGE);
+			replay->in_a_row = 0;
+			replay->range = Min(replay->range * 2,
+								replay->in_pieces ? PIECES_RANGE : REPLAY_RANGE);
 		}
 		else
 		{

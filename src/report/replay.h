@@ -37,6 +37,8 @@ typedef struct Replay
 	int64		events;			/* given to the statement, or refused */
 	int64		runs;
 	int64		refused;
+	int64		in_a_row;		/* refused since one was applied */
+	bool		in_pieces;		/* it has met two events of a key */
 
 	/* An event is refused, or a range is done; NULL: nobody wants to know. */
 	void		(*on_refused) (struct Replay *replay, int64 log_seq,

@@ -133,9 +133,7 @@ report_enter_in_session(ReportScope *scope, Oid owner)
 	int			lock_timeout = LockTimeout;
 
 	report_enter(scope, owner);
-	(void) set_config_option("lock_timeout", psprintf("%d", lock_timeout),
-							 PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
+	set_lock_timeout(lock_timeout);
 }
 
 void
@@ -460,6 +458,9 @@ report_run(ReportRun *run, ErrorData **error)
 {
 	bool		done;
 
+	if (run->in_session)
+		return try_run(run, error);
+
 	/*
 	 * Timers cancel, which workers ignore.  Here a cancel ends only the
 	 * statement, so that is also what pg_cancel_backend() can do to us.
@@ -471,22 +472,6 @@ report_run(ReportRun *run, ErrorData **error)
 	worker_cancellable(false);
 	LockReleaseSession(USER_LOCKMETHOD);
 	return done;
-}
-
-bool
-report_run_in_session(const char *statement, ReportPlans *plans, Oid owner,
-					  Tuplestorestate *store, int64 n, ErrorData **error)
-{
-	ReportRun	run = {0};
-
-	run.statement = statement;
-	run.plans = plans;
-	run.owner = owner;
-	run.store = store;
-	run.n = n;
-	run.deadline = DT_NOEND;
-	run.in_session = true;
-	return try_run(&run, error);
 }
 
 void

@@ -91,6 +91,8 @@ typedef struct ReportRun
 								 * report_run_in_session() */
 	int			timeout_ms;		/* of an execution */
 	TimestampTz deadline;		/* of all of it; DT_NOEND: none */
+	bool		in_session;		/* of a person: its timers, its cancel and its
+								 * advisory locks stay its own */
 
 	/* What has become of it: */
 	int64		runs;			/* executions */
@@ -105,14 +107,6 @@ typedef struct ReportRun
  * between two of them, with done < n.
  */
 extern bool report_run(ReportRun *run, ErrorData **error);
-
-/*
- * The same in somebody's session: its own timers, its own cancel and its own
- * advisory locks stay what they are.
- */
-extern bool report_run_in_session(const char *statement, ReportPlans *plans,
-								  Oid owner, Tuplestorestate *store, int64 n,
-								  ErrorData **error);
 
 extern void report_forget_plans(ReportPlans *plans);
 
