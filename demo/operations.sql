@@ -103,6 +103,23 @@ SELECT number, engine, pedal_size, customer FROM report.cars;
 SELECT log_seq, event_type, event_key, event_description, data FROM report.reported_events
  WHERE event_key = '7' AND event_type LIKE 'Car%' ORDER BY log_seq;
 
+-- [select]
+SELECT report.define_select('sales', $$
+    SELECT data ->> 'customer' AS customer,
+           count(*) AS orders,
+           sum((data ->> 'total')::numeric) AS total,
+           avg((data ->> 'total')::numeric)::numeric(10, 2) AS mean,
+           report.latest((data ->> 'id')::int) AS last_order
+      FROM new_events
+     WHERE event_type = 'OrderPlaced'
+     GROUP BY 1
+$$, target => 'sales');
+SELECT report.wait_applied();
+TABLE sales ORDER BY customer;
+
+-- [explain]
+SELECT event_type, event_key, data FROM report.explain('sales', '{"customer": "Ada"}');
+
 -- [mirror]
 CREATE TABLE car_list ("Number" integer PRIMARY KEY, "Engine" text, "Note" text DEFAULT 'none');
 SELECT report.mirror('car_list', 'car_list', event_types => '{CarAdded}');

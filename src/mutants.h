@@ -30,6 +30,7 @@
  *	 horizon			I9 batches end at the oldest transaction under way
  *	 lost_wake			I9 a commit tells the relay nothing
  *	 offsets_apart		I10 offsets are stored in a transaction of their own
+ *	 last_come			I10 report.latest takes what comes last, not what is newest
  *	 refused_stays		I11 what Kafka refuses is sent again and again
  *	 bad_message		I11 a message that cannot be read ends the reporter
  *	 eager_group		I10 the group shows offsets that a crash takes back

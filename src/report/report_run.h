@@ -87,8 +87,6 @@ typedef struct ReportRun
 	bool		in_pieces;		/* an execution for each piece without two
 								 * events of one key ... */
 	bool		singly;			/* ... or for each event */
-	bool		in_session;		/* not in a worker, see
-								 * report_run_in_session() */
 	int			timeout_ms;		/* of an execution */
 	TimestampTz deadline;		/* of all of it; DT_NOEND: none */
 	bool		in_session;		/* of a person: its timers, its cancel and its

@@ -15,6 +15,7 @@
 
 #include "catalog/pg_type.h"
 #include "lib/stringinfo.h"
+#include "mutants.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/parsetree.h"
@@ -181,6 +182,11 @@ append_merge(StringInfo text, const SelectReport *report,
 			appendStringInfo(text, "GREATEST(t.%s, excluded.%s)", name, name);
 			break;
 		case MERGE_NEWEST:
+			if (MUTANT("last_come"))
+			{
+				appendStringInfo(text, "excluded.%s", name);
+				break;
+			}
 			seq = quote_identifier(((SelectState *) list_nth(report->states,
 															 state->seq))->name);
 			appendStringInfo(text, "CASE WHEN t.%s IS NULL OR excluded.%s > t.%s THEN excluded.%s ELSE t.%s END",

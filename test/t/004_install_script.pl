@@ -144,7 +144,7 @@ $node->safe_psql('postgres', 'CREATE DATABASE plain');
 $node->safe_psql('plain', 'SET client_min_messages = error; CREATE EXTENSION carshop_outbox');
 is($node->safe_psql('plain', q{
 	SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
-	 WHERE p.pronamespace IN ('outbox'::regnamespace, 'report'::regnamespace) AND l.lanname <> 'c'
+	 WHERE p.pronamespace IN ('outbox'::regnamespace, 'report'::regnamespace) AND l.lanname <> 'c' AND p.prokind <> 'a'
 	   AND NOT 'search_path=pg_catalog, pg_temp' = ANY (COALESCE(p.proconfig, '{}'))}), '', 'each body pins its path');
 is($node->safe_psql('plain', q{
 	SELECT pg_describe_object(d.classid, d.objid, 0) FROM pg_depend d

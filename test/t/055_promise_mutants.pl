@@ -238,6 +238,23 @@ my %held = (
 		return becomes(sub { ask($shop, q{SELECT count(*) FROM report.reported_events WHERE event_type = 'Counted'}) eq '1' });
 	},
 
+	# I10: an event that a report refused, and takes later, is older all the same
+	last_come => sub {
+		my $shop = shop();
+		my $query = q{SELECT event_type AS type, report.latest(data ->> 'note') AS note, sum(%s) AS n FROM new_events WHERE event_type = 'Paid' GROUP BY 1};
+		my $define = sub { $node->safe_psql($shop, q{SELECT report.define_select('paid', $q$} . sprintf($query, $_[0]) . q{$q$, 'public.paid')}) };
+		my $letters = sub { ask($shop, 'SELECT count(*) FROM report.dead_letters') };
+
+		$define->(q{(data ->> 'n')::int});
+		$node->safe_psql($shop, q{SELECT outbox.emit('Paid', '{"n": "one", "note": "first"}')});
+		$node->safe_psql($shop, q{SELECT outbox.emit('Paid', '{"n": "2", "note": "last"}')});
+		poll_until(sub { $letters->() eq '1' && ask($shop, 'SELECT n FROM public.paid') eq '2' }, 60, 'one is refused, one taken');
+		$define->(q{length(data ->> 'n')});
+		$node->safe_psql($shop, 'SELECT report.retry()');
+		poll_until(sub { $letters->() eq '0' }, 60, 'the other is taken later');
+		return ask($shop, 'SELECT note, n FROM public.paid') eq 'last|5';
+	},
+
 	# I11: an event that Kafka refuses is set aside, and the next one published
 	refused_stays => sub {
 		my $shop = shop();
