@@ -145,7 +145,7 @@ OBJS = $(SOURCES:.c=.o)
 
 # The script of CREATE EXTENSION is joined from its parts, in this order.
 # Scripts of ALTER EXTENSION UPDATE are in the tree as they are.
-SQL_PARTS = sql/outbox.sql sql/repair.sql sql/park.sql sql/report.sql sql/report_mirror.sql sql/topics.sql sql/status.sql sql/report_status.sql sql/check.sql sql/metrics.sql sql/car_shop.sql sql/guard.sql
+SQL_PARTS = sql/outbox.sql sql/repair.sql sql/park.sql sql/report.sql sql/report_mirror.sql sql/report_select.sql sql/topics.sql sql/status.sql sql/report_status.sql sql/check.sql sql/metrics.sql sql/car_shop.sql sql/guard.sql
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 DATA = $(sort $(wildcard sql/$(EXTENSION)--*--*.sql))
 

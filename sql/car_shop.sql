@@ -43,22 +43,11 @@ CREATE FUNCTION report.create_car_shop()
 	SET search_path = pg_catalog, pg_temp
 	AS $function$
 BEGIN
-	IF to_regclass('report.events_by_day') IS NULL THEN
-		CREATE TABLE report.events_by_day (
-			day			date NOT NULL,
-			event_type	text NOT NULL,
-			events		bigint NOT NULL,
-			PRIMARY KEY (day, event_type)
-		);
-		COMMENT ON TABLE report.events_by_day IS 'Events of each type per day (UTC)';
-	END IF;
-	PERFORM report.define('events_by_day', $statement$
-INSERT INTO report.events_by_day AS t (day, event_type, events)
-SELECT (occurred_on AT TIME ZONE 'UTC')::date, event_type, count(*)
+	PERFORM report.define_select('events_by_day', $query$
+SELECT (occurred_on AT TIME ZONE 'UTC')::date AS day, event_type, count(*) AS events
 FROM new_events
 GROUP BY 1, 2
-ON CONFLICT (day, event_type) DO UPDATE SET events = t.events + excluded.events
-$statement$, 'report.events_by_day', 'events of each type per day (UTC)');
+$query$, 'report.events_by_day', 'Events of each type per day (UTC)');
 	RETURN NEXT 'events_by_day';
 
 	IF to_regclass('report.cars') IS NULL THEN
@@ -145,23 +134,13 @@ ON CONFLICT (name) DO UPDATE SET
 $statement$, 'report.customers', 'every customer and how many cars were bought');
 	RETURN NEXT 'customers';
 
-	IF to_regclass('report.sales_by_day') IS NULL THEN
-		CREATE TABLE report.sales_by_day (
-			day			date NOT NULL,
-			engine		text NOT NULL,
-			cars_sold	bigint NOT NULL,
-			PRIMARY KEY (day, engine)
-		);
-		COMMENT ON TABLE report.sales_by_day IS 'Cars sold per day (UTC) and engine; unknown: no CarAdded of that car came before';
-	END IF;
 	-- The engine is what the event log knew before the sale: so the result
 	-- depends on nothing but the log, however it is cut into batches.
-	PERFORM report.define('sales_by_day', $statement$
-INSERT INTO report.sales_by_day AS t (day, engine, cars_sold)
-SELECT (s.occurred_on AT TIME ZONE 'UTC')::date,
+	PERFORM report.define_select('sales_by_day', $query$
+SELECT (s.occurred_on AT TIME ZONE 'UTC')::date AS day,
 	COALESCE(NULLIF(lower(replace(split_part(split_part(split_part(split_part(replace(
-		c.engine, ' ', ''), '"$type":"', 2), '"', 1), ',', 1), '.', -1), 'EngineEntity', '')), ''), 'unknown'),
-	count(*)
+		c.engine, ' ', ''), '"$type":"', 2), '"', 1), ',', 1), '.', -1), 'EngineEntity', '')), ''), 'unknown') AS engine,
+	count(*) AS cars_sold
 FROM new_events s
 LEFT JOIN LATERAL (
 	SELECT a.data ->> 'Engine' AS engine
@@ -174,8 +153,7 @@ LEFT JOIN LATERAL (
 ) c ON true
 WHERE s.event_type = 'CarSold'
 GROUP BY 1, 2
-ON CONFLICT (day, engine) DO UPDATE SET cars_sold = t.cars_sold + excluded.cars_sold
-$statement$, 'report.sales_by_day', 'cars sold per day (UTC) and engine');
+$query$, 'report.sales_by_day', 'Cars sold per day (UTC) and engine; unknown: no CarAdded of that car came before');
 	RETURN NEXT 'sales_by_day';
 END
 $function$;

@@ -47,9 +47,39 @@ COMMENT ON COLUMN outbox.metrics.name IS 'Name of the metric, in Prometheus'' fo
 COMMENT ON COLUMN outbox.metrics.labels IS 'Its labels: an object of strings';
 COMMENT ON COLUMN outbox.metrics.value IS 'Its value, in base units; outbox_dead_letter_events stops at 10000';
 
+CREATE FUNCTION report.worker_counters(OUT counter text, OUT label text, OUT value double precision)
+	RETURNS SETOF record LANGUAGE c VOLATILE ROWS 25
+	SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'report_worker_counters';
+COMMENT ON FUNCTION report.worker_counters() IS
+'What the reporter counts: events by latency (label: upper end in seconds); use report.latency and report.metrics';
+REVOKE ALL ON FUNCTION report.worker_counters() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION report.worker_counters() TO pg_monitor;
+
+CREATE VIEW report.latency AS
+	SELECT CASE WHEN c.label <> 'Infinity' THEN c.label::double precision * interval '1 second' END AS up_to,
+		   c.value::bigint AS events,
+		   round((100 * sum(c.value) OVER w / NULLIF(sum(c.value) OVER (), 0))::numeric, 2) AS percent
+	FROM report.worker_counters() c
+	WHERE c.counter = 'latency'
+	WINDOW w AS (ORDER BY c.label::double precision);
+COMMENT ON VIEW report.latency IS
+'How long events took from Kafka, by the time of their records, until they could be seen in the event log and the reports: since a server''s start or report.stat_reset()';
+COMMENT ON COLUMN report.latency.up_to IS 'At most so long, and longer than in the row before; NULL: longer than all of them';
+COMMENT ON COLUMN report.latency.events IS 'How many events; a batch with events that were read before is left out';
+COMMENT ON COLUMN report.latency.percent IS 'Share of all events that took at most so long';
+
 CREATE VIEW report.metrics AS
 	SELECT 'outbox_reporter_up' AS name, '{}'::jsonb AS labels, (w.pid IS NOT NULL)::integer::double precision AS value
 	FROM report.worker() w
+	UNION ALL
+	SELECT 'outbox_apply_latency_seconds_bucket', jsonb_build_object('le', CASE c.label WHEN 'Infinity' THEN '+Inf' ELSE c.label END),
+		sum(c.value) OVER (ORDER BY c.label::double precision)
+	FROM report.worker_counters() c WHERE c.counter = 'latency'
+	UNION ALL
+	SELECT 'outbox_apply_latency_seconds_count', '{}', sum(c.value) FROM report.worker_counters() c WHERE c.counter = 'latency'
+	UNION ALL
+	SELECT 'outbox_apply_latency_seconds_sum', '{}', c.value FROM report.worker_counters() c WHERE c.counter = 'latency_sum'
 	UNION ALL
 	SELECT m.name, jsonb_build_object('topic', s.topic, 'partition', s.partition::text), m.value
 	FROM report.stat_reporter s CROSS JOIN LATERAL (VALUES
@@ -73,4 +103,4 @@ COMMENT ON COLUMN report.metrics.name IS 'Name of the metric, in Prometheus'' fo
 COMMENT ON COLUMN report.metrics.labels IS 'Its labels: an object of strings';
 COMMENT ON COLUMN report.metrics.value IS 'Its value, in base units; NULL: not known';
 
-GRANT SELECT ON outbox.metrics, report.metrics TO pg_monitor;
+GRANT SELECT ON outbox.metrics, report.metrics, report.latency TO pg_monitor;

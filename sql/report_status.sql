@@ -92,7 +92,7 @@ CREATE FUNCTION report.stat_reset()
 	RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'report_stat_reset';
-COMMENT ON FUNCTION report.stat_reset() IS 'Zeroes the counters of report.stat_reporter and report.stat_reports';
+COMMENT ON FUNCTION report.stat_reset() IS 'Zeroes the counters of report.stat_reporter, report.latency and report.stat_reports';
 REVOKE ALL ON FUNCTION report.stat_reset() FROM PUBLIC;
 
 CREATE VIEW report.stat_dead_letters AS

@@ -195,6 +195,15 @@ compat_is_json(const char *text)
 #define compat_virtual_expression(rel, attno) NULL
 #endif
 
+/* 18 made columns of a relation of the expressions of GROUP BY */
+#if PG18_GE
+#include "optimizer/optimizer.h"
+#define compat_ungrouped(query, list) \
+	((query)->hasGroupRTE ? (List *) flatten_group_exprs(NULL, query, (Node *) (list)) : (list))
+#else
+#define compat_ungrouped(query, list) (list)
+#endif
+
 #endif							/* PG_VERSION_NUM */
 
 #ifdef RD_KAFKA_VERSION

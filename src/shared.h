@@ -41,15 +41,22 @@ typedef struct SharedTrouble
 	TimestampTz at;
 } SharedTrouble;
 
-#define SHARED_BUCKETS			24	/* of latencies */
+#define SHARED_BUCKETS			24
+
+/* A histogram of latencies; see worker/latency.h. */
+typedef struct SharedLatency
+{
+	int64		events[SHARED_BUCKETS];
+	double		sum;			/* seconds */
+} SharedLatency;
+
 #define SHARED_CAUSES			8	/* of failures: KafkaOutcome */
 #define SHARED_STATES			11
 
 /* See relay/counters.h.  They outlive the process. */
 typedef struct RelayCounters
 {
-	int64		latency[SHARED_BUCKETS];	/* events; from COMMIT to Kafka */
-	double		latency_sum;	/* seconds */
+	SharedLatency latency;		/* from COMMIT to Kafka */
 	int64		failures[SHARED_CAUSES];
 	int64		state_us[SHARED_STATES];	/* up to at ... */
 	int			state;			/* ... since when it is in this one; -1: none */
@@ -110,6 +117,8 @@ typedef struct ReporterReport
 								 * the high watermarks, has been read; 0: not
 								 * so */
 	SharedTrouble trouble;
+	SharedLatency latency;		/* from Kafka to the reports; outlives the
+								 * process */
 	int			n_partitions;
 	PartitionReport partitions[SHARED_MAX_PARTITIONS];
 } ReporterReport;

@@ -272,12 +272,13 @@ extern KafkaOutcome kafka_producer_init(KafkaProducer *producer, int slice_ms,
  * Leaves the topic's handle and metadata cached: the first message to an
  * unknown topic would wait a second.
  */
-extern void kafka_producer_ask_anew(KafkaProducer *producer);	/* by the next ones, at
-																 * once */
 extern KafkaOutcome kafka_producer_topic(KafkaProducer *producer,
 										 const char *topic, int slice_ms,
 										 int max_ms, KafkaTopicInfo *info,
 										 KafkaError *error);
+
+/* The next look-ups are not answered from what is known already. */
+extern void kafka_producer_ask_anew(KafkaProducer *producer);
 
 /* The cluster's id, NULL until known (after the first metadata answer). */
 extern const char *kafka_producer_cluster_id(KafkaProducer *producer);

@@ -137,6 +137,7 @@ parked_put(const char *topic, TupleTableSlot *row)
 	nulls[EVENT_COLUMNS + 1] = '\0';
 	if (SPI_execute_plan(plan, values, nulls, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not write outbox.parked_event");
+	pfree(DatumGetPointer(values[0]));
 }
 
 static int64

@@ -1,8 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * counters.c
- *	  What the relay counts beside its work: latencies, failures by cause, time
- *	  by state.
+ *	  What the relay counts beside its work: failures by cause, time by state.
  *
  * Copyright (c) 2026, carshop_outbox contributors
  *
@@ -13,35 +12,7 @@
 #include "relay/counters.h"
 #include "utils/timestamp.h"
 
-/* Those of relay_state_name(). */
-static const char *const states[SHARED_STATES + 1] = {
-	"connecting", "recovering", "idle", "publishing", "paused", "preparing topic",
-	"waiting for Kafka", "waiting for a topic", "waiting for a standby",
-	"storing dead letter", "stopped", NULL
-};
-
-/* The first bucket ends at half a millisecond, each further one at twice that. */
-double
-counters_bucket_end(int n)
-{
-	return 0.0005 * (double) ((int64) 1 << n);
-}
-
-void
-counters_latency(RelayCounters *counters, TimestampTz since, int64 events)
-{
-	double		seconds;
-	int			n = 0;
-
-	if (events <= 0 || since == 0)
-		return;
-	/* a clock that was set back makes nothing negative */
-	seconds = (double) Max(GetCurrentTimestamp() - since, 0) / USECS_PER_SEC;
-	while (n < SHARED_BUCKETS - 1 && seconds > counters_bucket_end(n))
-		n++;
-	counters->latency[n] += events;
-	counters->latency_sum += seconds * (double) events;
-}
+StaticAssertDecl(RELAY_SHOWN_STATES == SHARED_STATES, "time is counted of each state");
 
 void
 counters_failure(RelayCounters *counters, KafkaOutcome outcome)
@@ -51,17 +22,12 @@ counters_failure(RelayCounters *counters, KafkaOutcome outcome)
 }
 
 void
-counters_state(RelayCounters *counters, const char *state, int64 now)
+counters_state(RelayCounters *counters, RelayShown state, int64 now)
 {
 	/* of a process that has ended no time is counted */
 	if (counters->state >= 0 && counters->state_since_us != 0)
 		counters->state_us[counters->state] += now - counters->state_since_us;
-	counters->state = -1;
-	for (int n = 0; states[n] != NULL; n++)
-	{
-		if (strcmp(states[n], state) == 0)
-			counters->state = n;
-	}
+	counters->state = (int) state;
 	counters->state_since_us = now;
 	counters->at = GetCurrentTimestamp();
 }
@@ -75,5 +41,5 @@ counters_failure_name(int n)
 const char *
 counters_state_name(int n)
 {
-	return n < SHARED_STATES ? states[n] : NULL;
+	return n < SHARED_STATES ? relay_shown_name((RelayShown) n) : NULL;
 }

@@ -1,8 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * counters.h
- *	  What the relay counts beside its work: latencies, failures by cause, time
- *	  by state.
+ *	  What the relay counts beside its work: failures by cause, time by state.
  *
  * Copyright (c) 2026, carshop_outbox contributors
  *
@@ -18,21 +17,16 @@
 #include "postgres.h"
 
 #include "kafka/kafka.h"
+#include "relay/machine.h"
 #include "shared.h"
-
-/* Events that are in Kafka now and have waited since then (0: not known). */
-extern void counters_latency(RelayCounters *counters, TimestampTz since, int64 events);
 
 extern void counters_failure(RelayCounters *counters, KafkaOutcome outcome);
 
 /* The relay is at this, from now on (microseconds, monotonic). */
-extern void counters_state(RelayCounters *counters, const char *state, int64 now);
+extern void counters_state(RelayCounters *counters, RelayShown state, int64 now);
 
 /* Names for the views; NULL beyond the last one. */
 extern const char *counters_failure_name(int n);
 extern const char *counters_state_name(int n);
-
-/* Upper end of a bucket of latencies, in seconds; the last one has none. */
-extern double counters_bucket_end(int n);
 
 #endif							/* RELAY_COUNTERS_H */

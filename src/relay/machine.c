@@ -548,38 +548,3 @@ relay_machine_news(RelayMachine *machine, int64_t now)
 					   machine->state == RELAY_STOPPED || machine->attempts > 1 ||
 					   now - machine->health.since >= TROUBLE_AFTER);
 }
-
-const char *
-relay_state_name(const RelayMachine *machine)
-{
-	switch (machine->state)
-	{
-		case RELAY_CLOSED:
-			return machine->health.trouble ? "waiting for Kafka" : "connecting";
-		case RELAY_CHECK:
-		case RELAY_CREATE:
-		case RELAY_BORN:
-			return "connecting";
-		case RELAY_ADVISORY:
-		case RELAY_ADVISORY_COMPARE:
-		case RELAY_INIT:
-		case RELAY_AUTHORITATIVE:
-		case RELAY_COMPARE:
-			return "recovering";
-		case RELAY_READY:
-			return machine->paused ? "paused" :
-				machine->health.trouble && machine->health.kind == KIND_STANDBY ?
-				"waiting for a standby" : "idle";
-		case RELAY_TOPIC:
-			return machine->health.trouble ? "waiting for a topic" : "preparing topic";
-		case RELAY_PUBLISH:
-		case RELAY_COMMIT:
-		case RELAY_HOME:
-			return "publishing";
-		case RELAY_JUDGE:
-			return "storing dead letter";
-		case RELAY_STOPPED:
-			return "stopped";
-	}
-	return "unknown";
-}

@@ -67,6 +67,24 @@ typedef enum RelayState
 	RELAY_STOPPED
 } RelayState;
 
+/* What people are shown of it: outbox.stat_relay, time by state. */
+typedef enum RelayShown
+{
+	SHOWN_CONNECTING,
+	SHOWN_RECOVERING,
+	SHOWN_IDLE,
+	SHOWN_PUBLISHING,
+	SHOWN_PAUSED,
+	SHOWN_PREPARING_TOPIC,
+	SHOWN_WAITING_KAFKA,
+	SHOWN_WAITING_TOPIC,
+	SHOWN_WAITING_STANDBY,
+	SHOWN_STORING_DEAD_LETTER,
+	SHOWN_STOPPED
+} RelayShown;
+
+#define RELAY_SHOWN_STATES	(SHOWN_STOPPED + 1)
+
 typedef enum RelayActionKind
 {
 	ACT_WAIT,					/* until wait_until */
@@ -334,6 +352,7 @@ extern bool relay_machine_idle(const RelayMachine *machine);
 /* What the log is to be told; see health_news. */
 extern HealthNews relay_machine_news(RelayMachine *machine, int64_t now);
 
-extern const char *relay_state_name(const RelayMachine *machine);
+extern RelayShown relay_machine_shown(const RelayMachine *machine);
+extern const char *relay_shown_name(RelayShown shown);
 
 #endif							/* RELAY_MACHINE_H */

@@ -19,7 +19,7 @@
 #include "settings.h"
 #include "shared.h"
 #include "utils/builtins.h"
-#include "utils/resowner.h"
+#include "worker/subtransaction.h"
 #include "worker/worker.h"
 
 void
@@ -406,37 +406,35 @@ position_make_tick(RelayPosition *position, const RelayAction *action,
 /* In a tick's snapshot, as a list; beyond it an ordinary tick is made first. */
 #define UNPARK_LEAST_BETWEEN	1000
 
-/* In a subtransaction: what cannot be written leaves the topic parked. */
+typedef struct WriteAgain
+{
+	const char *topic;
+	int64		events;
+} WriteAgain;
+
+static void
+write_again(void *arg)
+{
+	WriteAgain *work = arg;
+
+	work->events = parked_write_again(work->topic);
+}
+
+/* What cannot be written leaves the topic parked. */
 static bool
 try_write_again(const char *topic, int64 *events)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	char	   *volatile reason = NULL;
+	WriteAgain	work = {topic, 0};
+	ErrorData  *error;
 
-	BeginInternalSubTransaction(NULL);
-	PG_TRY();
+	if (!subtransaction_try(write_again, &work, &error))
 	{
-		*events = parked_write_again(topic);
-		ReleaseCurrentSubTransaction();
+		parked_stays(topic, psprintf("it could not be unparked: %s", error->message));
+		FreeErrorData(error);
+		return false;
 	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(caller);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		CurrentResourceOwner = owner;
-		reason = psprintf("it could not be unparked: %s", error->message);
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(caller);
-	CurrentResourceOwner = owner;
-	if (reason != NULL)
-		parked_stays(topic, reason);
-	return reason == NULL;
+	*events = work.events;
+	return true;
 }
 
 void
@@ -520,30 +518,41 @@ insert_dead_letter(const RelayRefusal *refusal, const char *reason, bool whole)
 		elog(ERROR, "could not store a dead letter");
 }
 
+typedef struct Letter
+{
+	const RelayRefusal *refusal;
+	const char *reason;
+} Letter;
+
+static void
+insert_whole(void *arg)
+{
+	const Letter *letter = arg;
+
+	insert_dead_letter(letter->refusal, letter->reason, true);
+}
+
+/*
+ * Without the event if that cannot be read, which may be its reason: damage (class
+ * XX), data that is none (22), a value too large to be written once more (54).  Any
+ * other trouble, a full disk, say, has nothing to do with it and passes.
+ */
 static void
 store_dead_letter(const RelayRefusal *refusal, const char *reason)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
+	Letter		letter = {refusal, reason};
+	ErrorData  *error;
+	int			class;
 
-	BeginInternalSubTransaction(NULL);
-	PG_TRY();
-	{
-		insert_dead_letter(refusal, reason, true);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		/* what stands in the table cannot be read, which may be its reason */
-		MemoryContextSwitchTo(caller);
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		CurrentResourceOwner = owner;
-		insert_dead_letter(refusal, reason, false);
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(caller);
-	CurrentResourceOwner = owner;
+	if (subtransaction_try(insert_whole, &letter, &error))
+		return;
+	class = ERRCODE_TO_CATEGORY(error->sqlerrcode);
+	if (class != ERRCODE_TO_CATEGORY(ERRCODE_INTERNAL_ERROR) &&
+		class != ERRCODE_TO_CATEGORY(ERRCODE_DATA_EXCEPTION) &&
+		class != ERRCODE_TO_CATEGORY(ERRCODE_PROGRAM_LIMIT_EXCEEDED))
+		ReThrowError(error);
+	FreeErrorData(error);
+	insert_dead_letter(refusal, reason, false);
 }
 
 void

@@ -24,6 +24,7 @@
 #include "mutants.h"
 #include "relay/publish.h"
 #include "settings.h"
+#include "worker/latency.h"
 #include "worker/worker.h"
 
 /* ------------------------------------------------------------------------
@@ -356,6 +357,7 @@ publisher_commit(Publisher *publisher, const RelayAction *action,
 {
 	RelayLink  *link = publisher->link;
 	KafkaOutcome outcome;
+	TimestampTz now;
 
 	memset(&publisher->error, 0, sizeof(publisher->error));
 	FAULT_POINT("end_asked");
@@ -379,7 +381,8 @@ publisher_commit(Publisher *publisher, const RelayAction *action,
 	result->early = kafka_producer_early(link->producer) != publisher->early;
 	publisher->early = kafka_producer_early(link->producer);
 	publisher->bytes_published += publisher->bytes;
+	now = GetCurrentTimestamp();
 	for (int i = 0; i < publisher->n_waited; i++)
-		counters_latency(publisher->counters, publisher->waited[i].since,
-						 publisher->waited[i].events);
+		latency_add(&publisher->counters->latency, publisher->waited[i].since, now,
+					publisher->waited[i].events);
 }

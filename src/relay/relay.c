@@ -276,7 +276,8 @@ tell(Relay *relay)
 {
 	RelayMachine *machine = &relay->machine;
 	RelayReport *report = &relay->report;
-	const char *state = relay_state_name(machine);
+	RelayShown	shown = relay_machine_shown(machine);
+	const char *state = relay_shown_name(shown);
 
 	tell_log(relay);
 	tell_trouble(relay);
@@ -294,7 +295,7 @@ tell(Relay *relay)
 	report->errors = machine->errors;
 	report->last_transaction_ms = machine->last_transaction_ms;
 	report->settle_ms = machine->pace.settle_us / 1000;
-	counters_state(&report->counters, state, worker_now_us());
+	counters_state(&report->counters, shown, worker_now_us());
 	shared_report_relay(report);
 	if (strcmp(relay->shown, state) != 0)
 	{

@@ -16,6 +16,7 @@
 #include "report/batch.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+#include "worker/latency.h"
 
 #define UNIX_TO_POSTGRES_MICROS \
 	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
@@ -189,4 +190,23 @@ batch_reject(EventBatch *batch, BatchEvent *event, int sqlerrcode,
 	strlcpy(event->sqlstate, unpack_sql_state(sqlerrcode),
 			sizeof(event->sqlstate));
 	event->reason = MemoryContextStrdup(batch->context, reason);
+}
+
+void
+batch_latency(const EventBatch *batch, int64 new_events, SharedLatency *latency)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int64		good = 0;
+	TimestampTz since;
+
+	for (int i = 0; i < batch->n; i++)
+		good += batch->events[i].rejected ? 0 : 1;
+	if (good != new_events)
+		return;
+	for (int i = 0; i < batch->n; i++)
+	{
+		if (!batch->events[i].rejected &&
+			batch_timestamp(batch->events[i].timestamp_ms, &since))
+			latency_add(latency, since, now, 1);
+	}
 }

@@ -18,6 +18,7 @@
 #include "datatype/timestamp.h"
 #include "message/event_id.h"
 #include "message/message.h"
+#include "shared.h"
 #include "utils/uuid.h"
 
 /* One message.  Texts are UTF-8 and point into the batch's memory. */
@@ -76,6 +77,14 @@ extern MessageKind batch_add(EventBatch *batch, int source,
  */
 extern bool batch_timestamp(int64 timestamp_ms, TimestampTz *at);
 extern int64 batch_unix_ms(TimestampTz at);
+
+/*
+ * The batch can be seen now: how long ago did its events get to Kafka?  new_events
+ * is how many were stored; where some were known already it says nothing, they
+ * are read again.
+ */
+extern void batch_latency(const EventBatch *batch, int64 new_events,
+						  SharedLatency *latency);
 
 /* Turn an event into a dead letter. */
 extern void batch_reject(EventBatch *batch, BatchEvent *event, int sqlerrcode,

@@ -40,7 +40,6 @@
 #include "miscadmin.h"
 #include "report/dead_letter.h"
 #include "report/event_log.h"
-#include "report/subtransaction.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
@@ -52,6 +51,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
+#include "worker/subtransaction.h"
 
 /* Rows handed to the table at once; COPY's number. */
 #define ROWS_AT_ONCE	1000

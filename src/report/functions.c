@@ -32,6 +32,7 @@
 #include "utils/tuplestore.h"
 #include "utils/uuid.h"
 #include "utils/wait_event.h"
+#include "worker/latency.h"
 #include "worker/worker.h"
 
 /* wait_applied() looks again after this long, twice as long each time. */
@@ -47,6 +48,7 @@ PG_FUNCTION_INFO_V1(report_wait_applied);
 PG_FUNCTION_INFO_V1(report_stat_reset);
 PG_FUNCTION_INFO_V1(report_worker);
 PG_FUNCTION_INFO_V1(report_worker_partitions);
+PG_FUNCTION_INFO_V1(report_worker_counters);
 
 /* report.start() and stop(): takes effect when the caller commits. */
 static void
@@ -370,6 +372,32 @@ report_worker_partitions(PG_FUNCTION_ARGS)
 		values[13] = time_value(partition->held_since, &nulls[13]);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values,
 							 nulls);
+	}
+	return (Datum) 0;
+}
+
+/* report.worker_counters(): a histogram, a row each bucket, and its sum. */
+Datum
+report_worker_counters(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	ReporterReport *report = palloc0(sizeof(ReporterReport));
+	int			pid;
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (shared_available())
+		(void) shared_get_reporter(MyDatabaseId, &pid, report);
+	for (int i = 0; i <= SHARED_BUCKETS; i++)
+	{
+		bool		bucket = i < SHARED_BUCKETS;
+		Datum		values[3];
+		bool		nulls[3] = {0};
+
+		values[0] = CStringGetTextDatum(bucket ? "latency" : "latency_sum");
+		values[1] = CStringGetTextDatum(bucket ? latency_bucket_name(i) : "");
+		values[2] = Float8GetDatum(bucket ? (double) report->latency.events[i] :
+								   report->latency.sum);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;
 }

@@ -25,13 +25,13 @@
 #include "report/event_log.h"
 #include "report/report_run.h"
 #include "report/reports.h"
-#include "report/subtransaction.h"
 #include "storage/lock.h"
 #include "utils/guc.h"
 #include "utils/queryenvironment.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
 #include "utils/timeout.h"
+#include "worker/subtransaction.h"
 #include "worker/worker.h"
 
 typedef struct Run
@@ -72,13 +72,34 @@ report_register_events(Tuplestorestate *store, int64 n)
 }
 
 void
+report_pin_settings(void)
+{
+	static const char *const pinned[][2] = {
+		{"search_path", REPORT_SEARCH_PATH},
+		{"TimeZone", "UTC"},
+		{"DateStyle", "ISO, YMD"},
+		{"IntervalStyle", "postgres"},
+		{"extra_float_digits", "1"},
+		{"bytea_output", "hex"},
+	};
+
+	/* Changing one costs more than looking at all. */
+	for (Size i = 0; i < lengthof(pinned); i++)
+	{
+		if (strcmp(GetConfigOption(pinned[i][0], false, false),
+				   pinned[i][1]) != 0)
+			(void) set_config_option(pinned[i][0], pinned[i][1],
+									 PGC_USERSET, PGC_S_SESSION,
+									 GUC_ACTION_SAVE, true, 0, false);
+	}
+}
+
+void
 report_enter(ReportScope *scope, Oid owner)
 {
 	GetUserIdAndSecContext(&scope->user, &scope->security);
 	scope->guc_level = NewGUCNestLevel();
-	(void) set_config_option("search_path", REPORT_SEARCH_PATH,
-							 PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
+	report_pin_settings();
 	(void) set_config_option("lock_timeout", REPORT_LOCK_TIMEOUT,
 							 PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);

@@ -49,6 +49,13 @@ typedef struct ReportScope
 	int			guc_level;
 } ReportScope;
 
+/*
+ * Settings that values and their texts depend on: a report makes the same of an
+ * event whoever runs it and wherever, the reporter or a session.  They hold
+ * until the GUC nest level ends.
+ */
+extern void report_pin_settings(void);
+
 extern void report_enter(ReportScope *scope, Oid owner);
 extern void report_leave(ReportScope *scope);
 

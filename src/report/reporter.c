@@ -194,6 +194,7 @@ store_batch(void)
 	commit();
 	FAULT_POINT("batch_committed");
 
+	batch_latency(batch, head - after, &reporter.report->latency);
 	reporter.head = head;
 	for (int i = 0; i < source->n; i++)
 		source->partitions[i].log = logs[i];
@@ -239,6 +240,7 @@ reset_counters(void)
 	if (asked <= reporter.reset_at)
 		return;
 	reporter.reset_at = asked;
+	memset(&reporter.report->latency, 0, sizeof(reporter.report->latency));
 	for (int i = 0; i < reporter.source->n; i++)
 	{
 		PartitionReport *stats = &reporter.source->partitions[i].stats;
@@ -533,15 +535,19 @@ former_report(void)
 void
 carshop_reporter_main(Datum arg)
 {
+	ReporterReport *former;
+
 	worker_start(WORKER_REPORTER, arg);
 
 	reporter.turn = AllocSetContextCreate(TopMemoryContext,
 										  "carshop_outbox turn",
 										  ALLOCSET_DEFAULT_SIZES);
-	reporter.source = source_create(TopMemoryContext, former_report());
+	former = former_report();
+	reporter.source = source_create(TopMemoryContext, former);
 	reporter.batch = batch_create(TopMemoryContext);
 	reporter.report = MemoryContextAllocZero(TopMemoryContext,
 											 sizeof(ReporterReport));
+	reporter.report->latency = former->latency;
 	reporter.reset_at = GetCurrentTimestamp();
 	worker_on_exit(close_handles);
 	strlcpy(reporter.report->state, "waiting for the extension",

@@ -23,6 +23,13 @@
  * its end before replica.lag.time.max.ms (30 s by default) is over.
  */
 #define DOUBT_MS			40000
+
+/*
+ * That Kafka has nothing at the position is believed sooner: who says so wrongly
+ * is a leader that was replaced and does not know yet, for as long as its session
+ * lasts (broker.session.timeout.ms, 9 s by default).
+ */
+#define LOST_MS				15000
 #define DOUBT_LOOK_MS		2000
 
 /* Is it in the assignment? */
@@ -216,6 +223,15 @@ source_note_ends(Source *source)
  * ------------------------------------------------------------------------
  */
 
+/* What report.stat_reporter shows as the partition's newest error. */
+static void
+note_error(SourcePartition *partition, const char *reason)
+{
+	partition->stats.last_error_at = GetCurrentTimestamp();
+	strlcpy(partition->stats.last_error, reason,
+			sizeof(partition->stats.last_error));
+}
+
 /* The partition stops until report.seek(); the others go on. */
 static void
 lose(Source *source, SourcePartition *partition, const char *reason)
@@ -224,15 +240,32 @@ lose(Source *source, SourcePartition *partition, const char *reason)
 
 	position->lost = true;
 	strlcpy(position->lost_reason, reason, sizeof(position->lost_reason));
-	partition->stats.last_error_at = GetCurrentTimestamp();
-	strlcpy(partition->stats.last_error, reason,
-			sizeof(partition->stats.last_error));
+	note_error(partition, reason);
 	source->assign_needed = true;
 	ereport(WARNING,
 			(errmsg("reading of topic \"%s\" partition %d has stopped: %s",
 					position->topic, position->partition, reason),
 			 errhint("Say where to go on: SELECT report.seek('%s', %d, -2) reads from the beginning, without counting again what was read before.",
 					 position->topic, position->partition)));
+}
+
+/*
+ * Reading does not get on at this place.  It is tried again, and the partition
+ * stops for that reason when it has been so for ms.  True: it has stopped.
+ */
+static bool
+doubt(Source *source, SourcePartition *partition, int ms, const char *reason)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	partition->failed = true;
+	partition->at_end = false;
+	if (partition->failing_since == 0)
+		partition->failing_since = now;
+	source_assign_later(source, DOUBT_LOOK_MS);
+	if (TimestampDifferenceExceeds(partition->failing_since, now, ms))
+		lose(source, partition, reason);
+	return partition->position.lost;
 }
 
 static void
@@ -263,23 +296,6 @@ check_newest(Source *source, SourcePartition *partition,
 		lose(source, partition,
 			 psprintf("the message at offset " INT64_FORMAT " is not the one read before: the topic was made anew",
 					  position->last_offset));
-}
-
-/*
- * Reading does not get on at this place.  True: for so long that the partition
- * stops; until then it is tried again.
- */
-static bool
-fails_for_long(Source *source, SourcePartition *partition)
-{
-	TimestampTz now = GetCurrentTimestamp();
-
-	partition->failed = true;
-	partition->at_end = false;
-	if (partition->failing_since == 0)
-		partition->failing_since = now;
-	source_assign_later(source, DOUBT_LOOK_MS);
-	return TimestampDifferenceExceeds(partition->failing_since, now, DOUBT_MS);
 }
 
 /* It has moved on to there; is that all that stood there when it was assigned? */
@@ -345,6 +361,7 @@ take_end(Source *source, SourcePartition *partition)
 	KafkaItem  *item = &source->item;
 	Position   *position = &partition->position;
 	int64		high;
+	char	   *reason;
 
 	/*
 	 * It ends before the message that was read last.  Going on would pass
@@ -352,10 +369,10 @@ take_end(Source *source, SourcePartition *partition)
 	 */
 	if (partition->checking && item->offset <= position->last_offset)
 	{
-		if (fails_for_long(source, partition))
-			lose(source, partition,
-				 psprintf("it ends at offset " INT64_FORMAT ", before the message at offset " INT64_FORMAT " that was read: the topic was made anew, or brokers have lost its end",
-						  item->offset, position->last_offset));
+		reason = psprintf("it ends at offset " INT64_FORMAT ", before the message at offset " INT64_FORMAT " that was read: the topic was made anew, or brokers have lost its end",
+						  item->offset, position->last_offset);
+		note_error(partition, reason);
+		(void) doubt(source, partition, DOUBT_MS, reason);
 		return;
 	}
 	if (partition->target < 0)
@@ -375,6 +392,8 @@ take_end(Source *source, SourcePartition *partition)
 static void
 take_lost(Source *source, SourcePartition *partition)
 {
+	char	   *reason;
+
 	/* The newest message may be gone while the next one is there. */
 	if (partition->checking)
 	{
@@ -382,9 +401,10 @@ take_lost(Source *source, SourcePartition *partition)
 		source->assign_needed = true;
 		return;
 	}
-	lose(source, partition,
-		 psprintf("offset " INT64_FORMAT " is not there: events were deleted before they were read, or the topic was made anew",
-				  partition->position.next));
+	reason = psprintf("offset " INT64_FORMAT " is not there: events were deleted before they were read, or the topic was made anew",
+					  partition->position.next);
+	note_error(partition, reason);
+	(void) doubt(source, partition, LOST_MS, reason);
 }
 
 /* An error of one partition, or of the handle: look at everything again. */
@@ -412,13 +432,11 @@ take_error(Source *source)
 		 * The library goes on behind what it cannot read, a batch that was
 		 * damaged, say.  Nothing more is taken of this assignment.
 		 */
-		if (fails_for_long(source, partition))
-		{
-			lose(source, partition,
-				 psprintf("what stands from offset " INT64_FORMAT " on cannot be read (%s); report.seek() to an offset behind it leaves it out",
-						  partition->position.next, item->error.message));
+		note_error(partition, item->error.message);
+		if (doubt(source, partition, DOUBT_MS,
+				  psprintf("what stands from offset " INT64_FORMAT " on cannot be read (%s); report.seek() to an offset behind it leaves it out",
+						   partition->position.next, item->error.message)))
 			return;
-		}
 	}
 	source_trouble(source, SOURCE_WAITING, item->error.message,
 				   kafka_remedy(&item->error));

@@ -29,6 +29,7 @@
 #include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
+#include "worker/latency.h"
 #include "worker/worker.h"
 
 PG_FUNCTION_INFO_V1(outbox_relay_report);
@@ -158,9 +159,8 @@ outbox_relay_counters(PG_FUNCTION_ARGS)
 	if (pid != 0 && counters->at != 0 && counters->state >= 0)
 		counters->state_us[counters->state] += Max(GetCurrentTimestamp() - counters->at, 0);
 	for (int i = 0; i < SHARED_BUCKETS; i++)
-		put_counter(rsinfo, "latency", i == SHARED_BUCKETS - 1 ? "Infinity" :
-					psprintf("%g", counters_bucket_end(i)), (double) counters->latency[i]);
-	put_counter(rsinfo, "latency_sum", "", counters->latency_sum);
+		put_counter(rsinfo, "latency", latency_bucket_name(i), (double) counters->latency.events[i]);
+	put_counter(rsinfo, "latency_sum", "", counters->latency.sum);
 	for (int i = KAFKA_UNREACHABLE; counters_failure_name(i) != NULL; i++)
 		put_counter(rsinfo, "failures", counters_failure_name(i), (double) counters->failures[i]);
 	for (int i = 0; counters_state_name(i) != NULL; i++)

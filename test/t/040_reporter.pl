@@ -209,6 +209,14 @@ applied();
 is(db('SELECT count(*) FROM report.reported_events'), $before + 1, 'after a seek to the beginning nothing is counted again');
 is(db('SELECT sum(events) FROM report.events_by_day'), $before + 1, 'in the reports neither');
 
+# A leader that was replaced and does not know yet may say so of what is there.
+my $ahead = db(qq(SELECT next_offset FROM report.progress WHERE topic = '$topic' AND partition = 1)) + 3;
+db(qq(SELECT report.seek('$topic', 1, $ahead)));
+poll_until(sub { db(qq(SELECT last_error FROM report.stat_reporter WHERE topic = '$topic' AND partition = 1)) =~ /^offset $ahead is not there/ }, 30, 'an offset that is not there is met');
+$kafka->produce($topic, event('Ahead', id => id(510 + $_)), partition => 1) foreach 1 .. 4;
+poll_until(sub { db(q(SELECT count(*) FROM report.reported_events WHERE event_type = 'Ahead')) > 0 || status('divergence') !~ /^ok/ }, 60, 'and comes');
+like(status('divergence'), qr/^ok: /, 'one answer that something is not there is not believed');
+
 db(qq(SELECT report.seek('$topic', 1, 1000000)));
 poll_until(sub { status('divergence') =~ m{^fail: Partition \Q$topic\E/1: .*1000000 is not there}i }, 30, 'the lost range is found');
 $kafka->produce($topic, event('Other', id => id(501)), partition => 0);

@@ -96,7 +96,7 @@ sub resolved
 		# it writes its log here
 		chdir $dir or die "$dir: $!";
 		command_ok([ 'pg_upgrade', '--no-sync', '-d', $old->data_dir, '-D', $new->data_dir, '-b', $bin, '-B', $bin, '-s', $dir, '-p', $old->port, '-P', $new->port ],
-			'pg_upgrade');
+			'pg_upgrade') or map { diag("$_:\n" . slurp_file($_)) } glob($new->data_dir . '/pg_upgrade_output.d/*/*.txt');
 		chdir $FindBin::RealBin or die "$FindBin::RealBin: $!";
 	}
 	$new->start;

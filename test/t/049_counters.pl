@@ -12,7 +12,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $kafka = Carshop::Kafka->start;
-my $node = Carshop->new_node('counters', kafka => $kafka, conf => { '.shop_databases' => 'shop', '.report_databases' => '' });
+my $node = Carshop->new_node('counters', kafka => $kafka, conf => { '.shop_databases' => 'shop', '.report_databases' => 'books' });
 
 sub value { return query_value($node, 'shop', $_[0]) }
 
@@ -80,6 +80,39 @@ $node->safe_psql('shop', 'SELECT outbox.stat_reset()');
 poll_until(sub { value('SELECT sum(events) FROM outbox.latency') == 0 && value('SELECT events_published FROM outbox.stat_relay') == 0 }, 60, 'stat_reset() begins anew');
 cmp_ok(metric('state_seconds_total', '{"state": "idle"}'), '<', $idle + 60, 'with time as well');
 is(value(q{SELECT sum(value) FROM outbox.metrics WHERE name = 'outbox_failures_total'}), 0, 'and with failures');
+
+# ---- reading ----
+
+sub book { return query_value($node, 'books', $_[0]) }
+sub applied { return poll_until(sub { book(q{SELECT report.wait_applied(timeout => '2s')}) eq 't' }, 120, 'all is applied') }
+
+$node->safe_psql('postgres', 'CREATE DATABASE books');
+$node->safe_psql('books', 'CREATE EXTENSION carshop_outbox');
+is(book('SELECT sum(events) FROM report.latency'), 0, 'nothing was read yet');
+$node->safe_psql('books', 'SELECT report.start()');
+applied();
+my $read = book('SELECT count(*) FROM report.reported_events');
+poll_until(sub { book('SELECT sum(events) FROM report.latency') == $read }, 60, 'each event that is read has its latency');
+cmp_ok(book(q{SELECT sum(events) FILTER (WHERE COALESCE(up_to > '1 second', true)) FROM report.latency}), '>=', 1, 'what has waited for its reader is a slow one');
+is(book(q{SELECT value FROM report.metrics WHERE name = 'outbox_apply_latency_seconds_bucket' AND labels = '{"le": "+Inf"}'}), $read, 'the metrics have them all');
+is(book(q{SELECT value FROM report.metrics WHERE name = 'outbox_apply_latency_seconds_count'}), $read, 'and count them');
+cmp_ok(book(q{SELECT value FROM report.metrics WHERE name = 'outbox_apply_latency_seconds_sum'}), '>', 0, 'and sum them up');
+
+my ($reader) = worker_pids($node, 'reporter', 'books');
+$node->safe_psql('postgres', "SELECT pg_terminate_backend($reader)");
+wait_for_worker($node, 'reporter', 'books', $reader);
+$node->safe_psql('shop', 'INSERT INTO item VALUES (200)');
+applied();
+poll_until(sub { book('SELECT sum(events) FROM report.latency') == $read + 1 }, 60, 'another process goes on with the numbers');
+
+my $topic = book('SELECT min(topic) FROM report.progress');
+$node->safe_psql('books', "SELECT report.seek('$topic', partition, -2) FROM report.progress");
+$node->safe_psql('shop', 'INSERT INTO item VALUES (201)');
+poll_until(sub { book('SELECT sum(duplicates) FROM report.stat_reporter') > 0 }, 60, 'events are read again');
+applied();
+cmp_ok(book('SELECT sum(events) FROM report.latency'), '<=', $read + 2, 'and do not count again');
+$node->safe_psql('books', 'SELECT report.stat_reset()');
+poll_until(sub { book('SELECT sum(events) FROM report.latency') == 0 }, 60, 'report.stat_reset() begins anew');
 
 no_crash($node);
 $node->stop;

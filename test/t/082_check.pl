@@ -9,7 +9,7 @@ use FindBin;
 use lib "$FindBin::RealBin/lib";
 
 use Carshop;
-use JSON::PP;
+use Carshop::Check;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
@@ -17,27 +17,6 @@ my $topic = 'car-shop-reported-events';
 my $progress = 'progress-of-shop';
 my %tool = (configs => 'kafka.admin.ConfigCommand', topics => 'org.apache.kafka.tools.TopicCommand');
 our ($kafka, $node);
-
-# The rows of a check, as hashes.  Schema: outbox or report.
-sub check
-{
-	my ($schema, %options) = @_;
-	my $timeout = $options{timeout} // '60s';
-
-	return @{ decode_json($node->safe_psql($options{db} // 'shop', "SELECT json_agg(c) FROM $schema.check('$timeout') c")) };
-}
-
-# The row about a concern whose message fits; all rows are told when there is none.
-sub row
-{
-	my ($what, $concern, $level, $pattern, @rows) = @_;
-	my ($row) = grep { $_->{concern} eq $concern && $_->{message} =~ $pattern } @rows;
-
-	is($row ? $row->{level} : undef, $level, "$what: $concern, $level")
-	  or diag($pattern, map { "\n$_->{concern} $_->{level}: $_->{message}" } @rows);
-	ok(!$row || ($level eq 'ok') == !defined $row->{remedy}, "$what: what is not ok has a remedy, and only that");
-	return $row // {};
-}
 
 # Do what a remedy says, with Kafka's tools or in SQL.
 sub apply
@@ -65,15 +44,6 @@ sub mended
 	ok(!(grep { $_->{concern} eq $concern && $_->{message} =~ $bad_pattern } @rows), "$what: it is not said any more");
 }
 
-sub set
-{
-	my ($name, $value) = @_;
-
-	$node->safe_psql('postgres', "ALTER SYSTEM SET carshop_outbox.$name = '$value'");
-	$node->reload;
-	poll_until(sub { query_value($node, 'shop', "SELECT current_setting('carshop_outbox.$name')") eq $value }, 30, "$name = $value");
-}
-
 sub configure { $kafka->tool($tool{configs}, '--alter', '--entity-type', 'topics', '--entity-name', @_[ 0, 1 ], $_[2]); }
 
 # ---- the server, and a broker that is not as it should be ----
@@ -82,6 +52,7 @@ $kafka = Carshop::Kafka->start(set => [ 'transaction.max.timeout.ms=10000', 'tra
 $node = Carshop->new_node('check', kafka => $kafka,
 	conf => { '.shop_databases' => '', '.report_databases' => '', '.progress_topic' => 'progress-of-{database}' });
 $node->start;
+check_node($node);
 create_shop($node, 'shop', reports => 0);
 
 my @rows = check('outbox');
@@ -178,11 +149,8 @@ my $other = Carshop->new_node('other', kafka => $kafka,
 	conf => { '.shop_databases' => '', '.report_databases' => '', '.progress_topic' => $progress, '.transaction_timeout' => '5s' });
 $other->start;
 create_shop($other, 'shop', reports => 0);
-{
-	local $node = $other;
-
-	row('another server', 'transactional id', 'ok', qr/"$progress" may be used/, check('outbox'));
-}
+check_node($other);
+row('another server', 'transactional id', 'ok', qr/"$progress" may be used/, check('outbox'));
 $other->stop;
 is($epoch->(), $before, 'the producer is the same, of the same epoch');
 is(scalar($kafka->read_topic($topic)), $messages, 'and no message was added');

@@ -10,6 +10,7 @@ use lib "$FindBin::RealBin/lib";
 
 use Carshop;
 use Carshop::Acls;
+use Carshop::Check;
 use Carshop::Secure;
 use JSON::PP;
 use PostgreSQL::Test::Utils;
@@ -26,39 +27,10 @@ my $node = Carshop->new_node('secured', kafka => $kafka,
 my ($row, @rows);
 
 $node->start;
+check_node($node);
 create_shop($node, 'shop', reports => 0);
 
 my $tells = query_value($node, 'shop', q{SELECT string_to_array(librdkafka, '.')::integer[] >= '{2,3}' FROM outbox.library}) eq 't';
-
-# The rows of a check, as hashes.  Schema: outbox or report.
-sub check
-{
-	my ($schema, %options) = @_;
-	my $timeout = $options{timeout} // '60s';
-
-	return @{ decode_json($node->safe_psql($options{db} // 'shop', "SELECT json_agg(c) FROM $schema.check('$timeout') c")) };
-}
-
-# The row about a concern whose message fits; all rows are told when there is none.
-sub row
-{
-	my ($what, $concern, $level, $pattern, @rows) = @_;
-	my ($row) = grep { $_->{concern} eq $concern && $_->{message} =~ $pattern } @rows;
-
-	is($row ? $row->{level} : undef, $level, "$what: $concern, $level")
-	  or diag($pattern, map { "\n$_->{concern} $_->{level}: $_->{message}" } @rows);
-	ok(!$row || ($level eq 'ok') == !defined $row->{remedy}, "$what: what is not ok has a remedy, and only that");
-	return $row // {};
-}
-
-sub set
-{
-	my ($name, $value) = @_;
-
-	$node->safe_psql('postgres', "ALTER SYSTEM SET carshop_outbox.$name = '$value'");
-	$node->reload;
-	poll_until(sub { query_value($node, 'shop', "SELECT current_setting('carshop_outbox.$name')") eq $value }, 30, "$name = $value");
-}
 
 # ---- another cluster ----
 

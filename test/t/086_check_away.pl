@@ -9,7 +9,7 @@ use FindBin;
 use lib "$FindBin::RealBin/lib";
 
 use Carshop;
-use JSON::PP;
+use Carshop::Check;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
@@ -17,37 +17,8 @@ use Time::HiRes qw(time);
 my $node = Carshop->new_node('away', conf => { '.shop_databases' => '', '.report_databases' => '' });
 
 $node->start;
+check_node($node);
 create_shop($node, 'shop', reports => 0);
-
-# The rows of a check, as hashes.  Schema: outbox or report.
-sub check
-{
-	my ($schema, %options) = @_;
-	my $timeout = $options{timeout} // '60s';
-
-	return @{ decode_json($node->safe_psql($options{db} // 'shop', "SELECT json_agg(c) FROM $schema.check('$timeout') c")) };
-}
-
-# The row about a concern whose message fits; all rows are told when there is none.
-sub row
-{
-	my ($what, $concern, $level, $pattern, @rows) = @_;
-	my ($row) = grep { $_->{concern} eq $concern && $_->{message} =~ $pattern } @rows;
-
-	is($row ? $row->{level} : undef, $level, "$what: $concern, $level")
-	  or diag($pattern, map { "\n$_->{concern} $_->{level}: $_->{message}" } @rows);
-	ok(!$row || ($level eq 'ok') == !defined $row->{remedy}, "$what: what is not ok has a remedy, and only that");
-	return $row // {};
-}
-
-sub set
-{
-	my ($name, $value) = @_;
-
-	$node->safe_psql('postgres', "ALTER SYSTEM SET carshop_outbox.$name = '$value'");
-	$node->reload;
-	poll_until(sub { query_value($node, 'shop', "SELECT current_setting('carshop_outbox.$name')") eq $value }, 30, "$name = $value");
-}
 
 # ---- Kafka away; time and cancel ----
 

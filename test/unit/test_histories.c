@@ -291,7 +291,7 @@ history(unsigned seed, int *crashes)
 	if (model.lied)
 		diag("seed %u: wait_published answered too early", seed);
 	if (!relay_machine_idle(&machine))
-		diag("seed %u: not drained, state %s, %s", seed, relay_state_name(&machine),
+		diag("seed %u: not drained, state %s, %s", seed, relay_shown_name(relay_machine_shown(&machine)),
 			 machine.health.message);
 	if (model.ahead)
 		diag("seed %u: published what a standby lacks", seed);

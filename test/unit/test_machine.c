@@ -264,7 +264,7 @@ test_standbys(void)
 	}
 	ok(looks < 400, "ever more seldom (%d times in ten seconds)", looks);
 	ok(machine.health.trouble && strstr(machine.health.message, "2 standby(s)"), "the status says for whom");
-	is_text(relay_state_name(&machine), "waiting for a standby", "and so does the state");
+	is_text(relay_shown_name(relay_machine_shown(&machine)), "waiting for a standby", "and so does the state");
 	is_int(relay_machine_news(&machine, now), NEWS_TROUBLE, "the log is told");
 
 	/* events are cut into a batch meanwhile, once */

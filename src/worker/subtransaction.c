@@ -13,9 +13,9 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "report/subtransaction.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
+#include "worker/subtransaction.h"
 
 bool
 subtransaction_try(void (*work) (void *arg), void *arg, ErrorData **error)

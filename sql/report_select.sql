@@ -1,0 +1,29 @@
+-- sql/report_select.sql: reports that are a SELECT, and the events behind a row.
+
+CREATE FUNCTION report.latest_step(anyelement, anyelement)
+	RETURNS anyelement LANGUAGE c IMMUTABLE PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'report_latest_step';
+COMMENT ON FUNCTION report.latest_step(anyelement, anyelement) IS 'For report.latest: the second value';
+REVOKE ALL ON FUNCTION report.latest_step(anyelement, anyelement) FROM PUBLIC;
+
+CREATE AGGREGATE report.latest(anyelement) (
+	SFUNC = report.latest_step,
+	STYPE = anyelement,
+	PARALLEL = UNSAFE
+);
+COMMENT ON AGGREGATE report.latest(anyelement) IS 'The value, NULL or not, of the highest log_seq in a query of report.define_select; elsewhere the last one: latest(value ORDER BY log_seq)';
+REVOKE ALL ON FUNCTION report.latest(anyelement) FROM PUBLIC;
+
+CREATE FUNCTION report.define_select(name text, query text, target text,
+		description text DEFAULT NULL)
+	RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'report_define_select';
+COMMENT ON FUNCTION report.define_select(text, text, text, text) IS 'Defines a report by a SELECT with GROUP BY over new_events: its table is made, and kept up to date; again: replaces the query';
+REVOKE ALL ON FUNCTION report.define_select(text, text, text, text) FROM PUBLIC;
+
+CREATE FUNCTION report.explain(name text, key jsonb)
+	RETURNS SETOF report.reported_events LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'report_explain';
+COMMENT ON FUNCTION report.explain(text, jsonb) IS 'The events that went into the row with this key, in the order in which they were applied';
+REVOKE ALL ON FUNCTION report.explain(text, jsonb) FROM PUBLIC;

@@ -1,0 +1,28 @@
+/*-------------------------------------------------------------------------
+ *
+ * select_internal.h
+ *	  Reports that are a SELECT: what select_check.c does for select_query.c.
+ *
+ * Copyright (c) 2026, carshop_outbox contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SELECT_INTERNAL_H
+#define SELECT_INTERNAL_H
+
+#include "report/select.h"
+
+/* OB004 at a byte of the query (-1: nowhere); hint may be NULL. */
+extern void select_refuse(const char *text, int location, const char *message,
+						  const char *hint) pg_attribute_noreturn();
+
+/* One SELECT, without the clauses that cannot be kept up to date. */
+extern RawStmt * select_parse(const char *text);
+
+/* Sets report->events. */
+extern void select_check_reads(SelectReport *report);
+
+/* Functions of the list: no window functions, no sets. */
+extern void select_check_functions(SelectReport *report);
+
+#endif							/* SELECT_INTERNAL_H */
