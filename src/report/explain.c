@@ -316,12 +316,18 @@ explain(const ExplainedReport *report, Jsonb *key, MemoryContext context,
 		explain_select(report, key, context, explanation);
 		report_leave(&scope);
 	}
+	else if (strcmp(report->kind, "mirror") == 0)
+	{
+		report_enter(&scope, report->owner);
+		explain_mirror(report, key, context, explanation);
+		report_leave(&scope);
+	}
 	else
 		ereport(ERROR,
 				(errcode(ERRCODE_OB_REPORT_REFUSED),
 				 errmsg("report \"%s\" is a statement of its own: which events make a row stands nowhere",
 						report->name),
-				 errhint("Reports of report.define_select can be explained.")));
+				 errhint("Reports of report.define_select and mirrors can be explained.")));
 }
 
 Datum

@@ -45,6 +45,8 @@ typedef struct Explanation
  */
 extern void explain_select(const ExplainedReport *report, Jsonb *key,
 						   MemoryContext context, Explanation *explanation);
+extern void explain_mirror(const ExplainedReport *report, Jsonb *key,
+						   MemoryContext context, Explanation *explanation);
 
 /* The member of an object; NULL: it has none. */
 extern JsonbValue *explain_member(Jsonb *object, const char *name);

@@ -491,14 +491,16 @@ mirror_explain_query(const MirrorTarget *target, const MirrorSource *source)
 {
 	StringInfoData sql;
 
+	/* Not beginning with WITH: others put one of theirs before it. */
 	initStringInfo(&sql);
+	appendStringInfoString(&sql, "SELECT x.log_seq FROM (");
 	append_said(&sql, target, source);
 	appendStringInfoString(&sql, ", wanted AS MATERIALIZED (\n"
 						   "\tSELECT to_jsonb(k) AS key FROM jsonb_to_record($1) AS ");
 	append_key_record(&sql, target);
 	appendStringInfo(&sql, "\n)\nSELECT s.log_seq FROM said s, wanted w\n"
 					 "WHERE report.mirror_touches(%s, s.ends, s.event_key, s.former, s.state, w.key)\n"
-					 "ORDER BY s.log_seq",
+					 ") x ORDER BY x.log_seq",
 					 target->key_names);
 	return sql.data;
 }

@@ -256,6 +256,25 @@ INSERT INTO new_events (event_type, data) VALUES ('Item', '{"id": 1}');
 CALL pg_temp.run('item');
 SELECT count(*) FROM report.mirror_row;
 
+-- ---- what went into a row ----
+
+-- the log as the reporter would have written it; one event has no key that could be read, one was refused
+INSERT INTO new_events (event_type, event_key, data, log_seq) VALUES
+	('Item', '1', '{"id": 1, "note": "a"}', 1), ('Item', '2', '{"id": 2}', 2), ('Item', 'x', NULL, 3), ('Item', '1', '{"id": 1, "note": "refused"}', 4),
+	('Item', '2', '{"old": {"id": 1}, "new": {"id": 2}}', 5), ('Item', '1', NULL, 6), ('Gone', NULL, '{"id": "1"}', 7), ('Item', '1', '{"id": 1, "note": "later"}', 8);
+INSERT INTO report.reported_events SELECT * FROM new_events;
+TRUNCATE new_events;
+UPDATE report.applied SET applied_seq = 7 WHERE name = 'item';
+INSERT INTO report.dead_letter (topic, partition, kafka_offset, report, sqlstate, message, log_seq) VALUES ('t', 0, 0, 'item', '23514', 'x', 4);
+SELECT log_seq, event_type, event_key, data FROM report.explain('item', '{"id": 1}');
+SELECT log_seq FROM report.explain('item', '{"id": "2"}');
+SELECT log_seq FROM report.explain('item', '{"id": 3}');
+\set VERBOSITY default
+SELECT log_seq FROM report.explain('item', '{"note": 3}');
+\set VERBOSITY terse
+DELETE FROM report.reported_events;
+DELETE FROM report.dead_letter;
+
 -- ---- whose it is ----
 
 CREATE ROLE regress_mirror;
