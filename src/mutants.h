@@ -27,6 +27,9 @@
  *	 horizon			I9 batches end at the oldest transaction under way
  *	 lost_wake			I9 a commit tells the relay nothing
  *	 offsets_apart		I10 offsets are stored in a transaction of their own
+ *	 eager_group		I10 the group shows offsets that a crash takes back
+ *	 recount			I2 what was removed from the event log counts again
+ *	 hasty_removal		I1 events are removed that a report has not applied
  *	 any_home			I13 a copy of a database publishes
  *	 rosy_status		I15 trouble is not shown
  *

@@ -16,6 +16,7 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "access/xlog_internal.h"
 #include "commands/dbcommands.h"
 #include "fault.h"
 #include "miscadmin.h"
@@ -92,6 +93,22 @@ show_trouble(SharedTrouble *trouble)
 	*trouble = refusal;
 }
 
+/*
+ * The end of what was written into the WAL: not behind the header of a page that
+ * nothing was written on, for that is not flushed.
+ */
+static XLogRecPtr
+end_of_wal(void)
+{
+	XLogRecPtr	end = GetXLogInsertRecPtr();
+	uint32		on_page = (uint32) (end % XLOG_BLCKSZ);
+	bool		first_page = XLogSegmentOffset(end, wal_segment_size) < XLOG_BLCKSZ;
+
+	if (on_page == (first_page ? SizeOfXLogLongPHD : SizeOfXLogShortPHD))
+		end -= on_page;
+	return end;
+}
+
 /* Keep what is committed now; it is shown when it is durable. */
 static void
 note_positions(Source *source)
@@ -110,7 +127,9 @@ note_positions(Source *source)
 	{
 		Position   *position = &source->partitions[i].position;
 
-		if (position->stored < 0 || position->lost)
+		/* one place that is not there, and the broker refuses them all */
+		if (position->stored < 0 || position->lost ||
+			!source->partitions[i].there)
 			continue;
 		strlcpy(topics[n_positions], position->topic, TOPIC_SIZE);
 		positions[n_positions].topic = topics[n_positions];
@@ -123,7 +142,7 @@ note_positions(Source *source)
 	 * What another process has stored, or a session by report.seek(), need
 	 * not be flushed either: it stands before the end of the WAL.
 	 */
-	noted = XLogRecPtrIsInvalid(committed) ? GetXLogInsertRecPtr() : committed;
+	noted = XLogRecPtrIsInvalid(committed) ? end_of_wal() : committed;
 	wanted = false;
 }
 

@@ -74,16 +74,36 @@ source_trouble(Source *source, SourceState state, const char *message,
 		worker_log_change(true, message, remedy);
 }
 
+/* Read the newest messages again before going on. */
+static void
+check_again(Source *source, const char *topic, bool there)
+{
+	for (int i = 0; i < source->n; i++)
+	{
+		SourcePartition *partition = &source->partitions[i];
+
+		if (topic != NULL && strcmp(partition->position.topic, topic) != 0)
+			continue;
+		if (!there && !partition->there)
+			continue;			/* known to be gone */
+		partition->there = partition->there && there;
+		partition->checking = partition->position.last_offset >= 0;
+		partition->at_end = false;
+		source->assign_needed = true;
+	}
+}
+
 /* Kafka answers again; logged once. */
 static void
 clear_trouble(Source *source)
 {
 	/*
 	 * The library tells an end once.  Those that were told before the trouble
-	 * do not count any more: ask anew.
+	 * do not count any more: ask anew.  And a topic may have been made anew
+	 * meanwhile.
 	 */
 	if (source->state != SOURCE_READING)
-		source->assign_needed = true;
+		check_again(source, NULL, true);
 	source->state = SOURCE_READING;
 	if (source->trouble.message[0] == '\0')
 		return;
@@ -366,6 +386,19 @@ note_topic(Source *source, const char *topic, int partitions)
 			source->assign_needed = true;
 		}
 	}
+
+	/* Kafka adds partitions and never takes one away. */
+	for (int i = 0; i < source->n; i++)
+	{
+		SourcePartition *partition = &source->partitions[i];
+
+		if (partition->there && partition->position.partition >= partitions &&
+			strcmp(partition->position.topic, topic) == 0)
+		{
+			partition->there = false;
+			check_again(source, topic, true);
+		}
+	}
 	return unknown;
 }
 
@@ -387,37 +420,37 @@ is_missing(Source *source, const char *topic)
 	return !was_there || ++source->missing >= MISSING_ANSWERS;
 }
 
-/* Read the newest messages again before going on. */
-static void
-check_again(Source *source, const char *topic, bool there)
-{
-	for (int i = 0; i < source->n; i++)
-	{
-		SourcePartition *partition = &source->partitions[i];
-
-		if (topic != NULL && strcmp(partition->position.topic, topic) != 0)
-			continue;
-		if (!there && !partition->there)
-			continue;			/* known to be gone */
-		partition->there = partition->there && there;
-		partition->checking = partition->position.last_offset >= 0;
-		partition->at_end = false;
-		source->assign_needed = true;
-	}
-}
-
 /* The topics are there, but not all may or can be read. */
 static bool
 is_refused(const Source *source)
 {
 	for (int i = 0; i < source->n; i++)
 	{
+		/* one that is not there any more is asked for no more, and never mends */
+		if (!source->partitions[i].there)
+			continue;
 		if (source->partitions[i].refused ||
 			(source->partitions[i].failing_since != 0 &&
 			 !source->partitions[i].position.lost))
 			return true;
 	}
 	return false;
+}
+
+/*
+ * A topic that is made anew, and filled up to where we stand, makes no other
+ * difference: while nothing comes, it is looked at now and then.
+ */
+static void
+check_quiet(Source *source)
+{
+	int64		sum = 0;
+
+	for (int i = 0; i < source->n; i++)
+		sum += source->partitions[i].position.next;
+	if (sum == source->seen_at_look && source_progress(source) != SOURCE_BEHIND)
+		check_again(source, NULL, true);
+	source->seen_at_look = sum;
 }
 
 bool
@@ -497,6 +530,7 @@ source_look(Source *source)
 	{
 		source->missing = 0;
 		clear_trouble(source);
+		check_quiet(source);
 		source->attempts = 0;
 		source->look_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 													  LOOK_AGAIN_MS);

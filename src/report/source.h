@@ -60,6 +60,7 @@ typedef struct Source
 	SharedTrouble trouble;
 	TimestampTz look_at;		/* when to ask for topics again; 0: at once */
 	int			attempts;		/* of asking, in vain */
+	int64		seen_at_look;	/* sum of the positions at the last look */
 	int			missing;		/* answers that a topic is gone, in a row */
 	bool		unreachable;	/* no broker answered lately */
 	List	   *found;			/* Positions without a row yet; see

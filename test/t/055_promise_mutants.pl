@@ -182,6 +182,61 @@ my %held = (
 		return becomes(sub { ask($shop, q{SELECT count(*) FROM report.reported_events WHERE event_type = 'Counted'}) eq '1' });
 	},
 
+	# I10: the group shows what a crash leaves; nothing flushes it but the WAL writer
+	eager_group => sub {
+		my $shop = shop();
+		my $group = $node->safe_psql($shop, qq(SELECT 'carshop-report-' || system_identifier || '-$shop' FROM pg_control_system()));
+		my $next = 'SELECT next_offset FROM report.progress';
+		my $shown = 0;
+
+		poll_until(sub { ask($shop, q{SELECT report.wait_applied(timeout => '5s')}) eq 't' }, 60, 'it is read');
+		$node->safe_psql('postgres', q{ALTER SYSTEM SET carshop_outbox.shop_databases = ''; SELECT pg_reload_conf()});
+		poll_until(sub { !worker_pids($node, 'relay', $shop) }, 60, 'the relay has left');
+		$node->safe_psql('postgres', 'CHECKPOINT');
+		my $before = $node->safe_psql($shop, $next);
+		$kafka->produce($shop, '{"EventType":"Shown","EventDescription":"d","OccuredOn":"2026-11-22T20:27:03Z"}');
+		becomes(
+			sub {
+				my $text = $kafka->tool('org.apache.kafka.tools.consumer.group.ConsumerGroupCommand', '--describe', '--group', $group);
+				$shown = $text =~ /\s\Q$shop\E\s+0\s+(\d+)\s/ ? $1 : 0;
+				return $shown > $before;
+			});
+		$node->stop('immediate');
+		$node->append_conf('postgresql.auto.conf', "carshop_outbox.report_databases = ''");
+		$node->start;
+		return $node->safe_psql($shop, $next) >= $shown;
+	},
+
+	# I2: what has left the event log is not counted again
+	recount => sub {
+		my $shop = shop();
+
+		poll_until(sub { ask($shop, q{SELECT report.wait_applied(timeout => '5s')}) eq 't' }, 60, 'it is read');
+		$node->safe_psql('postgres', q{ALTER SYSTEM SET carshop_outbox.report_retention = '1s'; SELECT pg_reload_conf()});
+		poll_until(sub { ask($shop, 'SELECT count(*) FROM report.reported_events') eq '0' }, 60, 'the log is empty');
+		$node->safe_psql('postgres', 'ALTER SYSTEM RESET carshop_outbox.report_retention; SELECT pg_reload_conf()');
+		# Kafka's times are the shop's: a clock that is right is right by much less than this
+		$node->safe_psql($shop, qq{UPDATE report.removed SET written_before = written_before + interval '1 minute'; SELECT report.seek('$shop', 0, -2)});
+		poll_until(sub { ask($shop, q{SELECT report.wait_applied(timeout => '5s')}) eq 't' }, 60, 'it is read again');
+		return $node->safe_psql($shop, 'SELECT count(*) FROM report.reported_events') == 0;
+	},
+
+	# I1: an event that a report has not applied stays
+	hasty_removal => sub {
+		my $shop = shop();
+
+		$node->safe_psql($shop, q{CREATE TABLE public.seen (event_type text);
+			SELECT report.define('seen', 'INSERT INTO public.seen (event_type) SELECT event_type FROM new_events', 'public.seen')});
+		poll_until(sub { ask($shop, q{SELECT report.wait_applied(timeout => '5s')}) eq 't' }, 60, 'it is read');
+		$node->safe_psql($shop, q{ALTER TABLE public.seen RENAME TO away; SELECT outbox.emit('Kept')});
+		poll_until(sub { ask($shop, 'SELECT failed FROM report.applied') eq 't' }, 60, 'the report fails');
+		$node->safe_psql('postgres', q{ALTER SYSTEM SET carshop_outbox.report_retention = '1s'; SELECT pg_reload_conf()});
+		poll_until(sub { ask($shop, q{SELECT count(*) FROM report.reported_events WHERE event_type = 'First'}) eq '0' }, 60, 'the others leave');
+		my $left = becomes(sub { ask($shop, q{SELECT count(*) FROM report.reported_events WHERE event_type = 'Kept'}) eq '0' });
+		$node->safe_psql('postgres', 'ALTER SYSTEM RESET carshop_outbox.report_retention; SELECT pg_reload_conf()');
+		return $left ? 0 : 1;
+	},
+
 	# I13: a copy does not publish
 	any_home => sub {
 		my $shop = shop();
