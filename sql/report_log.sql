@@ -55,6 +55,7 @@ REVOKE ALL ON FUNCTION report.forget_removed(text, integer) FROM PUBLIC;
 
 CREATE FUNCTION report.event_log_removed_before()
 	RETURNS bigint LANGUAGE sql STABLE PARALLEL SAFE
+	SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
 	SELECT COALESCE(max(r.log_seq) + 1, 0) FROM report.removed r;
 END;

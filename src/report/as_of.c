@@ -37,10 +37,12 @@
 #include "nodes/parsenodes.h"
 #include "parser/parser.h"
 #include "report/as_owner.h"
+#include "report/mirror_guard.h"
 #include "report/replay.h"
 #include "report/reports.h"
 #include "report/sql_plan.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/plancache.h"
@@ -58,6 +60,8 @@ typedef struct AsOf
 	Replay		replay;
 	const char *schema;			/* the target's */
 	const char *table;
+	Oid			view;			/* what people read instead of the target, if
+								 * there is one (report.define_select) */
 	int64		upto;
 	Snapshot	snapshot;
 	List	   *refused;		/* Datums: log_seq of the report's dead
@@ -224,14 +228,30 @@ make_table(AsOf *as_of)
 	SetUserIdAndSecContext(user, security);
 }
 
+/* What is shown of the table: all of it, or what its view makes of it. */
+static char *
+shown(const AsOf *as_of)
+{
+	char	   *query;
+	Size		len;
+
+	if (!OidIsValid(as_of->view))
+		return psprintf("SELECT * FROM pg_temp.%s", quote_identifier(as_of->table));
+	query = TextDatumGetCString(DirectFunctionCall1(pg_get_viewdef,
+													ObjectIdGetDatum(as_of->view)));
+	len = strlen(query);
+	if (len > 0 && query[len - 1] == ';')
+		query[len - 1] = '\0';
+	return redirect(query, as_of->schema, as_of->table);
+}
+
 static void
 read_table(AsOf *as_of)
 {
 	ReportScope scope;
 
 	report_enter_in_session(&scope, as_of->replay.report->owner);
-	if (SPI_execute(psprintf("SELECT pg_catalog.to_jsonb(t) FROM pg_temp.%s t",
-							 quote_identifier(as_of->table)),
+	if (SPI_execute(psprintf("SELECT pg_catalog.to_jsonb(t) FROM (%s) t", shown(as_of)),
 					false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the report's earlier content");
 	for (uint64 i = 0; i < SPI_processed; i++)
@@ -253,9 +273,14 @@ compute(void *arg)
 	Replay	   *replay = &as_of->replay;
 	ListCell   *cell;
 
+	AsOwner		scope;
+
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	make_table(as_of);
+	as_owner_begin(&scope);
+	mirror_guard_forget(replay->report->name);
+	as_owner_end(&scope);
 	replay->statement = redirect(replay->report->statement, as_of->schema,
 								 as_of->table);
 	check_redirected(as_of);
@@ -319,6 +344,25 @@ check_complete(const AsOf *as_of)
 				 errdetail("Old events were removed (carshop_outbox.report_retention).")));
 }
 
+/* The view over the target, by which people read a SELECT that needs more columns. */
+static Oid
+view_of(const char *name)
+{
+	static SqlPlan get_view = {
+		"SELECT pg_catalog.to_regclass(source ->> 'view')::pg_catalog.oid"
+		" FROM report.definitions WHERE name = $1 AND kind = 'select'",
+		1, {TEXTOID}, NULL
+	};
+	Datum		value = CStringGetTextDatum(name);
+	bool		isnull;
+	Datum		view;
+
+	if (sql_plan_execute(&get_view, &value, NULL) == 0)
+		return InvalidOid;
+	view = sql_value(0, 1, &isnull);
+	return isnull ? InvalidOid : DatumGetObjectId(view);
+}
+
 /* The newest event that was stored by then. */
 static int64
 place_of_time(TimestampTz at)
@@ -364,6 +408,7 @@ as_of(FunctionCallInfo fcinfo, bool by_time)
 		PG_GETARG_INT64(1);
 	check_complete(as_of);
 	load_refused(as_of, context);
+	as_of->view = view_of(name);
 	as_owner_end(&scope);
 
 	trouble = report_owner_trouble(report->owner, report->target);

@@ -33,6 +33,7 @@
 #include "report/as_owner.h"
 #include "report/dead_letter.h"
 #include "report/event_log.h"
+#include "report/mirror_guard.h"
 #include "report/replay.h"
 #include "report/sql_plan.h"
 #include "shared.h"
@@ -130,23 +131,6 @@ check_complete(const Rebuild *rebuild, Snapshot snapshot)
 				 errdetail("Old events were removed (carshop_outbox.report_retention); the table holds what was made of them."),
 				 errhint("SELECT report.rebuild(%s, allow_partial => true) makes it of the events that are left.",
 						 quote_literal_cstr(report->name))));
-}
-
-/*
- * What other functions keep beside the table for a report: a mirror's newest
- * places, which would take the whole log for old news.
- */
-static void
-forget_state(const ReplayReport *report)
-{
-	static SqlPlan forget = {
-		"DELETE FROM report.mirror_row WHERE report = $1", 1, {TEXTOID}, NULL
-	};
-	Datum		value = CStringGetTextDatum(report->name);
-
-	if (OidIsValid(get_relname_relid("mirror_row",
-									 get_namespace_oid("report", false))))
-		sql_plan_execute(&forget, &value, NULL);
 }
 
 /* ------------------------------------------------------------------------
@@ -280,7 +264,7 @@ run_rebuild(Rebuild *rebuild)
 	as_owner_begin(&scope);
 	check_alone(report);
 	sql_plan_execute(&drop_letters, &value, NULL);
-	forget_state(report);
+	mirror_guard_forget(report->name);
 	as_owner_end(&scope);
 
 	refill(rebuild, true);

@@ -227,19 +227,6 @@ store_lost(void)
  * ------------------------------------------------------------------------
  */
 
-/* A word for report.stat_reporter. */
-static const char *
-partition_state(const SourcePartition *partition)
-{
-	if (partition->position.lost)
-		return "stopped";
-	if (!partition->there || reporter.source->state != SOURCE_READING)
-		return "waiting";
-	if (!partition->at_end)
-		return "reading";
-	return source_is_held(partition) ? "held" : "current";
-}
-
 /* report.stat_reset() was called since the last look. */
 static void
 reset_counters(void)
@@ -293,34 +280,12 @@ tell(const char *state)
 		SourcePartition *partition = &source->partitions[i];
 		PartitionReport *stats = &partition->stats;
 
-		strlcpy(stats->state, partition_state(partition),
+		strlcpy(stats->state, source_partition_state(source, partition),
 				sizeof(stats->state));
 		stats->kafka_offset = partition->position.next;
 		report->partitions[report->n_partitions++] = *stats;
 	}
 	shared_report_reporter(report);
-}
-
-/* A word for report.status. */
-static const char *
-reading_state(void)
-{
-	Source	   *source = reporter.source;
-
-	if (source->state == SOURCE_STOPPED)
-		return "stopped";
-	if (source->state == SOURCE_WAITING)
-		return "waiting for Kafka";
-	switch (source_progress(source))
-	{
-		case SOURCE_CURRENT:
-			return "current";
-		case SOURCE_HELD:
-			return "held by an open transaction";
-		case SOURCE_BEHIND:
-			break;
-	}
-	return "reading";
 }
 
 /* ------------------------------------------------------------------------
@@ -534,7 +499,7 @@ turn(void)
 	{
 		wait_ms = read_turn();
 		source_note_ends(source);
-		tell(reading_state());
+		tell(source_state_name(source));
 		return wait_ms;
 	}
 

@@ -426,7 +426,10 @@ is_refused(const Source *source)
 {
 	for (int i = 0; i < source->n; i++)
 	{
-		/* one that is not there any more is asked for no more, and never mends */
+		/*
+		 * one that is not there any more is asked for no more, and never
+		 * mends
+		 */
 		if (!source->partitions[i].there)
 			continue;
 		if (source->partitions[i].refused ||

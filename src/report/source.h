@@ -159,4 +159,9 @@ extern void source_stored(Source *source);
 extern bool source_has_lost(const Source *source);
 extern void source_store_lost(Source *source);
 
+/* Words for report.stat_reporter and report.status. */
+extern const char *source_partition_state(const Source *source,
+										  const SourcePartition *partition);
+extern const char *source_state_name(const Source *source);
+
 #endif							/* SOURCE_H */

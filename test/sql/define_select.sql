@@ -104,7 +104,7 @@ SELECT report.define_select('types', $$SELECT event_type::varchar(9) AS t, (data
 \d shop.types_state
 SELECT report.define_select('keys', 'SELECT DISTINCT event_key AS k FROM new_events GROUP BY 1', 'shop.keys');
 SELECT report.define_select('keys', 'SELECT event_key AS k FROM new_events GROUP BY 1', 'shop.keys');
-SELECT name, shop.apply(name, 0, 3), shop.apply(name, 3, 7) FROM report.definitions WHERE name IN ('total', 'types', 'keys');
+SELECT name, shop.apply(name, 0, 3), shop.apply(name, 3, 7) FROM (SELECT name FROM report.definitions WHERE name IN ('total', 'types', 'keys') ORDER BY name) d;
 TABLE shop.total;
 TABLE shop.keys ORDER BY k;
 SELECT * FROM shop.types EXCEPT ALL

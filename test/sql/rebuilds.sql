@@ -203,6 +203,23 @@ SELECT report.rebuild('newest');
 SELECT report.as_of('newest', 10);
 \set VERBOSITY terse
 
+-- a SELECT that keeps more columns than it shows, and a mirror: what people read
+SELECT report.define_select('mean', $$
+	SELECT event_type, avg((data ->> 'n')::int) AS mean, report.latest(event_key) AS last FROM new_events GROUP BY 1
+$$, 'shop.mean');
+CREATE TABLE shop.newest_key (key text PRIMARY KEY, n bigint CHECK (n <> 98));
+SELECT report.mirror('newest key', 'shop.newest_key');
+UPDATE report.reported_events SET data = data || jsonb_build_object('key', event_key);
+SELECT report.rebuild('mean'), report.rebuild('newest key');
+SELECT event_type, round(mean, 2) AS mean, last FROM shop.mean ORDER BY 1;
+SELECT * FROM shop.newest_key ORDER BY 1;
+SELECT log_seq FROM report.dead_letter WHERE report = 'newest key';
+SELECT report.as_of('mean', 100) EXCEPT SELECT to_jsonb(t) FROM shop.mean t;
+SELECT report.as_of('newest key', 100) EXCEPT SELECT to_jsonb(t) FROM shop.newest_key t;
+SELECT r ->> 'event_type' AS type, (r ->> 'mean')::numeric(6, 2) AS mean, r ->> 'last' AS last FROM report.as_of('mean', 10) r ORDER BY 1;
+SELECT r FROM report.as_of('newest key', 98) r ORDER BY r ->> 'key';
+SELECT count(*) FROM shop.mean_state;
+
 SET client_min_messages = error;
 SELECT count(report.drop(name)) FROM report.definitions;
 RESET client_min_messages;
