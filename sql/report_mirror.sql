@@ -19,12 +19,13 @@ COMMENT ON INDEX report.dead_letter_report IS 'Whether a report has dead letters
 
 CREATE FUNCTION report.mirror(name text, target regclass,
 		event_types text[] DEFAULT NULL, topic text DEFAULT NULL,
-		delete_types text[] DEFAULT NULL)
+		delete_types text[] DEFAULT NULL, timeout interval DEFAULT NULL,
+		from_now boolean DEFAULT false)
 	RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'report_mirror';
-COMMENT ON FUNCTION report.mirror(text, regclass, text[], text, text[]) IS 'Defines a report that keeps the newest state per primary key in target, deletions included; again: replaces it';
-REVOKE ALL ON FUNCTION report.mirror(text, regclass, text[], text, text[]) FROM PUBLIC;
+COMMENT ON FUNCTION report.mirror(text, regclass, text[], text, text[], interval, boolean) IS 'Defines a report that keeps the newest state per primary key in target, deletions included; again: replaces it';
+REVOKE ALL ON FUNCTION report.mirror(text, regclass, text[], text, text[], interval, boolean) FROM PUBLIC;
 
 -- Called by the statement that report.mirror generates, as the report's owner.
 CREATE FUNCTION report.mirror_key(columns text[], event_key text,

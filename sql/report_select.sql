@@ -13,11 +13,12 @@ CREATE AGGREGATE report.latest(anyelement) (
 COMMENT ON AGGREGATE report.latest(anyelement) IS 'The value, NULL or not, of the highest log_seq in a query of report.define_select; elsewhere the last one: latest(value ORDER BY log_seq)';
 
 CREATE FUNCTION report.define_select(name text, query text, target text,
-		description text DEFAULT NULL)
+		description text DEFAULT NULL, timeout interval DEFAULT NULL,
+		from_now boolean DEFAULT false)
 	RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'report_define_select';
-COMMENT ON FUNCTION report.define_select(text, text, text, text) IS 'Defines a report by a SELECT with GROUP BY over new_events: its table is made, and kept up to date; again: replaces the query';
-REVOKE ALL ON FUNCTION report.define_select(text, text, text, text) FROM PUBLIC;
+COMMENT ON FUNCTION report.define_select(text, text, text, text, interval, boolean) IS 'Defines a report by a SELECT with GROUP BY over new_events: its table is made, and kept up to date; again: replaces the query';
+REVOKE ALL ON FUNCTION report.define_select(text, text, text, text, interval, boolean) FROM PUBLIC;
 
 CREATE FUNCTION report.explain(name text, key jsonb)
 	RETURNS SETOF report.reported_events LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE

@@ -41,6 +41,7 @@
 #include "utils/plancache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
+#include "worker/subtransaction.h"
 
 PG_FUNCTION_INFO_V1(report_define);
 PG_FUNCTION_INFO_V1(report_drop);
@@ -250,10 +251,14 @@ has_rows(Oid relid)
 	return SPI_processed > 0;
 }
 
-/* Prepare the statement as its owner, and execute it over no events. */
+/*
+ * Prepare the statement as its owner, and execute it over no events.  To be undone:
+ * an aggregate without GROUP BY makes a row of nothing.
+ */
 static void
-validate(Validation *validation)
+validate(void *arg)
 {
+	Validation *validation = arg;
 	ReportScope scope;
 	Tuplestorestate *store = tuplestore_begin_heap(false, false, 64);
 	SPIPlanPtr	plan;
@@ -407,7 +412,7 @@ report_define_as(const ReportDefinition *definition)
 	SPI_connect();
 	PG_TRY();
 	{
-		validate(&validation);
+		subtransaction_undo(validate, &validation);
 	}
 	PG_CATCH();
 	{
@@ -469,6 +474,15 @@ timeout_from(const Interval *interval)
 	return (int) ms;
 }
 
+void
+report_define_options(FunctionCallInfo fcinfo, int first,
+					  ReportDefinition *definition)
+{
+	if (!PG_ARGISNULL(first))
+		definition->timeout_ms = timeout_from(PG_GETARG_INTERVAL_P(first));
+	definition->from_now = !PG_ARGISNULL(first + 1) && PG_GETARG_BOOL(first + 1);
+}
+
 Datum
 report_define(PG_FUNCTION_ARGS)
 {
@@ -483,9 +497,7 @@ report_define(PG_FUNCTION_ARGS)
 	definition.target = PG_GETARG_OID(2);
 	if (!PG_ARGISNULL(3))
 		definition.description = text_to_cstring(PG_GETARG_TEXT_PP(3));
-	if (!PG_ARGISNULL(4))
-		definition.timeout_ms = timeout_from(PG_GETARG_INTERVAL_P(4));
-	definition.from_now = !PG_ARGISNULL(5) && PG_GETARG_BOOL(5);
+	report_define_options(fcinfo, 4, &definition);
 	report_define_as(&definition);
 	PG_RETURN_VOID();
 }

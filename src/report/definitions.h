@@ -13,6 +13,8 @@
 
 #include "postgres.h"
 
+#include "fmgr.h"
+
 typedef struct ReportDefinition
 {
 	const char *name;
@@ -33,6 +35,10 @@ typedef struct ReportDefinition
  * whatever the statement raises over no events.
  */
 extern void report_define_as(const ReportDefinition *definition);
+
+/* Arguments first and the next one of an SQL function: timeout, from_now. */
+extern void report_define_options(FunctionCallInfo fcinfo, int first,
+								  ReportDefinition *definition);
 
 /* OB004 and others, unless it is a table that the caller owns and that stays. */
 extern void report_check_target(Oid target, Oid caller);

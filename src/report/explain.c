@@ -71,7 +71,7 @@ look_up(const char *name, MemoryContext context, ExplainedReport *report)
 {
 	static SqlPlan get = {
 		"SELECT d.kind, d.source, d.target::pg_catalog.oid,"
-		" d.owner::pg_catalog.oid, a.applied_seq"
+		" d.owner::pg_catalog.oid, a.applied_seq, d.start_seq"
 		" FROM report.definitions d JOIN report.applied a USING (name)"
 		" WHERE d.name = $1",
 		1, {TEXTOID}, NULL
@@ -101,6 +101,7 @@ look_up(const char *name, MemoryContext context, ExplainedReport *report)
 	report->target = DatumGetObjectId(sql_value(0, 3, NULL));
 	report->owner = DatumGetObjectId(sql_value(0, 4, NULL));
 	report->applied_seq = DatumGetInt64(sql_value(0, 5, NULL));
+	report->start_seq = DatumGetInt64(sql_value(0, 6, NULL));
 	as_owner_end(&scope);
 }
 
@@ -213,9 +214,10 @@ search_log(const ExplainedReport *report, const Explanation *explanation,
 	report_enter(&scope, report->owner);
 	execute(explanation,
 			psprintf("WITH " NEW_EVENTS " AS NOT MATERIALIZED"
-					 " (SELECT * FROM report.reported_events WHERE log_seq <= "
-					 INT64_FORMAT ") %s",
-					 report->applied_seq, explanation->query),
+					 " (SELECT * FROM report.reported_events WHERE log_seq > "
+					 INT64_FORMAT " AND log_seq <= " INT64_FORMAT ") %s",
+					 report->start_seq, report->applied_seq,
+					 explanation->query),
 			places);
 	report_leave(&scope);
 }
@@ -225,7 +227,7 @@ static void
 search_pieces(const ExplainedReport *report, const Explanation *explanation,
 			  Places *places)
 {
-	int64		last = 0;
+	int64		last = report->start_seq;
 
 	for (;;)
 	{

@@ -23,6 +23,7 @@ typedef struct ExplainedReport
 	Oid			target;
 	Oid			owner;
 	int64		applied_seq;
+	int64		start_seq;		/* made of events behind it */
 } ExplainedReport;
 
 /*

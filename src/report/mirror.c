@@ -143,6 +143,7 @@ report_mirror(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(3))
 		source.topic = text_to_cstring(PG_GETARG_TEXT_PP(3));
 	source.delete_types = types_argument(fcinfo, 4, "delete_types");
+	report_define_options(fcinfo, 5, &definition);
 
 	report_check_target(definition.target, GetUserId());
 	target = mirror_target(definition.target);

@@ -412,6 +412,7 @@ report_define_select(PG_FUNCTION_ARGS)
 	definition.name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	if (!PG_ARGISNULL(3))
 		definition.description = text_to_cstring(PG_GETARG_TEXT_PP(3));
+	report_define_options(fcinfo, 4, &definition);
 
 	/* The target's name alone is looked up with the caller's search_path. */
 	target = find_target(PG_GETARG_TEXT_PP(2));

@@ -220,6 +220,22 @@ SELECT r ->> 'event_type' AS type, (r ->> 'mean')::numeric(6, 2) AS mean, r ->> 
 SELECT r FROM report.as_of('newest key', 98) r ORDER BY r ->> 'key';
 SELECT count(*) FROM shop.mean_state;
 
+-- the check of a definition leaves nothing behind; from now on, for all kinds
+CREATE TABLE shop.total (n bigint);
+SELECT report.define('total', 'INSERT INTO shop.total SELECT count(*) FROM new_events', 'shop.total');
+SELECT count(*) FROM shop.total;
+SELECT report.define_select('later', 'SELECT event_type, count(*) AS events FROM new_events GROUP BY 1', 'shop.later', timeout => '5 s', from_now => true);
+CREATE TABLE shop.later_key (key text PRIMARY KEY, n bigint);
+SELECT report.mirror('later key', 'shop.later_key', from_now => true);
+SELECT name, start_seq, timeout FROM report.definitions WHERE name LIKE 'later%' ORDER BY 1;
+SELECT shop.add_events(101, 104);
+UPDATE report.reported_events SET data = data || jsonb_build_object('key', event_key) WHERE log_seq > 100;
+SELECT report.rebuild('later'), report.rebuild('later key');
+SELECT sum(events) FROM shop.later;
+SELECT * FROM shop.later_key ORDER BY 1;
+SELECT log_seq FROM report.explain('later', '{"event_type": "T2"}');
+SELECT count(*) FROM report.as_of('later', 100);
+
 SET client_min_messages = error;
 SELECT count(report.drop(name)) FROM report.definitions;
 RESET client_min_messages;
