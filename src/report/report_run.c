@@ -97,6 +97,8 @@ report_pin_settings(void)
 		{"IntervalStyle", "postgres"},
 		{"extra_float_digits", "1"},
 		{"bytea_output", "hex"},
+		/* a policy must not leave rows out silently: it is an error */
+		{"row_security", "off"},
 	};
 
 	/* Changing one costs more than looking at all. */
