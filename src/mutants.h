@@ -58,7 +58,7 @@
  *	 aside_lost			I1 what should go aside is left out
  *	 any_order			I4 what was aside is published beside what came later
  *
- *	 reports (060)
+ *	 reports (047)
  *	 no_budget			I9 a slow report runs among the others, for as long as it wants
  *	 retry_anyway		I10 a retry applies what the report will come by again
  *

@@ -43,6 +43,15 @@ sub names
 	return wantarray ? @names : \%promise;
 }
 
+# The numbers of the tests that src/mutants.h names.
+sub tests
+{
+	my ($list) = slurp_file("$root/src/mutants.h") =~ /All names(.*?)\*\//s;
+	my %numbers = map { $_ => 1 } $list =~ /\((\d{3})\)$/mg;
+
+	return sort keys %numbers;
+}
+
 # Run make in a folder of its own for these flags, which all tests of a run share;
 # one at a time.  %s in a command is the folder.
 sub _make
