@@ -99,7 +99,8 @@ my $offset = -s $node->logfile;
 sub spied
 {
 	my %seen = map { $_ => 1 } slurp_file($node->logfile, $offset) =~ /spy: (.*? as \w+)/g;
-	return sort keys %seen;
+	my @places = sort keys %seen;
+	return @places;
 }
 
 sub as_owner

@@ -49,7 +49,8 @@ sub tests
 	my ($list) = slurp_file("$root/src/mutants.h") =~ /All names(.*?)\*\//s;
 	my %numbers = map { $_ => 1 } $list =~ /\((\d{3})\)$/mg;
 
-	return sort keys %numbers;
+	my @sorted = sort keys %numbers;
+	return @sorted;
 }
 
 # Run make in a folder of its own for these flags, which all tests of a run share;
