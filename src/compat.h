@@ -206,6 +206,13 @@ compat_is_json(const char *text)
 #define compat_virtual_expression(rel, attno) NULL
 #endif
 
+/* 18 has C11's word, which stands in front */
+#if PG18_GE
+#define compat_noreturn pg_noreturn
+#else
+#define compat_noreturn pg_attribute_noreturn()
+#endif
+
 /* 18 made columns of a relation of the expressions of GROUP BY */
 #if PG18_GE
 #include "optimizer/optimizer.h"

@@ -88,8 +88,7 @@ find_target(text * target)
 	return make_place(schema, name->relname);
 }
 
-static void
-pg_attribute_noreturn()
+compat_noreturn static void
 refuse_target(const Place *place, const char *detail)
 {
 	ereport(ERROR,

@@ -10,11 +10,12 @@
 #ifndef SELECT_INTERNAL_H
 #define SELECT_INTERNAL_H
 
+#include "compat.h"
 #include "report/select.h"
 
 /* OB004 at a byte of the query (-1: nowhere); hint may be NULL. */
-extern void select_refuse(const char *text, int location, const char *message,
-						  const char *hint) pg_attribute_noreturn();
+compat_noreturn extern void select_refuse(const char *text, int location,
+										  const char *message, const char *hint);
 
 /* One SELECT, without the clauses that cannot be kept up to date. */
 extern RawStmt * select_parse(const char *text);
