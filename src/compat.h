@@ -213,6 +213,21 @@ compat_is_json(const char *text)
 #define compat_noreturn pg_attribute_noreturn()
 #endif
 
+/* 19 keeps the value that is under construction in a struct with its result */
+#include "utils/jsonb.h"
+#if PG19_GE
+typedef JsonbInState CompatJsonb;
+#define compat_push_jsonb(state, token, value) pushJsonbValue(state, token, value)
+#else
+typedef struct CompatJsonb
+{
+	JsonbParseState *parse;
+	JsonbValue *result;
+} CompatJsonb;
+#define compat_push_jsonb(state, token, value) \
+	((state)->result = pushJsonbValue(&(state)->parse, token, value))
+#endif
+
 /* 18 made columns of a relation of the expressions of GROUP BY */
 #if PG18_GE
 #include "optimizer/optimizer.h"

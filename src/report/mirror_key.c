@@ -15,6 +15,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "compat.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "message/json_scan.h"
@@ -73,10 +74,10 @@ parse(char *text)
 static Jsonb *
 make_object(const KeyColumns *columns, JsonbValue *values)
 {
-	JsonbParseState *state = NULL;
+	CompatJsonb state = {0};
 	JsonbValue *object;
 
-	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	compat_push_jsonb(&state, WJB_BEGIN_OBJECT, NULL);
 	for (int i = 0; i < columns->n; i++)
 	{
 		text	   *name = DatumGetTextPP(columns->names[i]);
@@ -85,10 +86,11 @@ make_object(const KeyColumns *columns, JsonbValue *values)
 		key.type = jbvString;
 		key.val.string.val = VARDATA_ANY(name);
 		key.val.string.len = VARSIZE_ANY_EXHDR(name);
-		(void) pushJsonbValue(&state, WJB_KEY, &key);
-		(void) pushJsonbValue(&state, WJB_VALUE, &values[i]);
+		compat_push_jsonb(&state, WJB_KEY, &key);
+		compat_push_jsonb(&state, WJB_VALUE, &values[i]);
 	}
-	object = pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	compat_push_jsonb(&state, WJB_END_OBJECT, NULL);
+	object = state.result;
 	return JsonbValueToJsonb(object);
 }
 
