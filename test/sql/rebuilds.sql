@@ -96,9 +96,7 @@ INSERT INTO shop.other VALUES (42);
 CREATE FUNCTION shop.fragile(bigint) RETURNS bigint LANGUAGE sql AS 'SELECT $1';
 SELECT report.define('fragile', 'INSERT INTO shop.other SELECT shop.fragile(log_seq) FROM new_events', 'shop.other');
 DROP FUNCTION shop.fragile;
-\set VERBOSITY default
 SELECT report.rebuild('fragile');
-\set VERBOSITY terse
 SELECT * FROM shop.other;
 SELECT count(*) FROM report.rebuilds();
 
