@@ -23,7 +23,7 @@
  *	 lazy_tick			I3 a tick does not wait for the disk
  *	 cached_seq			I4 a session takes 20 numbers at a time
  *	 cut_anywhere		I6 a Kafka transaction is full in the middle of another one
- *	 loud_check			I2 a statement that is only looked at writes its events
+ *	 loud_rebuild		I2 a report that is made anew writes its events once more
  *	 mixed_causes		I1 an event is kept from reports that others of its batch came through
  *	 loops				I8 a report is given what it has caused itself
  *	 never_empty		I8 nothing leaves the outbox
