@@ -330,7 +330,8 @@ make_relations(const SelectReport *report, Place *table, Place *view,
 	else
 	{
 		execute(select_make_table(report, table->quoted));
-		*table = make_place(table->schema, table->name);
+		/* the other members must outlive SPI's memory */
+		table->relid = get_relname_relid(table->name, table->schema);
 		if (!report->plain)
 			comment_on("TABLE", table,
 					   psprintf("What view %s is made of; kept by report \"%s\"",
