@@ -159,6 +159,8 @@ event_log_read(int64 after, int64 upto, int64 limit, Tuplestorestate *store,
 	ScanKeyData keys[2];
 	int64		n = 0;
 
+	/* A copy: the session's own, as in report.explain, must not be moved on. */
+	PushCopiedSnapshot(GetActiveSnapshot());
 	/* By the index directly: a planned query may flip to a sort one day. */
 	ScanKeyInit(&keys[0], 1, BTGreaterStrategyNumber, F_INT8GT,
 				Int64GetDatum(after));
@@ -178,6 +180,7 @@ event_log_read(int64 after, int64 upto, int64 limit, Tuplestorestate *store,
 	}
 
 	index_endscan(scan);
+	PopActiveSnapshot();
 	ExecDropSingleTupleTableSlot(slot);
 	index_close(index, AccessShareLock);
 	table_close(rel, AccessShareLock);
