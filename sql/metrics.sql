@@ -98,7 +98,7 @@ CREATE VIEW report.metrics AS
 		('outbox_report_runs_total', r.runs),
 		('outbox_report_seconds_total', r.total_ms / 1000),
 		('outbox_report_dead_letter_events', r.dead_letters)) m (name, value);
-COMMENT ON VIEW report.metrics IS 'Numbers of reading and of the reports for a scraper; counters since the reporter''s start or report.stat_reset()';
+COMMENT ON VIEW report.metrics IS 'Numbers of reading and of the reports for a scraper; counters since the server''s start (of reports: since they were defined) or report.stat_reset()';
 COMMENT ON COLUMN report.metrics.name IS 'Name of the metric, in Prometheus'' form';
 COMMENT ON COLUMN report.metrics.labels IS 'Its labels: an object of strings';
 COMMENT ON COLUMN report.metrics.value IS 'Its value, in base units; NULL: not known';

@@ -43,7 +43,6 @@
 #include "report/sql_plan.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
-#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/plancache.h"
 #include "utils/rel.h"
@@ -185,7 +184,7 @@ check_redirected(AsOf *as_of)
 	SPIPlanPtr	plan;
 	CachedPlanSource *source;
 
-	report_enter_in_session(&scope, report->owner);
+	report_enter(&scope, report->owner);
 	plan = SPI_prepare(as_of->replay.statement, 0, NULL);
 	if (plan == NULL)
 		elog(ERROR, "could not prepare the report's statement: %s",
@@ -250,7 +249,7 @@ read_table(AsOf *as_of)
 {
 	ReportScope scope;
 
-	report_enter_in_session(&scope, as_of->replay.report->owner);
+	report_enter(&scope, as_of->replay.report->owner);
 	if (SPI_execute(psprintf("SELECT pg_catalog.to_jsonb(t) FROM (%s) t", shown(as_of)),
 					false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the report's earlier content");
@@ -388,7 +387,6 @@ as_of(FunctionCallInfo fcinfo, bool by_time)
 	Oid			caller = GetUserId();
 	ReplayReport *report;
 	const char *trouble;
-	int			guc_level;
 	AsOwner		scope;
 
 	PreventCommandDuringRecovery("report.as_of()");
@@ -398,8 +396,6 @@ as_of(FunctionCallInfo fcinfo, bool by_time)
 	as_of->result_desc = rsinfo->setDesc;
 	as_of->snapshot = RegisterSnapshot(GetTransactionSnapshot());
 
-	guc_level = NewGUCNestLevel();
-	session_pin_settings();
 	as_owner_begin(&scope);
 	report = replay_load(name, caller, false, context);
 	as_of->replay.report = report;
@@ -428,7 +424,6 @@ as_of(FunctionCallInfo fcinfo, bool by_time)
 		report_forget_plans(&as_of->replay.plans);
 	}
 	PG_END_TRY();
-	AtEOXact_GUC(false, guc_level);
 	UnregisterSnapshot(as_of->snapshot);
 	if (as_of->replay.refused > 0)
 		ereport(NOTICE,

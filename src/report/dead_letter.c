@@ -264,22 +264,6 @@ dead_letter_remove(int64 id)
 	sql_plan_execute(&remove_letter, &value, NULL);
 }
 
-void
-dead_letter_forget_event_range(const char *report, int64 after, int64 upto)
-{
-	static SqlPlan forget = {
-		"DELETE FROM report.dead_letter"
-		" WHERE report = $1 AND log_seq > $2 AND log_seq <= $3",
-		3, {TEXTOID, INT8OID, INT8OID}, NULL
-	};
-	Datum		values[3];
-
-	values[0] = CStringGetTextDatum(report);
-	values[1] = Int64GetDatum(after);
-	values[2] = Int64GetDatum(upto);
-	sql_plan_execute(&forget, values, NULL);
-}
-
 bool
 dead_letter_read_event(int64 id, Tuplestorestate *store)
 {

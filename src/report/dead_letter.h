@@ -63,17 +63,6 @@ extern DeadLetter *dead_letter_next(int64 after, const int64 *report);
  */
 extern bool dead_letter_read_event(int64 id, Tuplestorestate *store);
 
-/*
- * The report is judging these events (after < log_seq <= upto) again, from a
- * target without them: what it refused of them before is void.  For whoever makes
- * a report anew (report.rebuild), in the transaction that replaces the target's
- * content, while it holds the report's row in report.applied: so a retry comes
- * before or after all of it.  What the replay refuses is added as ever, after
- * this call.
- */
-extern void dead_letter_forget_event_range(const char *report, int64 after,
-										   int64 upto);
-
 /* It went well now. */
 extern void dead_letter_remove(int64 id);
 

@@ -482,6 +482,20 @@ without_own(Publishing *publishing, Tuplestorestate *store, int64 *n)
 	return given;
 }
 
+bool
+publish_is_clean(Tuplestorestate *store)
+{
+	StoreScan	scan;
+	Jsonb	   *headers;
+	bool		found = false;
+
+	begin_scan(&scan, store);
+	while (!found && next_event(&scan, &headers))
+		found = headers != NULL && header(headers, HEADER_CAUSED_BY_REPORT) != NULL;
+	end_scan(&scan);
+	return !found;
+}
+
 Tuplestorestate *
 publish_withhold(const char *report, Tuplestorestate *store, int64 *n)
 {

@@ -25,6 +25,9 @@
 extern Tuplestorestate *publish_withhold(const char *report,
 										 Tuplestorestate *store, int64 *n);
 
+/* No report has caused any event of the store: every report is given all of it. */
+extern bool publish_is_clean(Tuplestorestate *store);
+
 /*
  * After report_enter(): tell the outbox what is known of events that the
  * statement will write while it runs over store.  Without publishes they get

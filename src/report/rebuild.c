@@ -39,7 +39,6 @@
 #include "shared.h"
 #include "storage/ipc.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -148,7 +147,7 @@ empty_target(const ReplayReport *report)
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	report_enter_in_session(&scope, report->owner);
+	report_enter(&scope, report->owner);
 	if (SPI_execute(psprintf("DELETE FROM %s", table), false, 0) < 0)
 		elog(ERROR, "could not empty table %s", table);
 	if (SPI_execute(psprintf("SELECT FROM %s LIMIT 1", table), false, 1) != SPI_OK_SELECT)
@@ -289,7 +288,6 @@ report_rebuild(PG_FUNCTION_ARGS)
 	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	MemoryContext context = CurrentMemoryContext;
 	Oid			caller = GetUserId();
-	int			guc_level;
 	AsOwner		scope;
 
 	PreventCommandDuringRecovery("report.rebuild()");
@@ -298,8 +296,6 @@ report_rebuild(PG_FUNCTION_ARGS)
 	rebuild->replay.on_refused = on_refused;
 	rebuild->replay.on_progress = on_progress;
 
-	guc_level = NewGUCNestLevel();
-	session_pin_settings();
 	as_owner_begin(&scope);
 	rebuild->replay.report = replay_load(name, caller,
 										 !MUTANT("rebuild_unlocked"), context);
@@ -312,7 +308,6 @@ report_rebuild(PG_FUNCTION_ARGS)
 	}
 	PG_END_ENSURE_ERROR_CLEANUP(end_rebuild, PointerGetDatum(rebuild));
 	end_rebuild(0, PointerGetDatum(rebuild));
-	AtEOXact_GUC(false, guc_level);
 	ereport(NOTICE,
 			(errmsg("report \"%s\" was rebuilt: " INT64_FORMAT " event(s) applied, " INT64_FORMAT " refused",
 					name, rebuild->replay.events - rebuild->replay.refused,

@@ -7,7 +7,7 @@
  * Copyright (c) 2026, carshop_outbox contributors
  *
  * The reporter's way to apply a range is report_run(); here the same statement
- * runs with the same rights and settings (session_pin_settings), but within the
+ * runs with the same rights and settings (report_enter), but within the
  * transaction of a person, who can cancel it: what passes with time is not
  * tried again, it ends the whole.
  *

@@ -129,8 +129,8 @@ apply_pieces(Report *report, ReportRun *task, ErrorData **error)
 }
 
 bool
-report_apply(Report *report, Tuplestorestate *store, int64 *n, int64 *seq,
-			 TimestampTz deadline, ErrorData **error)
+report_apply(Report *report, Tuplestorestate *store, bool clean, int64 *n,
+			 int64 *seq, TimestampTz deadline, ErrorData **error)
 {
 	ReportRun	task = {0};
 
@@ -138,6 +138,7 @@ report_apply(Report *report, Tuplestorestate *store, int64 *n, int64 *seq,
 	task.plans = &report->plans;
 	task.owner = report->owner;
 	task.store = store;
+	task.clean = clean;
 	task.n = *n;
 	task.timeout_ms = report->timeout_ms;
 	task.deadline = deadline;

@@ -50,9 +50,11 @@ extern TimestampTz report_live_deadline(int64 n);
  * Apply the n events of store, the last of which is seq.  False: it failed, by
  * the fault of *n events up to *seq.  True also if only the first events were
  * applied: what remains is in report->range, and applied_seq says where it stands.
+ * clean: known of store, see publish_is_clean().
  */
-extern bool report_apply(Report *report, Tuplestorestate *store, int64 *n,
-						 int64 *seq, TimestampTz deadline, ErrorData **error);
+extern bool report_apply(Report *report, Tuplestorestate *store, bool clean,
+						 int64 *n, int64 *seq, TimestampTz deadline,
+						 ErrorData **error);
 
 /*
  * Was the live path's deadline too early, and not the time over that the report

@@ -90,39 +90,18 @@ set_lock_timeout(int64 ms)
 void
 report_pin_settings(void)
 {
-	static const char *const pinned[][2] = {
-		{"search_path", REPORT_SEARCH_PATH},
-		{"TimeZone", "UTC"},
-		{"DateStyle", "ISO, YMD"},
-		{"IntervalStyle", "postgres"},
-		{"extra_float_digits", "1"},
-		{"bytea_output", "hex"},
-		/* a policy must not leave rows out silently: it is an error */
-		{"row_security", "off"},
-	};
-
-	/* Changing one costs more than looking at all. */
-	for (Size i = 0; i < lengthof(pinned); i++)
-	{
-		if (strcmp(GetConfigOption(pinned[i][0], false, false),
-				   pinned[i][1]) != 0)
-			(void) set_config_option(pinned[i][0], pinned[i][1],
-									 PGC_USERSET, PGC_S_SESSION,
-									 GUC_ACTION_SAVE, true, 0, false);
-	}
+	session_pin_settings();
+	(void) set_config_option("search_path", REPORT_SEARCH_PATH,
+							 PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
 }
 
-void
-report_enter(ReportScope *scope, Oid owner)
+/* The rights; the settings are the worker's (worker/pins.c). */
+static void
+begin_scope(ReportScope *scope, Oid owner)
 {
 	GetUserIdAndSecContext(&scope->user, &scope->security);
 	scope->guc_level = NewGUCNestLevel();
-	report_pin_settings();
-	set_lock_timeout(REPORT_LOCK_TIMEOUT_MS);
-	/* Compiling costs more than a batch, at every new plan. */
-	(void) set_config_option("jit", "off",
-							 PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
 	SetUserIdAndSecContext(owner, scope->security |
 						   SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_RESTRICTED_OPERATION);
@@ -130,12 +109,10 @@ report_enter(ReportScope *scope, Oid owner)
 }
 
 void
-report_enter_in_session(ReportScope *scope, Oid owner)
+report_enter(ReportScope *scope, Oid owner)
 {
-	int			lock_timeout = LockTimeout;
-
-	report_enter(scope, owner);
-	set_lock_timeout(lock_timeout);
+	begin_scope(scope, owner);
+	report_pin_settings();
 }
 
 void
@@ -397,15 +374,17 @@ run_task(void *arg)
 
 	/* without what the report has caused itself, which may be all of it */
 	given = store;
-	if (run->plans->report != NULL)
+	if (run->plans->report != NULL && !run->clean)
 		given = publish_withhold(run->plans->report, store, &n);
 
 	if (run->in_session)
-		report_enter_in_session(&scope, run->owner);
-	else
 		report_enter(&scope, run->owner);
-	if (run->deadline != DT_NOEND)
-		set_lock_timeout(Min(REPORT_LOCK_TIMEOUT_MS, time_left(run) / 4 + 1));
+	else
+	{
+		begin_scope(&scope, run->owner);
+		set_lock_timeout(run->deadline == DT_NOEND ? REPORT_LOCK_TIMEOUT_MS :
+						 Min(REPORT_LOCK_TIMEOUT_MS, time_left(run) / 4 + 1));
+	}
 	if (run->plans->in_parts)
 	{
 		PublishParts *parts = publish_begin_parts(given);

@@ -64,16 +64,14 @@ typedef struct ReportScope
 } ReportScope;
 
 /*
- * Settings that values and their texts depend on: a report makes the same of an
- * event whoever runs it and wherever, the reporter or a session.  They hold
- * until the GUC nest level ends.
+ * Settings that a statement's result and texts depend on, as the workers have them
+ * (worker/pins.c): a report makes the same of an event whoever runs it and
+ * wherever.  They hold until the GUC nest level ends.
  */
 extern void report_pin_settings(void);
 
+/* In somebody's session. */
 extern void report_enter(ReportScope *scope, Oid owner);
-
-/* The same with the time that the session itself waits for locks. */
-extern void report_enter_in_session(ReportScope *scope, Oid owner);
 extern void report_leave(ReportScope *scope);
 
 /* One task for report_run(). */
@@ -83,6 +81,7 @@ typedef struct ReportRun
 	ReportPlans *plans;
 	Oid			owner;
 	Tuplestorestate *store;
+	bool		clean;			/* known of store: publish_is_clean() */
 	int64		n;				/* take so many of store; without pieces all */
 	bool		in_pieces;		/* an execution for each piece without two
 								 * events of one key ... */

@@ -40,6 +40,7 @@
 #include "report/catch_up.h"
 #include "report/dead_letter.h"
 #include "report/event_log.h"
+#include "report/publish.h"
 #include "report/report_apply.h"
 #include "report/report_state.h"
 #include "report/reports.h"
@@ -299,6 +300,7 @@ reports_want(int64 after)
 void
 reports_apply(Tuplestorestate *store, int64 n, int64 after, int64 head)
 {
+	bool		clean = store != NULL && publish_is_clean(store);
 	ListCell   *cell;
 
 	foreach(cell, reports)
@@ -315,7 +317,7 @@ reports_apply(Tuplestorestate *store, int64 n, int64 after, int64 head)
 		trouble = report_owner_trouble(report->owner, report->target);
 		if (trouble != NULL)
 			report_halt(report, trouble);
-		else if (!report_apply(report, store, &n_failed, &seq, deadline, &error))
+		else if (!report_apply(report, store, clean, &n_failed, &seq, deadline, &error))
 		{
 			/* Judged by reports_catch_up(), in a transaction of its own. */
 			if (!report_step_aside(report, error, deadline))
@@ -362,7 +364,7 @@ catch_up_one(Report *report, int64 head, int64 limit, bool live)
 		report_state_passed(report->name, head);
 		report->applied_seq = head;
 	}
-	else if (report_apply(report, store, &n, &last, deadline, &error))
+	else if (report_apply(report, store, false, &n, &last, deadline, &error))
 	{
 		/* not so many that the next one is cancelled */
 		if (report->applied_seq == last &&

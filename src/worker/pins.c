@@ -130,7 +130,10 @@ session_pin_settings(void)
 {
 	for (int i = 0; i < lengthof(statement_pins); i++)
 	{
-		if (GetConfigOption(statement_pins[i].name, true, false) != NULL)
+		const char *now = GetConfigOption(statement_pins[i].name, true, false);
+
+		/* changing one costs more than looking at it */
+		if (now != NULL && strcmp(now, statement_pins[i].value) != 0)
 			(void) set_config_option(statement_pins[i].name,
 									 statement_pins[i].value,
 									 PGC_SUSET, PGC_S_SESSION,
