@@ -38,23 +38,9 @@ sub event
 # A new id for each number.
 sub id { return sprintf '01998a5e-0000-7000-8000-%012d', $_[0]; }
 
-# One message per value.
-sub produce_lines
-{
-	my ($partition, @values) = @_;
-	my $input = join '', map { "$_\n" } @values;
+sub produce_lines { return $kafka->produce_lines_to($topic, @_) }
 
-	IPC::Run::run([ 'kcat', '-b', $kafka->bootstrap, '-P', '-t', $topic, '-p', $partition ], '<', \$input)
-	  or die 'kcat failed';
-}
-
-# All that is in the topics stands in the reports.
-sub applied
-{
-	return poll_until(
-		sub { return ($node->psql('shop', q(SELECT report.wait_applied(timeout => '5s'))))[1] eq 't' },
-		60, 'all is applied');
-}
+sub applied { return all_applied($node, 'shop') }
 
 sub status
 {

@@ -57,12 +57,7 @@ sub works
 	return pass("$what: the reporter goes on");
 }
 
-sub applied
-{
-	return poll_until(
-		sub { return ($node->psql('shop', q(SELECT report.wait_applied(timeout => '5s'))))[1] eq 't' },
-		90, 'all is applied');
-}
+sub applied { return all_applied($node, 'shop') }
 
 sub status
 {

@@ -34,7 +34,7 @@ sub produce
 
 	foreach my $partition (0, 1)
 	{
-		my $input = '';
+		my @values;
 		foreach my $i (grep { $_ % 2 == $partition } $n + 1 .. $n + $count)
 		{
 			my $id = sprintf '01998a5e-0000-7000-8000-%012d', $i;
@@ -44,22 +44,16 @@ sub produce
 				$i % 3 == 0 ? ('CarSold', qq({"Name":"c$car","LegPower":5,"HandPower":$i,"CarNumber":$car}))
 			  : $i % 3 == 1 ? ('CustomerAdded', qq({"Name":"c$car","LegPower":$i,"HandPower":6,"CarNumber":null}))
 			  :				  ('CarAdded', qq({"Number":$car,"Engine":"{\\"\$type\\":\\"PedalEngineEntity\\",\\"PedalSize\\":$i}"}));
-			$input .= sprintf qq({"EventType":"%s","EventDescription":"d","OccuredOn":"2026-11-%02dT20:27:03Z","EventId":"%s","Key":"%d","Data":%s}\n),
+			push @values, sprintf qq({"EventType":"%s","EventDescription":"d","OccuredOn":"2026-11-%02dT20:27:03Z","EventId":"%s","Key":"%d","Data":%s}),
 			  $only // $type, $day, $id, $car, $data;
 		}
-		IPC::Run::run([ 'kcat', '-b', $kafka->bootstrap, '-P', '-t', $topic, '-p', $partition ], '<', \$input)
-		  or die 'kcat failed';
+		$kafka->produce_lines_to($topic, $partition, @values);
 	}
 	$n += $count;
 	return;
 }
 
-sub applied
-{
-	return poll_until(
-		sub { return ($node->psql('shop', q(SELECT report.wait_applied(timeout => '5s'))))[1] eq 't' },
-		120, 'all is applied');
-}
+sub applied { return all_applied($node, 'shop') }
 
 # A session that does one thing while others do theirs.
 sub session

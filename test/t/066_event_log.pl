@@ -9,7 +9,6 @@ use FindBin;
 use lib "$FindBin::RealBin/lib";
 
 use Carshop;
-use IPC::Run;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
@@ -33,22 +32,9 @@ sub event
 	  . (defined $key ? qq(,"Key":"$key"}) : '}');
 }
 
-sub produce_lines
-{
-	my ($partition, @values) = @_;
-	my $input = join '', map { "$_\n" } @values;
+sub produce_lines { return $kafka->produce_lines_to($topic, @_) }
 
-	IPC::Run::run([ 'kcat', '-b', $kafka->bootstrap, '-P', '-t', $topic, '-p', $partition ], '<', \$input)
-	  or die 'kcat failed';
-	return;
-}
-
-sub applied
-{
-	return poll_until(
-		sub { return ($node->psql('shop', q(SELECT report.wait_applied(timeout => '5s'))))[1] eq 't' },
-		90, 'all is applied');
-}
+sub applied { return all_applied($node, 'shop') }
 
 sub status
 {

@@ -9,7 +9,6 @@ use FindBin;
 use lib "$FindBin::RealBin/lib";
 
 use Carshop;
-use IPC::Run;
 use List::Util qw(max shuffle);
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -28,21 +27,9 @@ my $db = 'shop';
 
 sub db { return $node->safe_psql($db, $_[0]); }
 
-sub applied
-{
-	return poll_until(
-		sub { return ($node->psql($db, q(SELECT report.wait_applied(timeout => '5s'))))[1] eq 't' },
-		60, 'all is applied');
-}
+sub applied { return all_applied($node, $db) }
 
-sub produce
-{
-	my ($topic, $partition, @values) = @_;
-	my $input = join '', map { "$_\n" } @values;
-
-	IPC::Run::run([ 'kcat', '-b', $kafka->bootstrap, '-P', '-t', $topic, '-p', $partition ], '<', \$input)
-	  or die 'kcat failed';
-}
+sub produce { return $kafka->produce_lines_to(@_) }
 
 sub event
 {

@@ -28,20 +28,16 @@ sub produce
 	foreach my $partition (0, 1)
 	{
 		my @numbers = grep { $_ % 2 == $partition } $sent + 1 .. $sent + $n;
-		my $input = join '', map {
+		$kafka->produce_lines_to($topic, $partition, map {
 			my $key = $_ % 20;
-			sprintf qq({"EventType":"T%d","EventDescription":"d","OccuredOn":"2026-11-22T20:27:03Z","EventId":"01998a5e-0000-7000-8000-%012d","Key":"%d","Data":{"id":%d,"n":%d}}\n), $_ % 3, $_, $key, $key, $_
-		} @numbers;
-		IPC::Run::run([ 'kcat', '-b', $kafka->bootstrap, '-P', '-t', $topic, '-p', $partition ], '<', \$input) or die 'kcat failed';
+			sprintf qq({"EventType":"T%d","EventDescription":"d","OccuredOn":"2026-11-22T20:27:03Z","EventId":"01998a5e-0000-7000-8000-%012d","Key":"%d","Data":{"id":%d,"n":%d}}), $_ % 3, $_, $key, $key, $_
+		} @numbers);
 	}
 	$sent += $n;
 	return;
 }
 
-sub applied
-{
-	return poll_until(sub { return ($node->psql('shop', q(SELECT report.wait_applied(timeout => '5s'))))[1] eq 't' }, 120, 'all is applied');
-}
+sub applied { return all_applied($node, 'shop') }
 
 sub stopped
 {

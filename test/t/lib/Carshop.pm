@@ -26,7 +26,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(poll_until create_car_shop_tables create_shop worker_pids
-  wait_for_worker kill9_worker query_value no_crash start_killed);
+  wait_for_worker kill9_worker query_value all_applied no_crash start_killed);
 
 # A test that is told to end must still stop what it started: without these
 # the END blocks are skipped.
@@ -94,6 +94,14 @@ sub query_value
 	my $value = $node->safe_psql($db, $sql);
 
 	return $value eq '' ? undef : $value;
+}
+
+# Waits until all that is in the topics stands in the reports of a database.
+sub all_applied
+{
+	my ($node, $db) = @_;
+
+	return poll_until(sub { return ($node->psql($db, q(SELECT report.wait_applied(timeout => '5s'))))[1] eq 't' }, 120, 'all is applied');
 }
 
 # The car shop's tables exactly as its ORM makes them.

@@ -300,7 +300,15 @@ sub produce_lines
 {
 	my ($self, $topic, @values) = @_;
 
-	$self->_kcat(join('', map { "$_\n" } @values), '-P', '-t', $topic);
+	return $self->_kcat(join('', map { "$_\n" } @values), '-P', '-t', $topic);
+}
+
+# The same, into one partition.
+sub produce_lines_to
+{
+	my ($self, $topic, $partition, @values) = @_;
+
+	return $self->_kcat(join('', map { "$_\n" } @values), '-P', '-t', $topic, '-p', $partition);
 }
 
 # Where a reader of an isolation level meets the end of each partition.
