@@ -88,7 +88,7 @@ check_again(Source *source, const char *topic, bool there)
 			continue;			/* known to be gone */
 		partition->there = partition->there && there;
 		partition->checking = partition->position.last_offset >= 0;
-		partition->at_end = false;
+		partition->at_end = partition->settled = false;
 		source->assign_needed = true;
 	}
 }
@@ -168,7 +168,7 @@ source_open(Source *source, const char *group_id)
 	for (int i = 0; i < source->n; i++)
 	{
 		source->partitions[i].there = false;
-		source->partitions[i].at_end = false;
+		source->partitions[i].at_end = source->partitions[i].settled = false;
 		source->partitions[i].checking =
 			source->partitions[i].position.last_offset >= 0;
 	}
@@ -185,7 +185,8 @@ source_close(Source *source)
 	kafka_reader_release(&source->item);
 	source->reader = NULL;
 	for (int i = 0; i < source->n; i++)
-		source->partitions[i].at_end = source->partitions[i].reached = false;
+		source->partitions[i].at_end = source->partitions[i].settled =
+			source->partitions[i].reached = false;
 	return kafka_reader_close(reader);
 }
 
@@ -452,7 +453,11 @@ check_quiet(Source *source)
 	for (int i = 0; i < source->n; i++)
 		sum += source->partitions[i].position.next;
 	if (sum == source->seen_at_look && source_progress(source) != SOURCE_BEHIND)
+	{
 		check_again(source, NULL, true);
+		for (int i = 0; i < source->n; i++)
+			source->partitions[i].settled = source->partitions[i].there;
+	}
 	source->seen_at_look = sum;
 }
 
@@ -543,7 +548,7 @@ source_look(Source *source)
 	{
 		source->unreachable = true;
 		for (int i = 0; i < source->n; i++)
-			source->partitions[i].at_end = false;
+			source->partitions[i].at_end = source->partitions[i].settled = false;
 	}
 	if (worst != KAFKA_PENDING)
 		source_trouble(source, SOURCE_WAITING, message, remedy);

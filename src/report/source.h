@@ -26,6 +26,8 @@ typedef struct SourcePartition
 	bool		there;			/* the broker knows it */
 	bool		checking;		/* the newest message is read again first */
 	bool		at_end;			/* all that may be read has been */
+	bool		settled;		/* it was at its end, and nothing has come
+								 * since; while it is asked again, too */
 	bool		reached;		/* all that stood there when it was assigned */
 	int64		target;			/* the high watermark at the first end that
 								 * was met since then; -1: none was */

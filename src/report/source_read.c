@@ -161,7 +161,7 @@ source_proven_at(const Source *source)
 bool
 source_is_held(const SourcePartition *partition)
 {
-	return is_readable(partition) && partition->at_end &&
+	return is_readable(partition) && partition->settled &&
 		partition->stats.high_watermark > partition->position.next;
 }
 
@@ -259,7 +259,7 @@ doubt(Source *source, SourcePartition *partition, int ms, const char *reason)
 	TimestampTz now = GetCurrentTimestamp();
 
 	partition->failed = true;
-	partition->at_end = false;
+	partition->at_end = partition->settled = false;
 	if (partition->failing_since == 0)
 		partition->failing_since = now;
 	source_assign_later(source, DOUBT_LOOK_MS);
@@ -348,6 +348,7 @@ take_message(Source *source, SourcePartition *partition, EventBatch *batch)
 	}
 	if (item->offset < position->next)
 		return;
+	partition->settled = false;
 	if (batch_add(batch, (int) (partition - source->partitions), &input,
 				  &place) == MESSAGE_SKIP)
 		partition->stats.skipped++;
@@ -382,7 +383,7 @@ take_end(Source *source, SourcePartition *partition)
 		partition->target = Max(high, item->offset);
 	}
 	partition->checking = false;
-	partition->at_end = true;
+	partition->at_end = partition->settled = true;
 
 	/* Past the control records of transactions. */
 	move_to(partition, Max(position->next, item->offset));
@@ -417,7 +418,7 @@ take_error(Source *source)
 	if (item->topic != NULL)
 		partition = source_find(source, item->topic, item->partition);
 	for (int i = 0; i < source->n; i++)
-		source->partitions[i].at_end = false;
+		source->partitions[i].at_end = source->partitions[i].settled = false;
 	source_look_later(source);
 	if (item->outcome == KAFKA_TROUBLE && partition != NULL)
 		partition->refused = true;

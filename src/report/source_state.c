@@ -18,7 +18,7 @@ source_partition_state(const Source *source, const SourcePartition *partition)
 		return "stopped";
 	if (!partition->there || source->state != SOURCE_READING)
 		return "waiting";
-	if (!partition->at_end)
+	if (!partition->settled)
 		return "reading";
 	return source_is_held(partition) ? "held" : "current";
 }
@@ -26,18 +26,25 @@ source_partition_state(const Source *source, const SourcePartition *partition)
 const char *
 source_state_name(const Source *source)
 {
+	bool		any = false;
+	bool		held = false;
+
 	if (source->state == SOURCE_STOPPED)
 		return "stopped";
 	if (source->state == SOURCE_WAITING)
 		return "waiting for Kafka";
-	switch (source_progress(source))
+	for (int i = 0; i < source->n; i++)
 	{
-		case SOURCE_CURRENT:
-			return "current";
-		case SOURCE_HELD:
-			return "held by an open transaction";
-		case SOURCE_BEHIND:
-			break;
+		const SourcePartition *partition = &source->partitions[i];
+
+		if (!partition->there || partition->position.lost)
+			continue;
+		any = true;
+		if (!partition->settled)
+			return "reading";
+		held |= source_is_held(partition);
 	}
-	return "reading";
+	if (!any)
+		return "reading";
+	return held ? "held by an open transaction" : "current";
 }

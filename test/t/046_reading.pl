@@ -181,6 +181,18 @@ works('200 MB of nulls');
 is(db('SELECT sum(skipped) FROM report.stat_reporter'), 2000, 'they were skipped');
 cmp_ok($peak->() - $peak_before, '<', 130_000, 'the reporter has not kept them');
 
+# That all is read is proven by reading the newest messages again: that is not news.
+sub stays_so
+{
+	my ($state) = @_;
+	my $says = q(SELECT concat_ws(' ', w.state, w.since, min(p.held_since)) FROM report.worker() w, report.worker_partitions() p GROUP BY w.state, w.since);
+
+	poll_until(sub { db($says) =~ /^$state/ }, 60, "it is $state");
+	my $said = db($says);
+	db(q(SELECT report.wait_applied(timeout => '2s')));
+	return is(db($says), $said, "it is $state all the time");
+}
+
 # ---- an open transaction of somebody's ----
 
 sub open_transaction
@@ -207,6 +219,7 @@ is(db(q(SELECT state, stable_offset, high_watermark, kafka_offset, lag FROM repo
 poll_until(sub { status('transactions') =~ m{^warn: Partition held/0 is held up at offset 1 since } }, 60, 'the status says so');
 like(db(q(SELECT remedy FROM report.status WHERE concern = 'transactions')), qr/ abort --topic held --partition 0 --start-offset 1$/, 'and what ends it');
 like(status('reporter'), qr/held by an open transaction/, 'the reporter as well');
+stays_so('held by an open transaction');
 works('an open transaction elsewhere');
 $kafka->tool('org.apache.kafka.tools.TransactionsCommand', 'abort', '--topic', 'held', '--partition', 0, '--start-offset', 1);
 applied();
@@ -228,6 +241,7 @@ $node->reload;
 wait_for_worker($node, 'reporter', 'shop', $pid);
 applied();
 is(db($counters), $counted, 'counters stay when a setting of the database starts another process');
+stays_so('current');
 works('the new process');
 
 # ---- wrong cluster: nothing is done until somebody acts ----
