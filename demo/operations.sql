@@ -195,6 +195,7 @@ SELECT name, labels, value FROM outbox.metrics WHERE name LIKE 'outbox_published
 CREATE ROLE support;
 GRANT SELECT ON outbox.dead_letters, report.dead_letters TO support;
 GRANT EXECUTE ON FUNCTION report.retry, report.skip TO support;
+GRANT EXECUTE ON FUNCTION outbox.pause, outbox.resume, outbox.park, outbox.unpark, outbox.retry, outbox.skip, outbox.replay TO support;
 
 -- [drop]
 SELECT report.drop('customer_totals');

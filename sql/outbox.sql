@@ -501,26 +501,26 @@ COMMENT ON FUNCTION outbox.home() IS
 REVOKE ALL ON FUNCTION outbox.home() FROM PUBLIC;
 
 CREATE FUNCTION outbox.pause() RETURNS void
-LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$ UPDATE outbox.lineage SET paused = true; SELECT outbox.wake() $$;
 COMMENT ON FUNCTION outbox.pause() IS 'Stops publishing of this database; capture goes on';
 REVOKE ALL ON FUNCTION outbox.pause() FROM PUBLIC;
 
 CREATE FUNCTION outbox.resume() RETURNS void
-LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$ UPDATE outbox.lineage SET paused = false; SELECT outbox.wake() $$;
 COMMENT ON FUNCTION outbox.resume() IS 'Publishing goes on where outbox.pause() stopped it';
 REVOKE ALL ON FUNCTION outbox.resume() FROM PUBLIC;
 
 CREATE FUNCTION outbox.claim() RETURNS void
-LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$ UPDATE outbox.lineage SET claimed = true; SELECT outbox.wake() $$;
 COMMENT ON FUNCTION outbox.claim() IS
 'This server is the only owner of the lineage (it was moved or upgraded): publishing goes on from Kafka''s progress. Never call it on a copy while the original runs.';
 REVOKE ALL ON FUNCTION outbox.claim() FROM PUBLIC;
 
 CREATE FUNCTION outbox.start_lineage(publish text DEFAULT 'unconfirmed') RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $start_lineage$
 DECLARE
 	confirmed bigint;

@@ -50,7 +50,7 @@ COMMENT ON FUNCTION outbox.parking_changed(text) IS
 REVOKE ALL ON FUNCTION outbox.parking_changed(text) FROM PUBLIC;
 
 CREATE FUNCTION outbox.park(topic text) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $park$
 BEGIN
 	PERFORM outbox.parking_changed(topic);
@@ -69,7 +69,7 @@ COMMENT ON FUNCTION outbox.park(text) IS
 REVOKE ALL ON FUNCTION outbox.park(text) FROM PUBLIC;
 
 CREATE FUNCTION outbox.unpark(topic text) RETURNS bigint
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $unpark$
 DECLARE
 	waiting	bigint;

@@ -79,7 +79,7 @@ REVOKE ALL ON FUNCTION outbox.write_again(uuid, timestamptz, text, text, text, j
 
 CREATE FUNCTION outbox.replay(since timestamptz, until timestamptz DEFAULT 'infinity',
 		event_type text DEFAULT NULL, topic text DEFAULT NULL) RETURNS bigint
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $replay$
 DECLARE
 	written	bigint;
@@ -118,7 +118,7 @@ COMMENT ON FUNCTION outbox.replay(timestamptz, timestamptz, text, text) IS
 REVOKE ALL ON FUNCTION outbox.replay(timestamptz, timestamptz, text, text) FROM PUBLIC;
 
 CREATE FUNCTION outbox.retry(id uuid DEFAULT NULL) RETURNS bigint
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $retry$
 DECLARE
 	written		bigint;
@@ -148,7 +148,7 @@ COMMENT ON FUNCTION outbox.retry(uuid) IS
 REVOKE ALL ON FUNCTION outbox.retry(uuid) FROM PUBLIC;
 
 CREATE FUNCTION outbox.skip(id uuid) RETURNS bigint
-LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 	WITH taken AS (
 		UPDATE outbox.dead_letter d SET settled = 'skipped' WHERE d.settled IS NULL AND d.id = skip.id RETURNING 1

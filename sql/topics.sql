@@ -54,7 +54,7 @@ COMMENT ON FUNCTION outbox.note_topic(text, boolean, integer, integer, integer, 
 REVOKE ALL ON FUNCTION outbox.note_topic(text, boolean, integer, integer, integer, boolean, boolean) FROM PUBLIC;
 
 CREATE FUNCTION outbox.accept_topic(topic text) RETURNS boolean
-	LANGUAGE sql VOLATILE STRICT SET search_path = pg_catalog, pg_temp
+	LANGUAGE sql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 	WITH accepted AS (
 		UPDATE outbox.topic t SET partitions_before = NULL, made_anew_at = NULL

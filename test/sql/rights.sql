@@ -4,6 +4,7 @@ SET client_min_messages = error;	-- the warning that no relay works here names t
 CREATE ROLE outbox_writer;
 CREATE ROLE outbox_stranger;
 CREATE ROLE outbox_owner;
+CREATE ROLE outbox_operator;
 CREATE ROLE outbox_monitor IN ROLE pg_monitor;
 CREATE TABLE goods (id integer PRIMARY KEY, name text);
 GRANT INSERT ON goods TO outbox_writer;
@@ -75,19 +76,38 @@ SELECT count(*) FROM outbox.dead_letters;
 SELECT count(*) FROM report.dead_letters;
 RESET ROLE;
 
+-- an operator needs the right to call, and gets none on the tables by it
+GRANT EXECUTE ON FUNCTION outbox.pause, outbox.resume, outbox.claim, outbox.start_lineage, outbox.park, outbox.unpark, outbox.replay,
+	outbox.retry, outbox.skip, outbox.accept_topic, report.start, report.stop, report.seek, report.retry, report.skip, report.erase TO outbox_operator;
+SET ROLE outbox_operator;
+BEGIN;
+SELECT outbox.pause(), outbox.resume(), outbox.claim(), outbox.start_lineage('nothing'), outbox.park('apart'), outbox.unpark('apart');
+SELECT outbox.replay('-infinity') > 0 AS replay, outbox.retry(), outbox.skip(gen_random_uuid()), outbox.accept_topic('apart');
+SELECT report.start(), report.stop(), report.retry(), report.skip(0), report.erase('nobody');
+SELECT report.seek('nowhere', 0, 0);
+ROLLBACK;
+UPDATE outbox.lineage SET paused = true;
+SELECT count(*) FROM outbox.event;
+SELECT count(*) FROM report.reported_events;
+RESET ROLE;
+
 -- every function that changes something is closed to PUBLIC, apart from what a mirror's statement calls as its owner: that changes nothing but the caller's own
 SELECT p.oid::regprocedure FROM pg_proc p
  WHERE p.pronamespace IN ('outbox'::regnamespace, 'report'::regnamespace)
    AND p.provolatile = 'v'
    AND EXISTS (SELECT FROM aclexplode(COALESCE(p.proacl, acldefault('f', p.proowner))) a
                 WHERE a.grantee = 0 AND a.privilege_type = 'EXECUTE')
- ORDER BY 1::text;
--- nothing of ours runs with its owner's rights, and each body pins its path
+ ORDER BY p.oid::regprocedure::text;
+-- what runs with the owner's rights: the operator's verbs, and nothing that PUBLIC may call
+SELECT p.oid::regprocedure, has_function_privilege('public', p.oid, 'EXECUTE') AS public FROM pg_proc p
+ WHERE p.pronamespace IN ('outbox'::regnamespace, 'report'::regnamespace) AND p.prosecdef
+ ORDER BY p.oid::regprocedure::text;
+-- each body pins its path
 SELECT p.oid::regprocedure FROM pg_proc p
  WHERE p.pronamespace IN ('outbox'::regnamespace, 'report'::regnamespace)
-   AND p.prokind <> 'a' AND (p.prosecdef OR (p.prolang <> (SELECT oid FROM pg_language WHERE lanname = 'c')
-        AND NOT COALESCE(p.proconfig::text LIKE '%search_path=pg_catalog, pg_temp%', false)))
- ORDER BY 1::text;
+   AND p.prokind <> 'a' AND (p.prosecdef OR p.prolang <> (SELECT oid FROM pg_language WHERE lanname = 'c'))
+   AND NOT COALESCE(p.proconfig::text LIKE '%search_path=pg_catalog, pg_temp%', false)
+ ORDER BY p.oid::regprocedure::text;
 -- every object has a comment
 SELECT d.classid::regclass, d.objid FROM pg_depend d
  WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
@@ -97,5 +117,5 @@ SELECT d.classid::regclass, d.objid FROM pg_depend d
  ORDER BY 1, 2;
 
 DROP TABLE goods, mine, own;
-DROP OWNED BY outbox_owner, outbox_stranger, outbox_writer;
-DROP ROLE outbox_writer, outbox_stranger, outbox_owner, outbox_monitor;
+DROP OWNED BY outbox_operator, outbox_owner, outbox_stranger, outbox_writer;
+DROP ROLE outbox_operator, outbox_writer, outbox_stranger, outbox_owner, outbox_monitor;
