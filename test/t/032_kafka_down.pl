@@ -8,6 +8,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 
+use Carshop;
 use PostgreSQL::Test::Utils;
 use Scenario;
 use Test::More;
@@ -68,8 +69,9 @@ foreach my $round (1 .. 2)
 	my $before = $node->safe_psql('shop', $ticks);
 	$kafka->kill9;
 	push @{ $seconds{down} }, run_shop() for 1 .. 2;
-	cmp_ok($node->safe_psql('shop', $ticks), '>', $before,
-		"ticks are made while Kafka is down ($round)");
+	# one per poll_interval at least, however quick the shop was
+	poll_until(sub { $node->safe_psql('shop', $ticks) > $before }, 60, "ticks are made while Kafka is down ($round)");
+	pass("ticks are made while Kafka is down ($round)");
 	cmp_ok(log_lines($from), '<', 40, "and little is logged ($round)");
 	$kafka->restart;
 	ok($scenario->published(60), "the backlog drains when Kafka is back ($round)")
