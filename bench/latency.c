@@ -390,6 +390,7 @@ print_results(void)
 	Samples		commit = {0};
 	Samples		kafka = {0};
 	Samples		report = {0};
+	Samples		reading = {0};
 	Samples		late = {0};
 	int64_t		last = start;
 
@@ -407,6 +408,8 @@ print_results(void)
 			samples_add(&kafka, (double) (transaction->in_kafka - transaction->sent) / 1000);
 		if (transaction->in_report != 0)
 			samples_add(&report, (double) (transaction->in_report - transaction->sent) / 1000);
+		if (transaction->in_kafka != 0 && transaction->in_report != 0)
+			samples_add(&reading, (double) (transaction->in_report - transaction->in_kafka) / 1000);
 	}
 	printf("result transactions %lld\n", (long long) n_committed);
 	printf("result in_kafka %lld\n", (long long) n_in_kafka);
@@ -417,7 +420,10 @@ print_results(void)
 	samples_print(&commit, stdout, "commit");
 	samples_print(&kafka, stdout, "kafka");
 	if (look_at_reports)
+	{
 		samples_print(&report, stdout, "report");
+		samples_print(&reading, stdout, "reading");
+	}
 	return n_twice == 0 && n_in_kafka == n_committed &&
 		(!look_at_reports || n_in_report == n_committed);
 }
