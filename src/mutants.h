@@ -17,6 +17,7 @@
  *	 stale_progress		I2 the record that goes with the events is the former one
  *	 read_first			I2 progress is read before init_transactions only
  *	 keep_handle		I2 a handle that has met trouble is not replaced
+ *	 early_unpark		I4 a topic is unparked before what was ticked is published
  *
  *	 ... and the promises one by one (055)
  *	 skip_late			I1 what commits after a later transaction was published is left out

@@ -14,6 +14,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "mutants.h"
+
 #define REMEDY_STANDBY \
 	"See pg_stat_replication, and let the standby connect again; to publish without it: ALTER SYSTEM SET carshop_outbox.publish_after_standby = 0; SELECT pg_reload_conf();"
 
@@ -185,7 +187,8 @@ tidy(const RelayMachine *machine, RelayAction *action, int64_t now)
 static bool
 unpark(const RelayMachine *machine, RelayAction *action, int64_t now)
 {
-	if (!machine->leaving || machine->paused || has_work(machine))
+	if (!machine->leaving || machine->paused ||
+		(has_work(machine) && !MUTANT("early_unpark")))
 		return false;
 	if (now < machine->unpark_at)
 	{

@@ -322,11 +322,13 @@ $administrator->query_safe('COMMIT');
 $administrator->query_safe(q{BEGIN});
 $administrator->query_safe(q{ALTER DATABASE shop RENAME TO mart});
 $administrator->query_safe(q{PREPARE TRANSACTION 'rename'});
-my $connecting = q{SELECT count(*) FROM pg_locks WHERE classid = 'pg_database'::regclass AND NOT granted AND mode = 'RowExclusiveLock'};
-poll_until(sub { query_value($node, 'postgres', $connecting) == 2 }, 30, 'both wait for the lock');
+my $connecting = q{SELECT string_agg(pid::text, ',') FROM pg_locks WHERE classid = 'pg_database'::regclass AND NOT granted AND mode = 'RowExclusiveLock'};
+my $waiting;
+poll_until(sub { ($waiting = query_value($node, 'postgres', $connecting) // '') =~ /,/ }, 30, 'both wait for the lock');
 my $maker = $node->background_psql('postgres');
 $maker->query_until(qr/begun/, "\\echo begun\nCREATE DATABASE sample TEMPLATE shop;\n");
-poll_until(sub { query_value($node, 'postgres', $connecting) == 0 }, 30, 'both have left');
+# others may wait there soon
+poll_until(sub { query_value($node, 'postgres', "SELECT count(*) FROM pg_locks WHERE pid IN ($waiting)") == 0 }, 30, 'both have left');
 pass('workers that are connecting leave');
 $administrator->query_safe(q{ROLLBACK PREPARED 'rename'});
 $maker->quit;

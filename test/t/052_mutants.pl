@@ -45,12 +45,14 @@ foreach my $mutant ('stale_progress', 'read_first', 'keep_handle')
 
 # The state machine's random histories notice it without a server.
 my $machine = Mutants::unit('test_histories');
-my ($stdout, $stderr);
+foreach my $mutant ('read_first', 'early_unpark')
 {
-	local $ENV{MUTANT} = 'read_first';
+	local $ENV{MUTANT} = $mutant;
 	local $ENV{HISTORIES} = 500;
+	my ($stdout, $stderr);
+
 	IPC::Run::run([$machine], '>', \$stdout, '2>', \$stderr);
+	like($stdout, qr/^not ok \d+ - every event once and in order/m, "$mutant is noticed by test_histories") or diag($stderr);
 }
-like($stdout, qr/^not ok \d+ - every event once and in order/m, 'read_first is noticed by test_histories') or diag($stderr);
 
 done_testing();

@@ -16,6 +16,8 @@
  *	 time-outs		transactions that the broker has ended
  *	 homes, claims, lineages, of which several may share a topic
  *	 crashes		that take back commits which did not wait for the disk
+ *	 parking		one of two topics is parked and unparked by people: its events go
+ *					aside, and are written again
  * perform() does what the relay's state machine has decided.
  *
  *-------------------------------------------------------------------------
@@ -23,6 +25,7 @@
 #ifndef MODEL_H
 #define MODEL_H
 
+#include "machine_limits.h"
 #include "outbox/tidy.h"
 #include "relay/machine.h"
 
@@ -31,6 +34,8 @@
 #include <string.h>
 
 #define EVENTS		40
+#define ITEMS		(EVENTS * 4)	/* events, some of them written again */
+#define UNPARKS		3
 #define TICKS		200
 #define LINEAGES	4
 #define LOG			(EVENTS * 8)
@@ -53,6 +58,7 @@ typedef struct Topic
 	int			open_from;
 	bool		open_alone;
 	int			open_to;
+	bool		open_sent[ITEMS + 1];
 	bool		open_record_only;
 	Progress	open_record;
 	bool		late;			/* an EndTxn is under way */
@@ -62,8 +68,17 @@ typedef struct Topic
 typedef struct Model
 {
 	unsigned	seed;
-	/* PostgreSQL: events 1..events exist, tick t covers those up to end[t] */
+
+	/*
+	 * PostgreSQL: events 1..events exist.  They are read in the order of
+	 * items (of which one is the same event, unless it was parked); tick t
+	 * covers items up to end[t].  What is said of seq and places below is of
+	 * items.
+	 */
 	int			events;
+	int			n_items;
+	int			item[ITEMS + 1];	/* its event */
+	int			last[ITEMS + 2];	/* last item of the item's transaction */
 	int			ticks;
 	int			end[TICKS + 1];
 	int			through[EVENTS + 2];	/* last event of the event's
@@ -85,6 +100,15 @@ typedef struct Model
 	bool		hold;			/* publish what a standby has: ticks up to */
 	int			standby;		/* this one */
 	bool		ahead;			/* something was published that it lacks */
+	/* parking of one topic */
+	bool		parks;			/* people do that here */
+	bool		parked;
+	bool		leaving;		/* outbox.unpark() was called */
+	bool		aside[ITEMS + 1];
+	bool		was_aside[EVENTS + 1];	/* some time */
+	int			unparks;
+	bool		my_parked;		/* as the relay has read it */
+	bool		my_leaving;
 	/* Kafka */
 	bool		shared_topic;	/* named for the database, not the lineage */
 	Topic		topics[LINEAGES];
@@ -121,12 +145,35 @@ topic_of(Model *model, int lineage)
 	return &model->topics[model->shared_topic ? 0 : lineage];
 }
 
+/* Events of which topic may be parked? */
+static bool
+may_park(const Model *model, int event)
+{
+	return model->parks && event % 3 == 0;
+}
+
+/* The next transaction commits. */
+static void
+add_events(Model *model)
+{
+	int			last = model->through[model->events + 1];
+	int			end = model->n_items + last - model->events;
+
+	while (model->events < last)
+	{
+		model->item[++model->n_items] = ++model->events;
+		model->last[model->n_items] = end;
+	}
+}
+
 /* The batch of a refused event never was in the log: nothing to commit. */
 static bool
 poisoned(const Model *model, const Topic *topic)
 {
-	return !topic->open_record_only && model->poison >= topic->open_from &&
-		model->poison <= topic->open_to && !model->dead[model->poison];
+	for (int i = topic->open_from; !topic->open_record_only && i <= topic->open_to; i++)
+		if (topic->open_sent[i] && model->item[i] == model->poison && !model->dead[model->poison])
+			return true;
+	return false;
 }
 
 /* Is a transaction torn that is not refused? */
@@ -135,12 +182,24 @@ tears(const Model *model, const Topic *topic)
 {
 	int			last = topic->open_to;
 	int			first = last;
+	bool		sent = false;
 
-	if (topic->open_record_only || last < topic->open_from || last == model->through[last])
+	if (topic->open_record_only || last < topic->open_from || last == model->last[last])
 		return false;
-	while (first > 1 && model->through[first - 1] == model->through[last])
+	while (first > 1 && model->last[first - 1] == model->last[last])
 		first--;
-	return model->poison < first || model->poison > model->through[last];
+	/* nothing of it is sent yet */
+	for (int i = topic->open_from > first ? topic->open_from : first; i <= last; i++)
+		sent |= topic->open_sent[i];
+	if (!sent)
+		return false;
+	/* what was aside may be larger than a Kafka transaction */
+	if (model->last[last] - first >= limits().max_events)
+		return false;
+	for (int i = first; i <= model->last[last]; i++)
+		if (model->item[i] == model->poison)
+			return false;
+	return true;
 }
 
 /* What is decided is seen. */
@@ -166,10 +225,9 @@ apply(Model *model, Topic *topic)
 	model->torn |= tears(model, topic);
 	int			l = topic->open_lineage;
 
-	for (int event = topic->open_from;
-		 !topic->open_record_only && event <= topic->open_to; event++)
-		if (!model->dead[event] && model->log_len[l] < LOG)
-			model->log[l][model->log_len[l]++] = event;
+	for (int i = topic->open_from; !topic->open_record_only && i <= topic->open_to; i++)
+		if (topic->open_sent[i] && model->log_len[l] < LOG)
+			model->log[l][model->log_len[l]++] = model->item[i];
 	topic->record[l] = topic->open_record;
 	topic->written[l] = ++model->writes;
 	topic->open = false;
@@ -204,11 +262,11 @@ place_of(const Model *model, const Progress *place)
 }
 
 static int
-tick_of(const Model *model, int event)
+tick_of(const Model *model, int item)
 {
 	int			tick = 1;
 
-	while (model->end[tick] < event)
+	while (model->end[tick] < item)
 		tick++;
 	return tick;
 }
@@ -236,6 +294,7 @@ publish(Model *model, const RelayAction *action, RelayResult *result)
 	int			to = from - 1;
 	int			sent = 0;
 	int			newest = action->through_tick < model->ticks ? (int) action->through_tick : model->ticks;
+	bool		sends[ITEMS + 1];
 
 	result->reached = *action->record;
 	/* the batch begins at the tick before the place, and reads from there on */
@@ -244,7 +303,7 @@ publish(Model *model, const RelayAction *action, RelayResult *result)
 	while (!action->record_only && to < model->end[newest])
 	{
 		int			first = to + 1;
-		int			last = model->through[first];
+		int			last = model->last[first];
 		int			before = sent;
 
 		if (sent > 0 && sent + last - to > action->max_events)
@@ -254,7 +313,19 @@ publish(Model *model, const RelayAction *action, RelayResult *result)
 		{
 			if (result->alone && sent >= action->part_events)
 				break;
-			if (to + 1 == model->unreadable && !model->dead[to + 1])
+			int			event = model->item[to + 1];
+
+			sends[to + 1] = false;
+			if (model->dead[event])
+				continue;
+			if (model->my_parked && may_park(model, event) && event != model->unreadable)
+			{
+				/* committed with this, whatever becomes of the rest */
+				model->aside[to + 1] = model->was_aside[event] = true;
+				result->aside++;
+				continue;
+			}
+			if (event == model->unreadable)
 			{
 				result->unreadable = true;
 				result->torn = sent > before;
@@ -263,23 +334,28 @@ publish(Model *model, const RelayAction *action, RelayResult *result)
 				result->message = "no text";
 				break;
 			}
-			if (!model->dead[to + 1])
-			{
-				sent++;
-				result->last_seq = to + 1;
-			}
+			sends[to + 1] = true;
+			sent++;
+			result->last_seq = to + 1;
 		}
 		if (to < last)
 			break;
 	}
 	strcpy(result->reached.lineage, model->my_text);
 	strcpy(result->reached.home, model->home);
-	if (to >= from)
+	if (!action->record_only && to == model->end[newest])
+	{
+		/* of which the last ones may be empty */
+		result->reached.tick = newest;
+		result->reached.complete = true;
+		result->reached.seq = result->reached.through = 0;
+	}
+	else if (to >= from)
 	{
 		result->reached.tick = tick_of(model, to);
 		result->reached.complete = to == model->end[result->reached.tick];
 		result->reached.seq = result->reached.complete ? 0 : to;
-		result->reached.through = result->reached.complete ? 0 : model->through[to];
+		result->reached.through = result->reached.complete ? 0 : model->last[to];
 	}
 	snprintf(result->reached.nonce, sizeof(result->reached.nonce), "n%d",
 			 (int) result->reached.tick);
@@ -298,6 +374,8 @@ publish(Model *model, const RelayAction *action, RelayResult *result)
 	topic->open_lineage = model->my_lineage;
 	topic->open_from = from;
 	topic->open_to = to;
+	for (int i = from; i <= to; i++)
+		topic->open_sent[i] = sends[i];
 	topic->open_alone = result->alone;
 	topic->open_record_only = action->record_only;
 	topic->open_record = result->reached;
@@ -448,6 +526,60 @@ machine_is_of(const Model *model)
 }
 
 static void
+load_parked(Model *model, RelayResult *result)
+{
+	model->my_parked = model->parked;
+	model->my_leaving = model->leaving;
+	result->leaving = model->my_leaving;
+}
+
+/*
+ * What is aside becomes one transaction, which a tick of its own sees and nothing
+ * else that is new; or all that is new is ticked first; or it cannot be written.
+ */
+static void
+unpark(Model *model, const RelayAction *action)
+{
+	int			from = model->end[model->ticks];
+	int			n = 0;
+	int			again[ITEMS];
+
+	model->row_confirmed = (int) action->confirmed;
+	if (chance(model, 6))
+	{
+		model->end[++model->ticks] = model->n_items;
+		flush(model);
+		return;
+	}
+	if (chance(model, 8))
+	{
+		model->leaving = false;
+		return;
+	}
+	for (int i = 1; i <= model->n_items; i++)
+	{
+		if (model->aside[i])
+			again[n++] = model->item[i];
+		model->aside[i] = false;
+	}
+	for (int i = model->n_items; i > from; i--)
+	{
+		model->item[i + n] = model->item[i];
+		model->last[i + n] = model->last[i] + n;
+	}
+	for (int i = 0; i < n; i++)
+	{
+		model->item[from + 1 + i] = again[i];
+		model->last[from + 1 + i] = from + n;
+	}
+	model->n_items += n;
+	model->end[++model->ticks] = from + n;
+	model->parked = model->leaving = false;
+	model->unparks++;
+	flush(model);
+}
+
+static void
 perform(Model *model, const RelayAction *action, RelayResult *result)
 {
 	Topic	   *topic = topic_of(model, model->my_lineage);
@@ -470,6 +602,7 @@ perform(Model *model, const RelayAction *action, RelayResult *result)
 			model->my_lineage = model->lineage;
 			snprintf(model->my_text, sizeof(model->my_text), "l%d", model->lineage);
 			row(model, result);
+			load_parked(model, result);
 			break;
 		case ACT_CLOSE:
 			model->my_epoch = 0;
@@ -512,9 +645,9 @@ perform(Model *model, const RelayAction *action, RelayResult *result)
 			break;
 		case ACT_MAKE_TICK:
 			result->ticket = model->asked;
-			if (model->events > model->end[model->ticks])
+			if (model->n_items > model->end[model->ticks])
 			{
-				model->end[++model->ticks] = model->events;
+				model->end[++model->ticks] = model->n_items;
 				/* what a former lineage has confirmed is not this one's */
 				if (machine_is_of(model) && action->confirmed > model->table_confirmed)
 					model->table_confirmed = (int) action->confirmed;
@@ -555,11 +688,18 @@ perform(Model *model, const RelayAction *action, RelayResult *result)
 			row(model, result);
 			break;
 		case ACT_DEAD_LETTER:
-			model->dead[action->refusal->seq] = true;
+			model->dead[model->item[action->refusal->seq]] = true;
 			flush(model);
 			break;
 		case ACT_LOOK:
-		case ACT_UNPARK:		/* no topic is parked here; see 048 */
+			row(model, result);
+			break;
+		case ACT_UNPARK:
+			load_parked(model, result);
+			if (model->leaving && model->ticks == action->confirmed && machine_is_of(model) &&
+				!chance(model, 4))
+				unpark(model, action);
+			load_parked(model, result);
 			row(model, result);
 			break;
 		case ACT_PREPARE_TOPIC:

@@ -7,10 +7,11 @@
  *
  * The model (model.h) has faults of its own; here the server moves, people
  * claim its lineage or begin another one, and the relay is killed between any
- * two actions; all of it from a seed.  At the end every event stands in its
- * lineage's log once, in order.  Compiled with -DMUTANTS and run with
+ * two actions; all of it from a seed.  In others people park one of two topics and
+ * unpark it.  At the end every event stands in its lineage's log once, in order;
+ * what was aside some time, in the order of its topic.  Compiled with -DMUTANTS and run with
  * MUTANT=read_first the machine reads progress before it fences, and this test
- * must fail (as READ_FIRST in test/model/relay.pml).
+ * must fail (as READ_FIRST in test/model/relay.pml); and so with early_unpark.
  *
  * HISTORIES=1000000 runs that many (2500); SEED begins elsewhere.
  *
@@ -51,6 +52,22 @@ start_lineage(Model *model, const RelayMachine *machine)
 	flush(model);
 }
 
+/* The same where people park a topic. */
+static bool
+all_published_or_aside(const Model *model, int events)
+{
+	bool		there[EVENTS + 1] = {false};
+
+	for (int i = 0; i < model->log_len[0]; i++)
+		there[model->log[0][i]] = true;
+	for (int i = 1; i <= model->n_items; i++)
+		there[model->item[i]] |= model->aside[i];
+	for (int event = 1; event <= events; event++)
+		if (!there[event] && !model->dead[event])
+			return false;
+	return true;
+}
+
 /* True when what a ticket promised stands in some lineage's log. */
 static bool
 all_published(const Model *model, int events)
@@ -58,6 +75,8 @@ all_published(const Model *model, int events)
 	int			l = model->my_lineage;
 	int			next = model->begins[l];
 
+	if (model->parks)
+		return all_published_or_aside(model, events);
 	for (int i = 0; i < model->log_len[l]; i++)
 		if (model->log[l][i] > next)
 			next = model->log[l][i];
@@ -89,12 +108,67 @@ people(Model *model, RelayMachine *machine, bool quiet)
 		model->claimed = true;
 		return true;
 	}
+	if (model->parks)
+		return false;
 	if (!quiet && model->lineage < LINEAGES - 1 && chance(model, 400))
 	{
 		start_lineage(model, machine);
 		return true;
 	}
 	return false;
+}
+
+/* A topic is parked or unparked, or unparked and parked again. */
+static bool
+parking(Model *model, bool quiet)
+{
+	if (!model->parks)
+		return false;
+	if (quiet ? model->parked && !model->leaving : model->parked && chance(model, 60))
+		model->leaving = quiet || !model->leaving;
+	else if (!quiet && !model->parked && model->unparks < UNPARKS && chance(model, 60))
+		model->parked = true;
+	else
+		return false;
+	return true;
+}
+
+/* Every event once: all in their order that were never aside, and each topic's. */
+static bool
+complete_with_parking(const Model *model, unsigned seed)
+{
+	int			times[EVENTS + 1] = {0};
+	int			newest[2] = {0, 0};
+	int			newest_straight = 0;
+
+	for (int i = 0; i < model->log_len[0]; i++)
+	{
+		int			event = model->log[0][i];
+		int		   *before = &newest[may_park(model, event)];
+
+		times[event]++;
+		if (event < *before)
+		{
+			diag("seed %u: event %d after %d of its topic", seed, event, *before);
+			return false;
+		}
+		*before = event;
+		if (model->was_aside[event])
+			continue;
+		if (event < newest_straight)
+		{
+			diag("seed %u: event %d after %d", seed, event, newest_straight);
+			return false;
+		}
+		newest_straight = event;
+	}
+	for (int event = 1; event <= EVENTS; event++)
+		if (times[event] != (model->dead[event] ? 0 : 1))
+		{
+			diag("seed %u: event %d is there %d times", seed, event, times[event]);
+			return false;
+		}
+	return true;
 }
 
 /* Every event of the last lineage once, and no gap between lineages. */
@@ -137,12 +211,16 @@ lose_commits(Model *model)
 {
 	int			kept = model->end[model->ticks];
 
-	while (kept < model->events && chance(model, 2))
-		kept = model->through[kept + 1];
-	model->events = kept;
+	while (kept < model->n_items && chance(model, 2))
+		kept = model->last[kept + 1];
+	model->n_items = kept;
+	model->events = 0;
+	for (int i = 1; i <= kept; i++)
+		if (model->item[i] > model->events)
+			model->events = model->item[i];
 	for (uint64_t i = 1; i <= model->asked; i++)
-		if (model->asked_events[i] > kept)
-			model->asked_events[i] = kept;
+		if (model->asked_events[i] > model->events)
+			model->asked_events[i] = model->events;
 	model->tidied = model->durable_tidied;
 	model->row_confirmed = model->durable_confirmed;
 }
@@ -186,6 +264,7 @@ history(unsigned seed, int *crashes)
 		model.unreadable = 1 + (int) (seed / 5 % EVENTS);
 	model.shared_topic = seed % 3 == 0;
 	model.hold = seed % 7 == 0;
+	model.parks = seed % 11 < 4;
 	for (int event = 1; event <= EVENTS;)
 	{
 		int			last = event + rand_r(&model.seed) % 4;
@@ -206,7 +285,7 @@ history(unsigned seed, int *crashes)
 		network(&model);
 		if (model.events < EVENTS && chance(&model, 3))
 		{
-			model.events = model.through[model.events + 1];
+			add_events(&model);
 			input.wake = true;
 		}
 		input.now = now;
@@ -217,7 +296,7 @@ history(unsigned seed, int *crashes)
 			model.standby = model.ticks;
 		input.hold = model.hold;
 		input.safe_tick = model.standby;
-		input.restart = !quiet && chance(&model, 300);
+		input.restart = (!quiet && chance(&model, 300)) | parking(&model, quiet);
 		input.retry = chance(&model, 100);
 		if (!quiet && chance(&model, 100))
 			model.reachable = !model.reachable;
@@ -238,7 +317,7 @@ history(unsigned seed, int *crashes)
 		if (action.kind == ACT_WAIT)
 		{
 			if (quiet && model.events == EVENTS && relay_machine_idle(&machine) &&
-				!model.claimed)
+				!model.claimed && !model.parked)
 				break;
 			if (action.wait_until > now)
 				now = action.wait_until;
@@ -299,7 +378,7 @@ history(unsigned seed, int *crashes)
 		diag("seed %u: a transaction was torn", seed);
 	if (model.lost)
 		diag("seed %u: what had left the outbox was wanted again", seed);
-	return complete(&model, seed) && !model.lied && !model.ahead && !model.torn && !model.lost && relay_machine_idle(&machine) &&
+	return (model.parks ? complete_with_parking(&model, seed) : complete(&model, seed)) && !model.lied && !model.ahead && !model.torn && !model.lost && relay_machine_idle(&machine) &&
 		model.answered == model.asked;
 }
 
