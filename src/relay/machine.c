@@ -359,6 +359,12 @@ start_again(RelayMachine *machine, int64_t now)
 	machine->fenced = 0;
 	machine->doubt = NULL;
 	machine->topic_first = false;
+
+	/*
+	 * the transaction that was searched for a refused event may have gone
+	 * aside
+	 */
+	pace_whole(&machine->pace);
 	if (machine->state == RELAY_STOPPED)
 		health_fine(&machine->health);
 	machine_close_and_retry(machine, now);

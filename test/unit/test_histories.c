@@ -23,7 +23,7 @@
 #include <time.h>
 
 #include "machine_limits.h"
-#include "model.h"
+#include "model_actions.h"
 #include "mutants.h"
 #include "tap.h"
 
