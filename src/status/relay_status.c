@@ -35,6 +35,7 @@
 PG_FUNCTION_INFO_V1(outbox_relay_report);
 PG_FUNCTION_INFO_V1(outbox_relay_counters);
 PG_FUNCTION_INFO_V1(outbox_has_relay);
+PG_FUNCTION_INFO_V1(outbox_names_database);
 PG_FUNCTION_INFO_V1(outbox_preloaded);
 PG_FUNCTION_INFO_V1(outbox_wake);
 PG_FUNCTION_INFO_V1(outbox_stat_reset);
@@ -52,6 +53,13 @@ Datum
 outbox_has_relay(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_BOOL(shared_available() && worker_database_named(setting_shop_databases));
+}
+
+/* outbox.names_database(list text) */
+Datum
+outbox_names_database(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(worker_database_named(text_to_cstring(PG_GETARG_TEXT_PP(0))));
 }
 
 /* Takes effect when the calling transaction commits. */
