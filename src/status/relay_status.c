@@ -13,6 +13,7 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "compat.h"
 #include "errors.h"
 #include "fmgr.h"
@@ -190,6 +191,11 @@ outbox_wait_published(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OB_NO_WORKER),
 				 errmsg("no relay publishes the events of this database"),
 				 errhint("SELECT * FROM outbox.status tells what to do.")));
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_OB_NO_WORKER),
+				 errmsg("no relay runs on a standby"),
+				 errhint("Call it on the primary.")));
 	end = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
 												  TimestampTzGetDatum(GetCurrentTimestamp()),
 												  IntervalPGetDatum(timeout)));
