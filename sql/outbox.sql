@@ -237,7 +237,8 @@ BEGIN
 	IF source IS NULL OR event_type IS NULL OR operations IS NULL
 		OR include_old IS NULL OR format IS NULL THEN
 		RAISE EXCEPTION USING ERRCODE = 'OB001',
-			MESSAGE = 'source, event_type, operations, include_old and format must not be NULL';
+			MESSAGE = 'source, event_type, operations, include_old and format must not be NULL',
+			HINT = 'Name the table and the type of its events; what is left out has a default.';
 	END IF;
 	FOREACH operation IN ARRAY string_to_array(lower(operations), ',') LOOP
 		operation := btrim(operation);
@@ -330,9 +331,10 @@ BEGIN
 	IF NOT outbox.has_relay() THEN
 		RAISE WARNING USING
 			MESSAGE = format('no relay publishes the events of database "%s"', current_database()),
-			HINT = concat_ws(' ', CASE WHEN NOT outbox.preloaded() THEN outbox.preload_remedy() END,
-				outbox.name_database_remedy('carshop_outbox.shop_databases'),
-				'Until then events are kept.');
+			DETAIL = 'Until one does, they are kept.',
+			-- what is to be done after a restart stands last: it ends in a comment
+			HINT = concat_ws(' ', outbox.name_database_remedy('carshop_outbox.shop_databases'),
+				CASE WHEN NOT outbox.preloaded() THEN outbox.preload_remedy() END);
 	END IF;
 END
 $capture$;

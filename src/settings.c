@@ -290,33 +290,49 @@ settings_compression_name(void)
 	return compression_options[setting_compression].name;
 }
 
+/* A name in double quotes, at its beginning; answers the byte behind it. */
+static const char *
+take_quoted(const char *at, char *name)
+{
+	for (at++; *at; at++)
+	{
+		if (*at == '"' && *++at != '"')
+			break;
+		*name++ = *at;
+	}
+	*name = '\0';
+	return at;
+}
+
+/* Identifiers may be quoted as in other list settings; case counts in any case. */
 List *
 settings_split(const char *value)
 {
 	List	   *items = NIL;
 	const char *at = value ? value : "";
 
-	while (*at)
+	for (;;)
 	{
-		const char *end = strchr(at, ',');
-		const char *stop;
+		char	   *item;
+		int			len;
 
-		if (end == NULL)
-			end = at + strlen(at);
-		while (at < end && isspace((unsigned char) *at))
+		while (*at == ',' || isspace((unsigned char) *at))
 			at++;
-		stop = end;
-		while (stop > at && isspace((unsigned char) stop[-1]))
-			stop--;
-		/* identifiers may be quoted as in other list settings */
-		if (stop - at >= 2 && *at == '"' && stop[-1] == '"')
+		if (*at == '\0')
+			return items;
+		item = pstrdup(at);
+		if (*at == '"')
+			at = take_quoted(at, item);
+		else
 		{
-			at++;
-			stop--;
+			len = strcspn(at, ",");
+			at += len;
+			while (len > 0 && isspace((unsigned char) item[len - 1]))
+				len--;
+			item[len] = '\0';
 		}
-		if (stop > at)
-			items = lappend(items, pnstrdup(at, stop - at));
-		at = *end ? end + 1 : end;
+		if (item[0] != '\0')
+			items = lappend(items, item);
+		at += strcspn(at, ",");
 	}
-	return items;
 }

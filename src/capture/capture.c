@@ -305,7 +305,7 @@ capture_change(Route *route, const Change *change, Relation rel)
 
 	fill_event(&event, route, change);
 	if (route->topic != NULL)
-		outbox_check_topic_name(event.topic.data);
+		outbox_check_topic_name(event.topic.data, ERRCODE_OB_EVENT_REFUSED);
 	moved = fill_tombstone(&tombstone, route, change, &event);
 	event.payload = payload(route, change);
 	event.own_json = route->own_json;

@@ -197,7 +197,8 @@ compile_template(Relation rel, TupleDesc desc, RouteOperation operation,
 			if (operation == ROUTE_INSERT)
 				ereport(ERROR,
 						(errcode(ERRCODE_OB_ROUTE_REFUSED),
-						 errmsg("{%s} in %s: an insert has no old row", name, argument)));
+						 errmsg("{%s} in %s: an insert has no old row", name, argument),
+						 errhint("Use {%s}, or make the route of the other operations apart.", name + 4)));
 			part->old = true;
 			name += 4;
 		}
@@ -303,7 +304,8 @@ compile_columns(Route *route, Relation rel, const char *value)
 			if (route->columns[j].attno == attno)
 				ereport(ERROR,
 						(errcode(ERRCODE_OB_ROUTE_REFUSED),
-						 errmsg("column \"%s\" stands twice in columns", name)));
+						 errmsg("column \"%s\" stands twice in columns", name),
+						 errhint("Name each column once.")));
 		add_column(route, attno);
 	}
 }
@@ -354,7 +356,8 @@ parse_boolean(const char *value, const char *argument)
 	if (!parse_bool(value, &result))
 		ereport(ERROR,
 				(errcode(ERRCODE_OB_ROUTE_REFUSED),
-				 errmsg("%s is \"%s\", expected true or false", argument, value)));
+				 errmsg("%s is \"%s\", expected true or false", argument, value),
+				 errhint("Make routes with outbox.capture.")));
 	return result;
 }
 
@@ -424,7 +427,7 @@ check_fixed_topic(const Template *topic)
 			return;
 		appendBinaryStringInfo(&name, topic->parts[i].text, topic->parts[i].len);
 	}
-	outbox_check_topic_name(name.data);
+	outbox_check_topic_name(name.data, ERRCODE_OB_ROUTE_REFUSED);
 }
 
 /*
@@ -517,7 +520,7 @@ route_compile(Relation rel, RouteOperation operation, int n, char **arguments)
 	{
 		route->headers = DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
 															CStringGetDatum(value)));
-		outbox_check_headers(route->headers);
+		outbox_check_headers(route->headers, ERRCODE_OB_ROUTE_REFUSED);
 	}
 	value = argument(n, arguments, "format");
 	route->format = FORMAT_ENVELOPE;

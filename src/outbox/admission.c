@@ -54,7 +54,7 @@ measure_headers(Jsonb *headers, size_t *bytes)
 }
 
 void
-outbox_check_header_limits(Jsonb *headers)
+outbox_check_header_limits(Jsonb *headers, int sqlstate)
 {
 	size_t		bytes = VARSIZE(headers);
 	int			n = JB_ROOT_COUNT(headers);
@@ -63,7 +63,7 @@ outbox_check_header_limits(Jsonb *headers)
 		return;
 	if (n > OUTBOX_MAX_HEADERS)
 		ereport(ERROR,
-				(errcode(ERRCODE_OB_EVENT_REFUSED),
+				(errcode(sqlstate),
 				 errmsg("an event has %d headers, the limit is %d", n, OUTBOX_MAX_HEADERS),
 				 errhint("Put data into the payload; headers are for what is looked at on the way.")));
 	/* the names and values are part of the jsonb */
@@ -73,22 +73,22 @@ outbox_check_header_limits(Jsonb *headers)
 		return;
 	if (bytes > OUTBOX_MAX_HEADER_BYTES)
 		ereport(ERROR,
-				(errcode(ERRCODE_OB_EVENT_REFUSED),
+				(errcode(sqlstate),
 				 errmsg("headers of an event have %zu bytes, the limit is %d", bytes,
 						OUTBOX_MAX_HEADER_BYTES),
 				 errhint("Put data into the payload; headers are for what is looked at on the way.")));
 }
 
 /*
- * OB002 for a name that the extension sets itself; also others' of
+ * An error for a name that the extension sets itself; also others' of
  * CloudEvents.
  */
 static void
-check_header_name(const char *name, int len)
+check_header_name(const char *name, int len, int sqlstate)
 {
 	if (len == 0)
 		ereport(ERROR,
-				(errcode(ERRCODE_OB_EVENT_REFUSED),
+				(errcode(sqlstate),
 				 errmsg("the name of a header is empty"),
 				 errhint("Give each header a name, for example {\"source\": \"till 4\"}.")));
 	if ((len >= 3 && strncmp(name, "ce_", 3) == 0) ||
@@ -99,13 +99,13 @@ check_header_name(const char *name, int len)
 		(len == 9 && strncmp(name, "caused-by", 9) == 0) ||
 		(len == 16 && strncmp(name, "caused-by-report", 16) == 0))
 		ereport(ERROR,
-				(errcode(ERRCODE_OB_EVENT_REFUSED),
+				(errcode(sqlstate),
 				 errmsg("header name \"%.*s\" is reserved", len, name),
 				 errhint("ce_*, id, content-type, traceparent, replayed, caused-by and caused-by-report are set by the extension.")));
 }
 
 void
-outbox_check_headers(Jsonb *headers)
+outbox_check_headers(Jsonb *headers, int sqlstate)
 {
 	JsonbIterator *it;
 	JsonbValue	value;
@@ -129,20 +129,20 @@ outbox_check_headers(Jsonb *headers)
 			continue;
 		if (!outbox_has_utf8_form(value.val.string.val, value.val.string.len))
 			ereport(ERROR,
-					(errcode(ERRCODE_OB_EVENT_REFUSED),
+					(errcode(sqlstate),
 					 token == WJB_KEY ?
 					 errmsg("the name of a header has no form in UTF-8") :
 					 errmsg("the value of a header has no form in UTF-8"),
 					 errhint("Events are UTF-8 in Kafka: give a text that can be converted.")));
 		if (token == WJB_KEY)
-			check_header_name(value.val.string.val, value.val.string.len);
+			check_header_name(value.val.string.val, value.val.string.len, sqlstate);
 	}
 	if (first)
 		ereport(ERROR,
-				(errcode(ERRCODE_OB_EVENT_REFUSED),
+				(errcode(sqlstate),
 				 errmsg("headers must be a JSON object of strings"),
 				 errhint("For example {\"source\": \"till 4\"}.")));
-	outbox_check_header_limits(headers);
+	outbox_check_header_limits(headers, sqlstate);
 }
 
 /* ---- texts ---- */
@@ -331,11 +331,11 @@ outbox_complete_event(OutboxEvent *event, const TextSlice *format)
 	{
 		char	   *topic = pnstrdup(event->topic.data, event->topic.len);
 
-		outbox_check_topic_name(topic);
+		outbox_check_topic_name(topic, ERRCODE_OB_EVENT_REFUSED);
 		outbox_check_topic_permitted(topic);
 	}
 	if (event->headers != NULL)
-		outbox_check_headers(event->headers);
+		outbox_check_headers(event->headers, ERRCODE_OB_EVENT_REFUSED);
 	if (event->description.data == NULL && event->type.data != NULL)
 	{
 		event->description.data =

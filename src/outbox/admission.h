@@ -18,13 +18,14 @@
 #define OUTBOX_MAX_KEY_BYTES	65536
 
 /*
- * OB002 unless headers is an object of strings with UTF-8 forms, without
- * reserved or empty names, within the limits of envelope.h.
+ * An error of this SQLSTATE (a route's or an event's) unless headers is an object
+ * of strings with UTF-8 forms, without reserved or empty names, within the limits
+ * of envelope.h.
  */
-extern void outbox_check_headers(Jsonb *headers);
+extern void outbox_check_headers(Jsonb *headers, int sqlstate);
 
 /* The limits alone, for headers that are put together from checked ones. */
-extern void outbox_check_header_limits(Jsonb *headers);
+extern void outbox_check_header_limits(Jsonb *headers, int sqlstate);
 
 /* OB002 when a text has no form in UTF-8, or the payload no form as text. */
 extern void outbox_check_texts(const OutboxEvent *event);

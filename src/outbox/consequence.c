@@ -17,6 +17,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "errors.h"
 #include "fmgr.h"
 #include "mutants.h"
 #include "outbox/admission.h"
@@ -110,7 +111,7 @@ add_headers(OutboxEvent *event, const char *chain)
 													 JsonbPGetDatum(event->headers),
 													 JsonbPGetDatum(headers)));
 	event->headers = headers;
-	outbox_check_header_limits(headers);
+	outbox_check_header_limits(headers, ERRCODE_OB_EVENT_REFUSED);
 }
 
 void

@@ -172,7 +172,7 @@ session_headers(void)
 				 errhint("Set it to a JSON object of strings, for example {\"user\": \"ada\"}.")));
 	parsed = DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
 												CStringGetDatum(setting_event_headers)));
-	outbox_check_headers(parsed);
+	outbox_check_headers(parsed, ERRCODE_OB_EVENT_REFUSED);
 
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	if (text != NULL)
@@ -200,6 +200,6 @@ outbox_add_session_headers(OutboxEvent *event)
 			DatumGetJsonbP(DirectFunctionCall2(jsonb_concat,
 											   JsonbPGetDatum(event->headers),
 											   JsonbPGetDatum(session_headers())));
-		outbox_check_header_limits(event->headers);
+		outbox_check_header_limits(event->headers, ERRCODE_OB_EVENT_REFUSED);
 	}
 }

@@ -13,6 +13,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "errors.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "mutants.h"
@@ -32,7 +33,8 @@ outbox_parking_changed(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("topic must not be NULL")));
-	outbox_check_topic_name(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	outbox_check_topic_name(text_to_cstring(PG_GETARG_TEXT_PP(0)),
+							ERRCODE_OB_EVENT_REFUSED);
 	wakeup_note_parking();
 	PG_RETURN_VOID();
 }

@@ -147,16 +147,16 @@ outbox_is_topic_name(const char *topic)
 }
 
 void
-outbox_check_topic_name(const char *topic)
+outbox_check_topic_name(const char *topic, int sqlstate)
 {
 	if (!is_legal(topic))
 		ereport(ERROR,
-				(errcode(ERRCODE_OB_EVENT_REFUSED),
+				(errcode(sqlstate),
 				 errmsg("\"%s\" is not a legal topic name", topic),
 				 errhint("Kafka takes 1 to 249 letters, digits, dots, underscores and hyphens.")));
 	if (outbox_is_progress_topic(topic))
 		ereport(ERROR,
-				(errcode(ERRCODE_OB_EVENT_REFUSED),
+				(errcode(sqlstate),
 				 errmsg("topic \"%s\" is reserved for the relay's progress", topic),
 				 errhint("Choose a name that does not begin with %s and is not made by carshop_outbox.progress_topic.",
 						 PROGRESS_PREFIX)));

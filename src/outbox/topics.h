@@ -26,8 +26,8 @@ extern bool outbox_is_progress_topic(const char *topic);
 /* Does Kafka take the name, and is it not a progress topic? */
 extern bool outbox_is_topic_name(const char *topic);
 
-/* OB002 unless it is so. */
-extern void outbox_check_topic_name(const char *topic);
+/* An error of this SQLSTATE (a route's or an event's) unless it is so. */
+extern void outbox_check_topic_name(const char *topic, int sqlstate);
 
 /*
  * OB002 unless an application may name the topic: the default one, those that

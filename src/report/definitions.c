@@ -126,14 +126,14 @@ check_walker(Node *node, void *context)
 	return expression_tree_walker(node, check_walker, context);
 }
 
-/* Raise OB004; hint may be NULL. */
+/* Raise OB004. */
 static void
 refuse(const char *message, const char *hint)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_OB_REPORT_REFUSED),
 			 errmsg("%s", message),
-			 hint != NULL ? errhint("%s", hint) : 0));
+			 errhint("%s", hint)));
 }
 
 /* The same, pointing into the statement as its parser would. */
@@ -147,7 +147,7 @@ refuse_at(const char *statement, int location, const char *message,
 	ereport(ERROR,
 			(errcode(ERRCODE_OB_REPORT_REFUSED),
 			 errmsg("%s", message),
-			 hint != NULL ? errhint("%s", hint) : 0,
+			 errhint("%s", hint),
 			 internalerrposition(pg_mbstrlen_with_len(statement, location) + 1),
 			 internalerrquery(statement)));
 }
@@ -220,7 +220,7 @@ check_statement(SPIPlanPtr plan, const char *statement, Oid target)
 		if (query->commandType == CMD_UTILITY)
 			refuse_at(statement, source->raw_parse_tree->stmt_location,
 					  "a report's statement must be INSERT, UPDATE, DELETE or MERGE",
-					  NULL);
+					  "What it needs besides, such as its table, is made before it is defined.");
 		(void) check_walker((Node *) query, &check);
 	}
 	if (!check.reads_events)
@@ -230,7 +230,8 @@ check_statement(SPIPlanPtr plan, const char *statement, Oid target)
 		ereport(ERROR,
 				(errcode(ERRCODE_OB_REPORT_REFUSED),
 				 errmsg("the report's statement does not write its target \"%s\"",
-						get_rel_name(target))));
+						get_rel_name(target)),
+				 errhint("Let it write that table, or give the one that it writes as target.")));
 	foreach(cell, check.written)
 		refuse_deferrable(lfirst_oid(cell));
 }
@@ -348,13 +349,15 @@ report_check_target(Oid target, Oid caller)
 	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
 	if (((Form_pg_class) GETSTRUCT(tuple))->relpersistence ==
 		RELPERSISTENCE_TEMP)
-		refuse("the target of a report cannot be a temporary table", NULL);
+		refuse("the target of a report cannot be a temporary table",
+			   REPORT_TEMPORARY_HINT);
 	ReleaseSysCache(tuple);
 
 	if (kind != RELKIND_RELATION && kind != RELKIND_PARTITIONED_TABLE)
 		ereport(ERROR,
 				(errcode(ERRCODE_OB_REPORT_REFUSED),
-				 errmsg("\"%s\" is not a table", get_rel_name(target))));
+				 errmsg("\"%s\" is not a table", get_rel_name(target)),
+				 errhint("Give the table that the report's rows are to be in.")));
 	if (owner != caller)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -403,7 +406,8 @@ report_define_as(const ReportDefinition *definition)
 	char		nulls[10];
 
 	if (definition->name[0] == '\0')
-		refuse("the name of a report must not be empty", NULL);
+		refuse("the name of a report must not be empty",
+			   "Give it a name, for example that of its table.");
 	validation.statement = definition->statement;
 	validation.target = definition->target;
 	validation.owner = caller;

@@ -40,6 +40,9 @@ extern void report_define_as(const ReportDefinition *definition);
 extern void report_define_options(FunctionCallInfo fcinfo, int first,
 								  ReportDefinition *definition);
 
+#define REPORT_TEMPORARY_HINT \
+	"Give an ordinary table: the reporter is another session."
+
 /* OB004 and others, unless it is a table that the caller owns and that stays. */
 extern void report_check_target(Oid target, Oid caller);
 

@@ -140,7 +140,8 @@ check_caller(const ExplainedReport *report)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("report \"%s\" cannot be explained: %s", report->name,
-						trouble)));
+						trouble),
+				 errhint("Define it again as the role that owns the table.")));
 	view = view_of(report);
 	if (pg_class_aclcheck(report->target, GetUserId(), ACL_SELECT) == ACLCHECK_OK ||
 		(OidIsValid(view) &&

@@ -14,9 +14,10 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
-#include "commands/dbcommands.h"
 #include "compat.h"
 #include "errors.h"
 #include "fmgr.h"
@@ -274,6 +275,22 @@ report_wait_applied(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OB_NO_WORKER),
 				 errmsg("no reporter runs for this database"),
 				 errhint("SELECT * FROM report.status tells what to do.")));
+
+	/*
+	 * an event comes with the primary's changes, what is in the topics does
+	 * not
+	 */
+	if (PG_ARGISNULL(0) && RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_OB_NO_WORKER),
+				 errmsg("no reporter runs on a standby"),
+				 errhint("Call it on the primary; or wait here for an event by its id.")));
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("report.wait_applied needs isolation level READ COMMITTED"),
+				 errdetail("A transaction of another level never sees what is applied after it began."),
+				 errhint("Call it before that transaction.")));
 	if (PG_ARGISNULL(1))
 		deadline = DT_NOEND;
 	else
@@ -328,20 +345,6 @@ time_value(TimestampTz time, bool *isnull)
 	return TimestampTzGetDatum(time);
 }
 
-static bool
-database_is_listed(void)
-{
-	char	   *name = get_database_name(MyDatabaseId);
-	ListCell   *cell;
-
-	foreach(cell, settings_split(setting_report_databases))
-	{
-		if (name != NULL && strcmp(lfirst(cell), name) == 0)
-			return true;
-	}
-	return false;
-}
-
 Datum
 report_worker(PG_FUNCTION_ARGS)
 {
@@ -359,7 +362,8 @@ report_worker(PG_FUNCTION_ARGS)
 
 	memset(nulls, 0, sizeof(nulls));
 	values[0] = BoolGetDatum(shared_available());
-	values[1] = BoolGetDatum(shared_available() && database_is_listed());
+	values[1] = BoolGetDatum(shared_available() &&
+							 worker_database_named(setting_report_databases));
 	values[2] = Int32GetDatum(pid);
 	nulls[2] = pid == 0;
 	values[3] = text_value(report->state, &nulls[3]);

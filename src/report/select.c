@@ -85,7 +85,8 @@ find_target(text * target)
 	if (isAnyTempNamespace(schema))
 		ereport(ERROR,
 				(errcode(ERRCODE_OB_REPORT_REFUSED),
-				 errmsg("the target of a report cannot be a temporary table")));
+				 errmsg("the target of a report cannot be a temporary table"),
+				 errhint(REPORT_TEMPORARY_HINT)));
 	return make_place(schema, name->relname);
 }
 

@@ -37,7 +37,7 @@ select_refuse(const char *text, int location, const char *message,
 	ereport(ERROR,
 			(errcode(ERRCODE_OB_REPORT_REFUSED),
 			 errmsg("%s", message),
-			 hint != NULL ? errhint("%s", hint) : 0,
+			 errhint("%s", hint),
 			 location >= 0 ?
 			 errposition(pg_mbstrlen_with_len(text, location) + 1) : 0));
 }
@@ -82,7 +82,8 @@ check_clauses(const char *text, const SelectStmt * stmt)
 					  "Define a report for each part, or tell the cases apart with CASE or FILTER.");
 	if (stmt->valuesLists != NIL)
 		select_refuse(text, exprLocation((Node *) stmt->valuesLists),
-					  "a report's query must be a SELECT", NULL);
+					  "a report's query must be a SELECT",
+					  "Write SELECT ... FROM new_events GROUP BY ...");
 	if (stmt->withClause != NULL)
 		select_refuse(text, stmt->withClause->location,
 					  "a report's query cannot have WITH",
@@ -120,7 +121,7 @@ check_clauses(const char *text, const SelectStmt * stmt)
 					  "Keep all rows, and limit them where the table is read.");
 	if (stmt->lockingClause != NIL)
 		select_refuse(text, -1, "a report's query cannot have FOR UPDATE or FOR SHARE",
-					  NULL);
+					  "Leave it out: what the query reads is not locked.");
 }
 
 RawStmt    *
@@ -131,7 +132,8 @@ select_parse(const char *text)
 	Search		search = {0};
 
 	if (list_length(statements) != 1)
-		select_refuse(text, -1, "a report's query must be exactly one SELECT", NULL);
+		select_refuse(text, -1, "a report's query must be exactly one SELECT",
+					  "Define a report for each.");
 	statement = linitial_node(RawStmt, statements);
 	if (!IsA(statement->stmt, SelectStmt))
 		select_refuse(text, statement->stmt_location,
@@ -212,7 +214,8 @@ select_check_reads(SelectReport *report)
 	(void) look_at_tables((Node *) report->query, &search);
 	if (search.temporary)
 		select_refuse(report->text, -1,
-					  "a report's query cannot read a temporary table", NULL);
+					  "a report's query cannot read a temporary table",
+					  "Make it an ordinary one: the reporter is another session.");
 	if (search.events == 0)
 		select_refuse(report->text, -1,
 					  "the report's query does not read FROM " NEW_EVENTS,

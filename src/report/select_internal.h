@@ -13,7 +13,7 @@
 #include "compat.h"
 #include "report/select.h"
 
-/* OB004 at a byte of the query (-1: nowhere); hint may be NULL. */
+/* OB004 at a byte of the query (-1: nowhere). */
 compat_noreturn extern void select_refuse(const char *text, int location,
 										  const char *message, const char *hint);
 

@@ -485,7 +485,8 @@ select_analyze(const char *text)
 	report->text = text;
 	report->query = analyze(select_parse(text), text);
 	if (report->query->commandType != CMD_SELECT)
-		select_refuse(text, -1, "a report's query must be a SELECT", NULL);
+		select_refuse(text, -1, "a report's query must be a SELECT",
+					  "Statements that write a table themselves are defined with report.define.");
 	report->query->targetList = compat_ungrouped(report->query,
 												 report->query->targetList);
 	select_check_reads(report);

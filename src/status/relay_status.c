@@ -13,6 +13,7 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "compat.h"
 #include "errors.h"
 #include "fmgr.h"
@@ -35,6 +36,7 @@
 PG_FUNCTION_INFO_V1(outbox_relay_report);
 PG_FUNCTION_INFO_V1(outbox_relay_counters);
 PG_FUNCTION_INFO_V1(outbox_has_relay);
+PG_FUNCTION_INFO_V1(outbox_names_database);
 PG_FUNCTION_INFO_V1(outbox_preloaded);
 PG_FUNCTION_INFO_V1(outbox_wake);
 PG_FUNCTION_INFO_V1(outbox_stat_reset);
@@ -52,6 +54,13 @@ Datum
 outbox_has_relay(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_BOOL(shared_available() && worker_database_named(setting_shop_databases));
+}
+
+/* outbox.names_database(list text) */
+Datum
+outbox_names_database(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(worker_database_named(text_to_cstring(PG_GETARG_TEXT_PP(0))));
 }
 
 /* Takes effect when the calling transaction commits. */
@@ -182,6 +191,11 @@ outbox_wait_published(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OB_NO_WORKER),
 				 errmsg("no relay publishes the events of this database"),
 				 errhint("SELECT * FROM outbox.status tells what to do.")));
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_OB_NO_WORKER),
+				 errmsg("no relay runs on a standby"),
+				 errhint("Call it on the primary.")));
 	end = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
 												  TimestampTzGetDatum(GetCurrentTimestamp()),
 												  IntervalPGetDatum(timeout)));

@@ -27,6 +27,10 @@ SELECT level, remedy FROM outbox.status WHERE concern = 'delivery';
 
 -- a list of databases is added to, and no name stands in it twice
 SELECT replace(outbox.name_database_remedy('carshop_outbox.shop_databases'), quote_ident(current_database()), '<this>');
+-- a list as the workers read it: quotes or not, case counts
+SELECT replace(list, current_database(), '<this>') AS list, outbox.names_database(list)
+  FROM (SELECT unnest(ARRAY['%s', ' x ,%s ', '"%s"', 'x,"%s" , y', '"x,%s"', '"%s""', '"%s"""', '%sx', '']) AS form) f
+       CROSS JOIN LATERAL (SELECT format(form, current_database()) AS list) l;
 
 -- nothing is published from here: in order as long as there is nothing to publish
 SELECT level, replace(message, current_database(), '<this>') AS message, replace(remedy, quote_ident(current_database()), '<this>') AS remedy

@@ -40,7 +40,14 @@ sub create
 	my ($name) = @_;
 
 	$node->safe_psql('postgres', "CREATE DATABASE $name");
-	$node->safe_psql($name, q{
+	return capture_item($name);
+}
+
+sub capture_item
+{
+	my ($name) = @_;
+
+	return $node->safe_psql($name, q{
 		CREATE EXTENSION carshop_outbox;
 		CREATE TABLE public.item (id integer PRIMARY KEY);
 		SELECT outbox.capture('public.item', 'ItemAdded', 'insert')});
@@ -180,6 +187,27 @@ $node->safe_psql('late', qq{
 	COMMIT});
 both_work('ALTER EXTENSION wakes both workers');
 is(logged(qr/extension carshop_outbox has version 0.9, the library is of/), 2, 'each has logged once that it waited for that');
+
+# ---- names that SQL would want in quotes ----
+
+set(shop_databases => '', report_databases => '');
+my %written = ('car-Shop' => 'car-Shop', 'Shop' => '"Shop"', 'a, "b"' => '"a, ""b"""');
+foreach my $name (sort keys %written)
+{
+	(my $quoted = $name) =~ s/"/""/g;
+	$node->safe_psql('postgres', $_) foreach map { "DROP DATABASE IF EXISTS $_ WITH (FORCE)" } qw(one late);
+	$node->safe_psql('postgres', qq(CREATE DATABASE "$quoted"));
+	capture_item($name);
+	$node->safe_psql($name, query_value($node, $name, q{SELECT remedy FROM outbox.status WHERE concern = 'relay'}));
+	publishes($name, "$name, named as the status says it");
+	set(shop_databases => '');
+	poll_until(sub { !worker_pids($node, 'relay', $name) }, 60, 'the relay leaves');
+	set(shop_databases => $written{$name});
+	publishes($name, "$name, written as $written{$name}");
+	is(query_value($node, $name, q{SELECT level FROM outbox.check('5s') WHERE concern = 'database'}), 'ok', "$name: and outbox.check() agrees");
+	set(shop_databases => '');
+	$node->safe_psql('postgres', qq(DROP DATABASE "$quoted" WITH (FORCE)));
+}
 
 no_crash($node);
 $node->stop;

@@ -77,6 +77,14 @@ $kafka->create_topic($topic, 2, 'message.timestamp.after.max.ms' => '92233720368
 db('CREATE EXTENSION carshop_outbox; SELECT report.create_car_shop()');
 works('the start');
 
+# ---- who could not see it does not wait for it ----
+
+foreach my $call ('report.wait_applied()', sprintf q{report.wait_applied('%s')}, id(0))
+{
+	my (undef, undef, $refused) = $node->psql('shop', "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT $call");
+	like($refused, qr/report\.wait_applied needs isolation level READ COMMITTED/, "$call in a transaction that sees nothing new");
+}
+
 # ---- a description that is null ----
 
 produce(event('Silent', description => 'null'));

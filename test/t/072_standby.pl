@@ -56,6 +56,17 @@ $node->safe_psql('shop', 'SELECT outbox.resume()');
 poll_until(sub { query_value($node, 'shop', q{SELECT outbox.wait_published('1s')}) eq 't' }, 60, 'the primary goes on');
 $node->wait_for_catchup($standby);
 
+# ---- waiting there ----
+
+foreach my $call ('outbox.wait_published()', 'report.wait_applied()')
+{
+	my (undef, undef, $refused) = $standby->psql('shop', "\\set VERBOSITY verbose\nSELECT $call");
+	like($refused, qr/OB005: no (?:relay|reporter) runs on a standby/, "$call on a standby says why it cannot be waited for");
+}
+my $event = query_value($node, 'shop', q{SELECT outbox.emit('Awaited')});
+is(query_value($standby, 'shop', "SELECT report.wait_applied('$event', '60s')"), 't', 'an event comes with the rows that are made of it');
+is(query_value($standby, 'shop', q{SELECT sum(events) FROM report.events_by_day WHERE event_type = 'Awaited'}), 1, 'and these are there');
+
 # ---- promotion ----
 
 $node->stop('immediate');
