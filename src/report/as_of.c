@@ -272,14 +272,9 @@ compute(void *arg)
 	Replay	   *replay = &as_of->replay;
 	ListCell   *cell;
 
-	AsOwner		scope;
-
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	make_table(as_of);
-	as_owner_begin(&scope);
-	mirror_guard_forget(replay->report->name);
-	as_owner_end(&scope);
 	replay->statement = redirect(replay->report->statement, as_of->schema,
 								 as_of->table);
 	check_redirected(as_of);
@@ -417,10 +412,13 @@ as_of(FunctionCallInfo fcinfo, bool by_time)
 	as_of->table = get_rel_name(report->target);
 	PG_TRY();
 	{
+		/* in order, and without those that are refused: none comes late */
+		mirror_guard_off(true);
 		subtransaction_undo(compute, as_of);
 	}
 	PG_FINALLY();
 	{
+		mirror_guard_off(false);
 		report_forget_plans(&as_of->replay.plans);
 	}
 	PG_END_TRY();

@@ -217,7 +217,13 @@ SELECT report.as_of('newest key', 100) EXCEPT SELECT to_jsonb(t) FROM shop.newes
 SELECT r ->> 'event_type' AS type, (r ->> 'mean')::numeric(6, 2) AS mean, r ->> 'last' AS last FROM report.as_of('mean', 10) r ORDER BY 1;
 SELECT r FROM report.as_of('newest key', 98) r ORDER BY r ->> 'key';
 SELECT count(*) FROM shop.mean_state;
-
+-- who looks back has nothing of the mirror's guard in hand, which the reporter would wait for
+CREATE FUNCTION shop.guard_is_free() RETURNS boolean LANGUAGE sql AS $$
+	SELECT NOT EXISTS (SELECT FROM pg_locks WHERE pid = pg_backend_pid() AND relation = 'report.mirror_row'::regclass AND mode = 'RowExclusiveLock')
+$$;
+ALTER TABLE shop.newest_key ADD CONSTRAINT free CHECK (shop.guard_is_free());
+SELECT count(*) FROM report.as_of('newest key', 100);
+ALTER TABLE shop.newest_key DROP CONSTRAINT free;
 -- the check of a definition leaves nothing behind; from now on, for all kinds
 CREATE TABLE shop.total (n bigint);
 SELECT report.define('total', 'INSERT INTO shop.total SELECT count(*) FROM new_events', 'shop.total');
