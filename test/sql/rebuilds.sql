@@ -224,6 +224,15 @@ $$;
 ALTER TABLE shop.newest_key ADD CONSTRAINT free CHECK (shop.guard_is_free());
 SELECT count(*) FROM report.as_of('newest key', 100);
 ALTER TABLE shop.newest_key DROP CONSTRAINT free;
+-- nor keys of events that it does not write
+CREATE TABLE shop.sent (id uuid);
+SELECT report.define('locking', 'INSERT INTO shop.sent SELECT outbox.emit(event_type, key => event_key, lock_key => true, caused_by => id) FROM new_events', 'shop.sent');
+UPDATE report.applied SET applied_seq = 100 WHERE name = 'locking';
+BEGIN;
+SELECT report.rebuild('locking');
+SELECT count(*) FROM shop.sent;
+SELECT count(*) FROM pg_locks WHERE locktype = 'advisory';
+ROLLBACK;
 -- the check of a definition leaves nothing behind; from now on, for all kinds
 CREATE TABLE shop.total (n bigint);
 SELECT report.define('total', 'INSERT INTO shop.total SELECT count(*) FROM new_events', 'shop.total');
