@@ -32,13 +32,13 @@ static SqlPlan add_message = {
 
 static SqlPlan add_event = {
 	"INSERT INTO report.dead_letter (topic, partition, kafka_offset, report,"
-	" sqlstate, message, context, value, headers, log_seq)"
+	" sqlstate, message, context, value, headers, log_seq, published)"
 	" SELECT e.topic, e.partition, e.kafka_offset, $1, $3, $4, $5,"
 	" pg_catalog.convert_to(pg_catalog.row_to_json(e)::pg_catalog.text, 'UTF8'),"
-	" e.headers, e.log_seq"
+	" e.headers, e.log_seq, $6"
 	" FROM report.reported_events e WHERE e.log_seq = $2",
-	5,
-	{TEXTOID, INT8OID, TEXTOID, TEXTOID, TEXTOID},
+	6,
+	{TEXTOID, INT8OID, TEXTOID, TEXTOID, TEXTOID, BOOLOID},
 	NULL
 };
 
@@ -55,7 +55,7 @@ static SqlPlan get_next = {
 	"   FROM pg_catalog.jsonb_each_text(d.headers) h ORDER BY h.key),"
 	" ARRAY(SELECT " HEADER_BYTES("h.value")
 	"   FROM pg_catalog.jsonb_each_text(d.headers) h ORDER BY h.key),"
-	" d.message_id, COALESCE(p.cluster_id, '')"
+	" d.message_id, COALESCE(p.cluster_id, ''), d.published"
 	" FROM report.dead_letter d"
 	" LEFT JOIN report.progress p USING (topic, partition)"
 	" WHERE d.retry AND d.id > $1 AND (d.report IS NULL OR EXISTS"
@@ -157,11 +157,11 @@ dead_letter_add_message(const MessagePlace *place, const BatchEvent *event,
 }
 
 void
-dead_letter_add_event(const char *report, int64 log_seq,
+dead_letter_add_event(const char *report, int64 log_seq, bool published,
 					  const ErrorData *error)
 {
-	Datum		values[5];
-	char		nulls[5];
+	Datum		values[6];
+	char		nulls[6];
 
 	memset(nulls, ' ', sizeof(nulls));
 	values[0] = CStringGetTextDatum(report);
@@ -169,6 +169,7 @@ dead_letter_add_event(const char *report, int64 log_seq,
 	values[2] = CStringGetTextDatum(unpack_sql_state(error->sqlerrcode));
 	values[3] = CStringGetTextDatum(error->message);
 	values[4] = text_or_null(error->context, &nulls[4]);
+	values[5] = BoolGetDatum(published);
 	sql_plan_execute(&add_event, values, nulls);
 }
 
@@ -252,6 +253,7 @@ dead_letter_next(int64 after, const int64 *report)
 	else
 		letter->message_id = *DatumGetUUIDP(value);
 	letter->cluster_id = sql_string(0, 13);
+	letter->published = DatumGetBool(sql_value(0, 14, NULL));
 	SPI_freetuptable(SPI_tuptable);
 	return letter;
 }

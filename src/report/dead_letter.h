@@ -25,9 +25,12 @@ extern bool dead_letter_add_message(const MessagePlace *place,
 									const BatchEvent *event,
 									const char *context);
 
-/* An event of the log that a report refused. */
+/*
+ * An event of the log that a report refused; published: what comes of it was, when
+ * the report applied it before.
+ */
 extern void dead_letter_add_event(const char *report, int64 log_seq,
-								  const ErrorData *error);
+								  bool published, const ErrorData *error);
 
 /* One that report.retry() asked to try again. */
 typedef struct DeadLetter
@@ -38,6 +41,7 @@ typedef struct DeadLetter
 	int64		offset;
 	char	   *report;			/* NULL: a message */
 	int64		log_seq;		/* of a refused event */
+	bool		published;		/* see dead_letter_add_event() */
 	int64		timestamp_ms;
 	char	   *key;			/* bytes; NULL: none */
 	Size		key_len;

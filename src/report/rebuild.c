@@ -55,16 +55,25 @@ typedef struct Rebuild
 	Replay		replay;			/* must be first */
 	bool		allow_partial;
 	int64		total;			/* events, as far as known */
+	int64	   *unpublished;	/* log_seq of former dead letters, rising */
+	uint64		n_unpublished;
 	int			entry;			/* in shared memory */
 	TimestampTz since;
 	TimestampTz notice_at;
 } Rebuild;
 
-/* Those whose event is judged anew, not those that have left the log. */
+/*
+ * Those whose event is judged anew, not those that have left the log.  Answers of
+ * which nothing was published yet, up to a log_seq.
+ */
 static SqlPlan drop_letters = {
-	"DELETE FROM report.dead_letter d WHERE d.report = $1 AND EXISTS"
-	" (SELECT FROM report.reported_events e WHERE e.log_seq = d.log_seq)",
-	1, {TEXTOID}, NULL
+	"WITH gone AS ("
+	"   DELETE FROM report.dead_letter d WHERE d.report = $1 AND EXISTS"
+	"     (SELECT FROM report.reported_events e WHERE e.log_seq = d.log_seq)"
+	"   RETURNING d.log_seq, d.published)"
+	" SELECT DISTINCT log_seq FROM gone WHERE NOT published AND log_seq <= $2"
+	" ORDER BY 1",
+	2, {TEXTOID, INT8OID}, NULL
 };
 
 static SqlPlan set_rebuilt = {
@@ -172,7 +181,8 @@ on_refused(Replay *replay, int64 log_seq, const ErrorData *error)
 	AsOwner		scope;
 
 	as_owner_begin(&scope);
-	dead_letter_add_event(replay->report->name, log_seq, error);
+	dead_letter_add_event(replay->report->name, log_seq,
+						  !replay->plans.publishes, error);
 	as_owner_end(&scope);
 }
 
@@ -195,6 +205,46 @@ on_progress(Replay *replay)
 					replay->report->name, replay->events, rebuild->total, left)));
 }
 
+static void
+take_letters(Rebuild *rebuild, MemoryContext context)
+{
+	const ReplayReport *report = rebuild->replay.report;
+	Datum		values[2];
+
+	values[0] = CStringGetTextDatum(report->name);
+	values[1] = Int64GetDatum(report->applied_seq);
+	rebuild->n_unpublished = sql_plan_execute(&drop_letters, values, NULL);
+	rebuild->unpublished = MemoryContextAllocHuge(context, sizeof(int64) *
+												  Max(rebuild->n_unpublished, 1));
+	for (uint64 i = 0; i < rebuild->n_unpublished; i++)
+		rebuild->unpublished[i] = DatumGetInt64(sql_value(i, 1, NULL));
+}
+
+/*
+ * What the report had applied has published what comes of it; what it had
+ * refused, or not come to, has not.
+ */
+static void
+replay_publishing(Rebuild *rebuild, Snapshot snapshot, int64 upto)
+{
+	Replay	   *replay = &rebuild->replay;
+
+	for (uint64 i = 0; i < rebuild->n_unpublished; i++)
+	{
+		int64		log_seq = rebuild->unpublished[i];
+
+		if (log_seq <= replay->after || log_seq > upto)
+			continue;
+		replay_upto(replay, snapshot, log_seq - 1);
+		replay->plans.publishes = true;
+		replay_upto(replay, snapshot, log_seq);
+		replay->plans.publishes = false;
+	}
+	replay_upto(replay, snapshot, Min(upto, replay->report->applied_seq));
+	replay->plans.publishes = true;
+	replay_upto(replay, snapshot, upto);
+}
+
 /* Apply what a snapshot of now shows. */
 static void
 refill(Rebuild *rebuild, bool first)
@@ -214,11 +264,7 @@ refill(Rebuild *rebuild, bool first)
 	shared_note_rebuild(rebuild->entry, replay->events, rebuild->total);
 	if (first)
 		empty_target(replay->report);
-
-	/* what the report had applied has published what comes of it */
-	replay_upto(replay, snapshot, Min(last, replay->report->applied_seq));
-	replay->plans.publishes = true;
-	replay_upto(replay, snapshot, last);
+	replay_publishing(rebuild, snapshot, last);
 	UnregisterSnapshot(snapshot);
 }
 
@@ -247,8 +293,8 @@ run_rebuild(Rebuild *rebuild)
 {
 	const ReplayReport *report = rebuild->replay.report;
 	const char *trouble = report_owner_trouble(report->owner, report->target);
+	MemoryContext context = CurrentMemoryContext;
 	AsOwner		scope;
-	Datum		value = CStringGetTextDatum(report->name);
 
 	if (trouble != NULL)
 		ereport(ERROR,
@@ -262,7 +308,7 @@ run_rebuild(Rebuild *rebuild)
 
 	as_owner_begin(&scope);
 	check_alone(report);
-	sql_plan_execute(&drop_letters, &value, NULL);
+	take_letters(rebuild, context);
 	mirror_guard_forget(report->name);
 	as_owner_end(&scope);
 

@@ -230,7 +230,7 @@ report_handle_failure(Report *report, ErrorData *error, int64 n, int64 seq)
 				return;
 			}
 			report_shorten_context(report->name, report->statement, error);
-			dead_letter_add_event(report->name, seq, error);
+			dead_letter_add_event(report->name, seq, false, error);
 			in_a_row = report_state_refused(report->name, seq, error->message);
 			report->applied_seq = seq;
 			report->range = 2;

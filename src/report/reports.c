@@ -454,9 +454,10 @@ reports_next_attempt(void)
 }
 
 ReportRetry
-reports_retry(const char *name, int64 letter, int64 log_seq, ErrorData **error)
+reports_retry(const DeadLetter *letter, ErrorData **error)
 {
-	Report	   *report = find_report(name);
+	Report	   *report = find_report(letter->report);
+	int64		log_seq = letter->log_seq;
 	ReportRun	task = {0};
 	Tuplestorestate *store;
 	const char *trouble;
@@ -489,9 +490,11 @@ reports_retry(const char *name, int64 letter, int64 log_seq, ErrorData **error)
 	task.deadline = report_is_aside(report) ? DT_NOEND : report_live_deadline(1);
 
 	/* neither: it has been skipped meanwhile */
+	report->plans.publishes = !letter->published;
 	done = (event_log_read(log_seq - 1, log_seq, 1, store, &last) == 0 &&
-			!dead_letter_read_event(letter, store)) ||
+			!dead_letter_read_event(letter->id, store)) ||
 		report_run(&task, error);
+	report->plans.publishes = true;
 	tuplestore_end(store);
 	if (done)
 		return RETRY_DONE;

@@ -33,7 +33,7 @@ retry_event(const DeadLetter *letter)
 {
 	ErrorData  *error;
 
-	switch (reports_retry(letter->report, letter->id, letter->log_seq, &error))
+	switch (reports_retry(letter, &error))
 	{
 		case RETRY_DONE:
 			dead_letter_remove(letter->id);

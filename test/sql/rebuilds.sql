@@ -233,6 +233,18 @@ SELECT report.rebuild('locking');
 SELECT count(*) FROM shop.sent;
 SELECT count(*) FROM pg_locks WHERE locktype = 'advisory';
 ROLLBACK;
+-- what was refused has published nothing: it does so when it is made good; what is refused now has
+CREATE TABLE shop.picked (log_seq bigint CHECK (log_seq NOT IN (20, 21, 70)), id uuid);
+SELECT report.define('publishing', 'INSERT INTO shop.picked SELECT log_seq, outbox.emit(''Picked'', key => log_seq::text, caused_by => id) FROM new_events', 'shop.picked');
+UPDATE report.applied SET applied_seq = 99 WHERE name = 'publishing';
+INSERT INTO report.dead_letter (topic, partition, kafka_offset, report, sqlstate, message, log_seq, published) VALUES
+	('t', 0, 10, 'publishing', '23514', 'x', 10, false), ('t', 0, 20, 'publishing', '23514', 'x', 20, false),
+	('t', 0, 21, 'publishing', '23514', 'x', 21, true), ('t', 0, 30, 'publishing', '23514', 'x', 30, true);
+SELECT report.rebuild('publishing');
+SELECT array_agg(aggregateid::int ORDER BY seq) AS published FROM outbox.event WHERE type = 'Picked';
+SELECT log_seq, published FROM report.dead_letter WHERE report = 'publishing' ORDER BY 1;
+SELECT report.rebuild('publishing');
+SELECT count(*) AS published FROM outbox.event WHERE type = 'Picked';
 -- the check of a definition leaves nothing behind; from now on, for all kinds
 CREATE TABLE shop.total (n bigint);
 SELECT report.define('total', 'INSERT INTO shop.total SELECT count(*) FROM new_events', 'shop.total');
