@@ -21,6 +21,7 @@
  */
 #include "postgres.h"
 
+#include "access/table.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
@@ -30,6 +31,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "mutants.h"
+#include "parser/parsetree.h"
 #include "report/as_owner.h"
 #include "report/dead_letter.h"
 #include "report/event_log.h"
@@ -40,8 +42,10 @@
 #include "storage/ipc.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/plancache.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
+#include "worker/subtransaction.h"
 #include "worker/worker.h"
 
 /* Something is said after this time, and again. */
@@ -123,6 +127,72 @@ check_alone(const ReplayReport *report)
 				 errdetail("Foreign key \"%s\" has an action ON DELETE.",
 						   sql_string(0, 1)),
 				 errhint("Drop the foreign key; a report's rows can be looked up without it.")));
+}
+
+static void
+warn_of(const ReplayReport *report, Query *query)
+{
+	Oid			written;
+
+	if (query->resultRelation == 0)
+		return;
+	written = rt_fetch(query->resultRelation, query->rtable)->relid;
+	if (written != report->target)
+		ereport(WARNING,
+				(errmsg("the statement of report \"%s\" writes table \"%s\" as well, which is not emptied",
+						report->name, get_rel_name(written)),
+				 errdetail("What it adds up there of the events is added once more."),
+				 errhint("Empty that table before report.rebuild() in the same transaction, or give each table a report of its own.")));
+}
+
+/* In WITH stands what else a statement writes by itself. */
+static void
+look_at_statement(void *arg)
+{
+	const ReplayReport *report = arg;
+	Tuplestorestate *store = tuplestore_begin_heap(false, false, 64);
+	ReportScope scope;
+	Relation	log;
+	SPIPlanPtr	plan;
+	CachedPlanSource *source;
+	ListCell   *cell;
+	ListCell   *with;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	log = report_register_events(store, 0);
+	report_enter(&scope, report->owner);
+	plan = SPI_prepare(report->statement, 0, NULL);
+	if (plan == NULL)
+		elog(ERROR, "could not prepare the report's statement: %s",
+			 SPI_result_code_string(SPI_result));
+	source = linitial(SPI_plan_get_plan_sources(plan));
+	foreach(cell, source->query_list)
+	{
+		Query	   *query = lfirst_node(Query, cell);
+
+		warn_of(report, query);
+		foreach(with, query->cteList)
+			warn_of(report, castNode(Query, lfirst_node(CommonTableExpr, with)->ctequery));
+	}
+	report_leave(&scope);
+	SPI_freeplan(plan);
+	table_close(log, NoLock);
+	SPI_finish();
+	tuplestore_end(store);
+}
+
+/* What is wrong with the statement itself will be said when it is executed. */
+static void
+check_only_target(const ReplayReport *report)
+{
+	ErrorData  *error;
+
+	if (subtransaction_try(look_at_statement, unconstify(ReplayReport *, report), &error))
+		return;
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		ReThrowError(error);
+	FreeErrorData(error);
 }
 
 static void
@@ -312,6 +382,7 @@ run_rebuild(Rebuild *rebuild)
 	mirror_guard_forget(report->name);
 	as_owner_end(&scope);
 
+	check_only_target(report);
 	refill(rebuild, true);
 	refill(rebuild, false);
 	finish(rebuild);

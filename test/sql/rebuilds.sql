@@ -245,6 +245,15 @@ SELECT array_agg(aggregateid::int ORDER BY seq) AS published FROM outbox.event W
 SELECT log_seq, published FROM report.dead_letter WHERE report = 'publishing' ORDER BY 1;
 SELECT report.rebuild('publishing');
 SELECT count(*) AS published FROM outbox.event WHERE type = 'Picked';
+-- a table that is not emptied
+CREATE TABLE shop.runs (n bigint);
+SELECT report.define('two', 'WITH r AS (INSERT INTO shop.runs SELECT count(*) FROM new_events) INSERT INTO shop.sent SELECT id FROM new_events', 'shop.sent');
+SELECT report.drop('locking');
+\set VERBOSITY default
+SELECT report.rebuild('two');
+\set VERBOSITY terse
+SELECT report.drop('two'), report.drop('publishing');
+
 -- the check of a definition leaves nothing behind; from now on, for all kinds
 CREATE TABLE shop.total (n bigint);
 SELECT report.define('total', 'INSERT INTO shop.total SELECT count(*) FROM new_events', 'shop.total');
