@@ -180,7 +180,10 @@ report_is_aside(const Report *report)
 	return report->aside_until > GetCurrentTimestamp();
 }
 
-/* A matter of time (locks, memory, ...): tried again, later each time. */
+/*
+ * A matter of time (locks, memory, ...): tried again, later each time, and with
+ * fewer events where that can help.
+ */
 static void
 note_passing(Report *report, const ErrorData *error, int64 n)
 {
@@ -197,7 +200,11 @@ note_passing(Report *report, const ErrorData *error, int64 n)
 						report->name, why)));
 	report->next_attempt =
 		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay);
-	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+
+	/* too many at once, perhaps: for the time, or for memory, locks, disk */
+	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_INSUFFICIENT_RESOURCES)
+		report->too_many = n;
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED || report->too_many == n)
 		report->range = Max(n / 2, 1);
 }
 

@@ -16,7 +16,7 @@
  *	 - the event's fault (21, 22, 23, 44, 54, P0, OB002): the range is halved until
  *	   the one event is found, which becomes a dead letter of this report;
  *	 - passing trouble (40, 53, 55, 57): tried again later, with back-off and,
- *	   after a timeout, a smaller range;
+ *	   after a timeout or for lack of resources, a smaller range;
  *	 - anything else: the report stops until report.enable().
  * The other reports go on in each case.  A batch that meets a key twice in ON
  * CONFLICT or MERGE (SQLSTATE 21000) is cut into pieces at once.
@@ -230,7 +230,7 @@ reports_load(bool live)
 				pfree(report->statement);
 			report->statement = MemoryContextStrdup(reports_context,
 													statement);
-			report->range = 0;
+			report->range = report->too_many = 0;
 			report->next_attempt = 0;
 			report->aside_until = 0;
 			report->times_aside = 0;
@@ -267,7 +267,7 @@ note_next_attempt(int64 head)
 		TimestampTz at = report->next_attempt;
 
 		if (report->loaded && report->applied_seq >= head)
-			report->behind_since = 0;
+			report->behind_since = report->too_many = 0;
 		if (report->loaded ? report->applied_seq >= head : !report->locked)
 			continue;
 		if (report->locked)
@@ -366,9 +366,10 @@ catch_up_one(Report *report, int64 head, int64 limit, bool live)
 	}
 	else if (report_apply(report, store, false, &n, &last, deadline, &error))
 	{
-		/* not so many that the next one is cancelled */
+		/* not so many that the next one is cancelled, or fails */
 		if (report->applied_seq == last &&
-			report->last_ms < report->timeout_ms / 4)
+			report->last_ms < report->timeout_ms / 4 &&
+			(report->too_many == 0 || n_wanted * 2 < report->too_many))
 			report->range = Min(n_wanted * 2, limit);
 		report->next_attempt = 0;
 		backoff_reset(&report->backoff);

@@ -197,7 +197,23 @@ poll_until(sub { db(q(SELECT count(*) FROM pg_stat_activity WHERE backend_type =
 define('sleeper', q(INSERT INTO public.sleeper SELECT log_seq, event_key FROM new_events WHERE event_type = 'Tick'));
 db(q(SELECT report.start()));
 applied();
-is(db('SELECT count(*), count(DISTINCT log_seq) FROM public.sleeper'), '9|9', 'nothing is lost or doubled');
+is(db('SELECT count(*), count(DISTINCT log_seq) FROM public.sleeper'), db(q(SELECT count(*), count(*) FROM report.reported_events WHERE event_type = 'Tick')), 'nothing is lost or doubled');
+
+# ---- a batch that is too large for what the server has ----
+
+db(q{CREATE TABLE public.modest (log_seq bigint);
+	CREATE FUNCTION public.at_most(n bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+	BEGIN
+		IF n > 300 THEN RAISE 'out of shared memory' USING ERRCODE = 'out_of_memory'; END IF;
+		RETURN n;
+	END $$});
+define('modest', q(INSERT INTO public.modest SELECT log_seq FROM new_events, (SELECT public.at_most(count(*)) FROM new_events) n WHERE event_type = 'Many'), ', from_now => true');
+db('SELECT report.stop()');
+produce(map { event('Many', $_) } 1 .. 2000);
+db('SELECT report.start()');
+applied();
+is(db('SELECT count(*) FROM public.modest'), 2000, 'it is cut until there is enough for it');
+db(q(SELECT report.drop('modest')));
 
 # ---- from now ----
 
