@@ -285,6 +285,30 @@ dead_letter_read_event(int64 id, Tuplestorestate *store)
 	return true;
 }
 
+/*
+ * report.erase() did not see a letter that was being written: the reporter, or a
+ * rebuild, had read the event before.  Such a letter's event is not in the log.
+ */
+void
+dead_letter_drop_erased(void)
+{
+	static SqlPlan any = {"SELECT FROM report.erased LIMIT 1", 0, {0}, NULL};
+	static SqlPlan drop = {
+		"WITH gone AS MATERIALIZED ("
+		"   SELECT d.id, (pg_catalog.convert_from(d.value, 'UTF8')::pg_catalog.jsonb"
+		"     ->> 'id')::pg_catalog.uuid AS event"
+		"   FROM report.dead_letter d WHERE d.report IS NOT NULL AND NOT EXISTS"
+		"     (SELECT FROM report.reported_events e WHERE e.log_seq = d.log_seq)"
+		"   FOR UPDATE OF d SKIP LOCKED)"
+		" DELETE FROM report.dead_letter d USING gone g, report.erased e"
+		" WHERE d.id = g.id AND e.id = g.event",
+		0, {0}, NULL
+	};
+
+	if (sql_plan_execute(&any, NULL, NULL) > 0)
+		sql_plan_execute(&drop, NULL, NULL);
+}
+
 void
 dead_letter_failed_again(int64 id, bool again, const char *sqlstate,
 						 const char *message, const char *context)

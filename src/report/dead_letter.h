@@ -70,6 +70,9 @@ extern bool dead_letter_read_event(int64 id, Tuplestorestate *store);
 /* It went well now. */
 extern void dead_letter_remove(int64 id);
 
+/* Of events that report.erase() has removed meanwhile. */
+extern void dead_letter_drop_erased(void);
+
 /*
  * It failed again.  again: it was no fault of the letter, and is tried once
  * more with the reason that stands there.

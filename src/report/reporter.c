@@ -50,6 +50,7 @@
 
 /* What COMMIT PREPARED or a direct change has done is found after this time. */
 #define LOOK_AT_TABLES_MS	60000
+#define LOOK_AT_ERASED_MS	10000
 
 /*
  * At the ends, these are looked at again after this time: an open transaction
@@ -119,6 +120,19 @@ sooner(long a, long b)
  * ------------------------------------------------------------------------
  */
 
+/* Not whenever somebody wakes us: it looks at all dead letters. */
+static void
+drop_erased(void)
+{
+	static TimestampTz next_at = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (next_at > now)
+		return;
+	next_at = TimestampTzPlusMilliseconds(now, LOOK_AT_ERASED_MS);
+	dead_letter_drop_erased();
+}
+
 /*
  * What people have changed: reading or not, offsets, reports, dead letters to
  * retry.
@@ -135,6 +149,7 @@ look_at_tables(void)
 		source_load(reporter.source);
 		removed_load();
 		reporter.head = Max(reporter.head, event_log_head());
+		drop_erased();
 		retry_ms = retry_dead_letters(&reporter.head);
 		reports_catch_up(reporter.head, setting_report_batch_events);
 	}
