@@ -62,8 +62,9 @@ static SqlPlan get_next = {
 	"   (SELECT FROM report.definitions f JOIN report.applied a USING (name)"
 	"    WHERE f.name = d.report AND f.enabled AND NOT a.failed))"
 	" AND ($2 IS NULL OR pg_catalog.hashtextextended(d.report, 0) = $2)"
+	" AND (d.report IS NULL OR d.report <> ALL ($3))"
 	" ORDER BY d.id LIMIT 1 FOR NO KEY UPDATE OF d SKIP LOCKED",
-	2, {INT8OID, INT8OID}, NULL
+	3, {INT8OID, INT8OID, TEXTARRAYOID}, NULL
 };
 
 static SqlPlan remove_letter = {
@@ -221,16 +222,17 @@ read_headers(uint64 row, DeadLetter *letter)
 }
 
 DeadLetter *
-dead_letter_next(int64 after, const int64 *report)
+dead_letter_next(int64 after, const int64 *report, Datum without)
 {
-	Datum		values[2];
+	Datum		values[3];
 	Datum		value;
 	DeadLetter *letter;
 	bool		isnull;
 
 	values[0] = Int64GetDatum(after);
 	values[1] = Int64GetDatum(report != NULL ? *report : 0);
-	if (sql_plan_execute(&get_next, values, report != NULL ? "  " : " n") == 0)
+	values[2] = without;
+	if (sql_plan_execute(&get_next, values, report != NULL ? "   " : " n ") == 0)
 		return NULL;
 	letter = palloc0(sizeof(DeadLetter));
 	letter->id = DatumGetInt64(sql_value(0, 1, NULL));

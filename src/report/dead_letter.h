@@ -56,10 +56,12 @@ typedef struct DeadLetter
 
 /*
  * The next one after this id, of those that can be tried now: not of a report
- * that is halted; report: only of the report of this number, see catch_up.h.
+ * that is halted; report: only of the report of this number, see catch_up.h;
+ * without: not of these reports (text[]).
  * NULL: there is none.  In the current memory context.
  */
-extern DeadLetter *dead_letter_next(int64 after, const int64 *report);
+extern DeadLetter *dead_letter_next(int64 after, const int64 *report,
+									Datum without);
 
 /*
  * Put a refused event into store, as the letter keeps it: for one that the event
