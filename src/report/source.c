@@ -570,3 +570,28 @@ source_add(Source *source)
 	}
 	source->look_at = 0;
 }
+
+bool
+source_has_lost(const Source *source)
+{
+	for (int i = 0; i < source->n; i++)
+	{
+		if (source->partitions[i].position.lost &&
+			!source->partitions[i].lost_stored)
+			return true;
+	}
+	return false;
+}
+
+void
+source_store_lost(Source *source)
+{
+	for (int i = 0; i < source->n; i++)
+	{
+		SourcePartition *partition = &source->partitions[i];
+
+		if (partition->position.lost && !partition->lost_stored)
+			progress_lose(&partition->position);
+		partition->lost_stored = partition->position.lost;
+	}
+}

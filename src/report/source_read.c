@@ -347,7 +347,15 @@ take_message(Source *source, SourcePartition *partition, EventBatch *batch)
 			return;
 	}
 	if (item->offset < position->next)
+	{
+		/* nothing but what is skipped stood behind the newest message */
+		if (position->last_offset >= 0 && item->offset > position->last_offset &&
+			batch_would_take(batch, &input))
+			lose(source, partition,
+				 psprintf("there is a message at offset " INT64_FORMAT ", where none was before: the topic was made anew",
+						  item->offset));
 		return;
+	}
 	partition->settled = false;
 	if (batch_add(batch, (int) (partition - source->partitions), &input,
 				  &place) == MESSAGE_SKIP)
@@ -566,30 +574,5 @@ source_stored(Source *source)
 		partition->stats.duplicates += log->duplicates;
 		partition->stats.dead_letters += log->rejected;
 		log->applied = log->duplicates = log->rejected = 0;
-	}
-}
-
-bool
-source_has_lost(const Source *source)
-{
-	for (int i = 0; i < source->n; i++)
-	{
-		if (source->partitions[i].position.lost &&
-			!source->partitions[i].lost_stored)
-			return true;
-	}
-	return false;
-}
-
-void
-source_store_lost(Source *source)
-{
-	for (int i = 0; i < source->n; i++)
-	{
-		SourcePartition *partition = &source->partitions[i];
-
-		if (partition->position.lost && !partition->lost_stored)
-			progress_lose(&partition->position);
-		partition->lost_stored = partition->position.lost;
 	}
 }
