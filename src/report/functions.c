@@ -298,7 +298,7 @@ all_is_applied(TimestampTz asked)
 Datum
 report_wait_applied(PG_FUNCTION_ARGS)
 {
-	TimestampTz asked = GetCurrentTimestamp();
+	TimestampTz asked = worker_steady_now();
 	TimestampTz deadline;
 	AsOwner		scope;
 	long		ms = WAIT_FIRST_MS;
@@ -331,7 +331,7 @@ report_wait_applied(PG_FUNCTION_ARGS)
 		if (done)
 			PG_RETURN_BOOL(true);
 
-		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+		left = TimestampDifferenceMilliseconds(worker_steady_now(),
 											   deadline);
 		if (left <= 0)
 			PG_RETURN_BOOL(false);

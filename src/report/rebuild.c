@@ -260,7 +260,7 @@ static void
 on_progress(Replay *replay)
 {
 	Rebuild    *rebuild = (Rebuild *) replay;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = worker_steady_now();
 	double		left;
 
 	rebuild->total = Max(rebuild->total, replay->events);
@@ -350,7 +350,7 @@ finish(Rebuild *rebuild)
 	values[1] = Int64GetDatum(Max(replay->after, replay->report->applied_seq));
 	values[2] = Int64GetDatum(replay->events);
 	values[3] = Int64GetDatum(replay->runs);
-	values[4] = Float8GetDatum((GetCurrentTimestamp() - rebuild->since) / 1000.0);
+	values[4] = Float8GetDatum((worker_steady_now() - rebuild->since) / 1000.0);
 	values[5] = Int64GetDatum(replay->refused);
 	as_owner_begin(&scope);
 	sql_plan_execute(&set_rebuilt, values, NULL);
@@ -372,7 +372,7 @@ run_rebuild(Rebuild *rebuild)
 				 errmsg("report \"%s\" cannot be rebuilt: %s", report->name,
 						trouble),
 				 errhint("Define it again as the role that owns the table.")));
-	rebuild->since = GetCurrentTimestamp();
+	rebuild->since = worker_steady_now();
 	rebuild->notice_at = TimestampTzPlusMilliseconds(rebuild->since, NOTICE_MS);
 	rebuild->replay.after = report->start_seq;
 

@@ -73,7 +73,7 @@ report_live_deadline(int64 n)
 {
 	if (reports_served(NULL) || MUTANT("no_budget"))
 		return DT_NOEND;
-	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+	return TimestampTzPlusMilliseconds(worker_steady_now(),
 									   LIVE_BUDGET_MS + n / LIVE_EVENTS_PER_MS);
 }
 
@@ -169,7 +169,7 @@ report_step_aside(Report *report, const ErrorData *error, TimestampTz deadline)
 		ms *= 2;
 	report->times_aside++;
 	report->aside_until =
-		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), Min(ms, ASIDE_MOST_MS));
+		TimestampTzPlusMilliseconds(worker_steady_now(), Min(ms, ASIDE_MOST_MS));
 	report->next_attempt = 0;
 	return true;
 }
@@ -177,7 +177,7 @@ report_step_aside(Report *report, const ErrorData *error, TimestampTz deadline)
 bool
 report_is_aside(const Report *report)
 {
-	return report->aside_until > GetCurrentTimestamp();
+	return report->aside_until > worker_steady_now();
 }
 
 /*
@@ -199,7 +199,7 @@ note_passing(Report *report, const ErrorData *error, int64 n)
 				(errmsg("report \"%s\" is tried again later: %s",
 						report->name, why)));
 	report->next_attempt =
-		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay);
+		TimestampTzPlusMilliseconds(worker_steady_now(), delay);
 
 	/* too many at once, perhaps: for the time, or for memory, locks, disk */
 	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_INSUFFICIENT_RESOURCES)

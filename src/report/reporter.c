@@ -125,7 +125,7 @@ static void
 drop_erased(void)
 {
 	static TimestampTz next_at = 0;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = worker_steady_now();
 
 	if (next_at > now)
 		return;
@@ -154,7 +154,7 @@ look_at_tables(void)
 		reports_catch_up(reporter.head, setting_report_batch_events);
 	}
 	commit();
-	reporter.look_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+	reporter.look_at = TimestampTzPlusMilliseconds(worker_steady_now(),
 												   sooner(LOOK_AT_TABLES_MS, retry_ms));
 }
 
@@ -312,7 +312,7 @@ tell(const char *state)
 static long
 ms_until(TimestampTz at)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = worker_steady_now();
 
 	return at <= now ? 0 : TimestampDifferenceMilliseconds(now, at) + 1;
 }
@@ -380,7 +380,7 @@ take_messages(void)
 	if (!source_is_dirty(source))
 		reporter.dirty_since = 0;
 	else if (reporter.dirty_since == 0)
-		reporter.dirty_since = GetCurrentTimestamp();
+		reporter.dirty_since = worker_steady_now();
 
 	if (reporter.batch->n > 0 ||
 		(reporter.dirty_since != 0 &&

@@ -174,7 +174,7 @@ reports_serve_only(int64 number)
 static Datum
 names_elsewhere(bool live)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = worker_steady_now();
 	Datum	   *names = palloc(sizeof(Datum) * Max(list_length(reports), 1));
 	ListCell   *cell;
 	int			n = 0;
@@ -257,7 +257,7 @@ reports_load(bool live)
 static void
 note_next_attempt(int64 head)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = worker_steady_now();
 	ListCell   *cell;
 
 	next_attempt = DT_NOEND;
@@ -281,7 +281,7 @@ static bool
 is_current(const Report *report, int64 after)
 {
 	return report->loaded && report->applied_seq == after &&
-		report->next_attempt <= GetCurrentTimestamp() && !report_is_aside(report);
+		report->next_attempt <= worker_steady_now() && !report_is_aside(report);
 }
 
 bool
@@ -387,7 +387,7 @@ catch_up_one(Report *report, int64 head, int64 limit, bool live)
 static bool
 needs_process(Report *report, int64 head, int64 limit)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = worker_steady_now();
 
 	if (serve_only || MUTANT("no_budget"))
 		return false;
@@ -400,7 +400,7 @@ needs_process(Report *report, int64 head, int64 limit)
 void
 reports_catch_up(int64 head, int64 limit)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = worker_steady_now();
 	ListCell   *cell;
 
 	reports_load(false);
@@ -446,7 +446,7 @@ reports_in_turns(void)
 long
 reports_next_attempt(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = worker_steady_now();
 
 	if (next_attempt == DT_NOEND)
 		return -1;

@@ -25,6 +25,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+#include "worker/worker.h"
 
 /* So many in one transaction, and for no longer: other reports wait meanwhile. */
 #define LETTERS_AT_ONCE	100
@@ -110,7 +111,7 @@ long
 retry_dead_letters(int64 *head)
 {
 	static EventBatch *batch = NULL;
-	TimestampTz started = GetCurrentTimestamp();
+	TimestampTz started = worker_steady_now();
 	MemoryContext context;
 	MemoryContext old;
 	int64		id = 0;
@@ -126,7 +127,7 @@ retry_dead_letters(int64 *head)
 									ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(context);
 	while (n < LETTERS_AT_ONCE &&
-		   !TimestampDifferenceExceeds(started, GetCurrentTimestamp(), MOST_MS))
+		   !TimestampDifferenceExceeds(started, worker_steady_now(), MOST_MS))
 	{
 		DeadLetter *letter = dead_letter_next(id, only ? &number : NULL,
 											  make_names(busy));

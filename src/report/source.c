@@ -121,7 +121,7 @@ source_look_later(Source *source)
 	backoff.attempts = source->attempts;
 	ms = Min(backoff_next_ms(&backoff), LOOK_LATER_MS);
 	source->attempts = backoff.attempts;
-	source->look_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
+	source->look_at = TimestampTzPlusMilliseconds(worker_steady_now(), ms);
 }
 
 /* ------------------------------------------------------------------------
@@ -540,7 +540,7 @@ source_look(Source *source)
 		clear_trouble(source);
 		check_quiet(source);
 		source->attempts = 0;
-		source->look_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+		source->look_at = TimestampTzPlusMilliseconds(worker_steady_now(),
 													  LOOK_AGAIN_MS);
 		return unknown;
 	}

@@ -70,7 +70,7 @@ source_assign(Source *source)
 		n++;
 	}
 
-	source->assigned_at = GetCurrentTimestamp();
+	source->assigned_at = worker_steady_now();
 	memset(&error, 0, sizeof(error));
 	source->assign_needed = false;
 	if (kafka_reader_assign(source->reader, positions, n, &error) != KAFKA_OK)
@@ -95,7 +95,7 @@ source_assign_due(const Source *source)
 		return 0;
 	if (source->assign_at == 0)
 		return -1;
-	now = GetCurrentTimestamp();
+	now = worker_steady_now();
 	return source->assign_at <= now ? 0 :
 		TimestampDifferenceMilliseconds(now, source->assign_at) + 1;
 }
@@ -105,7 +105,7 @@ source_assign_later(Source *source, long ms)
 {
 	if (source->assign_at == 0)
 		source->assign_at =
-			TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
+			TimestampTzPlusMilliseconds(worker_steady_now(), ms);
 }
 
 /*
@@ -116,7 +116,7 @@ source_assign_later(Source *source, long ms)
 void
 source_check_ends(Source *source)
 {
-	source->check_at = GetCurrentTimestamp();
+	source->check_at = worker_steady_now();
 }
 
 /* All that stood there when it was assigned has been read. */
@@ -256,7 +256,7 @@ lose(Source *source, SourcePartition *partition, const char *reason)
 static bool
 doubt(Source *source, SourcePartition *partition, int ms, const char *reason)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = worker_steady_now();
 
 	partition->failed = true;
 	partition->at_end = partition->settled = false;
