@@ -171,6 +171,7 @@ CREATE TABLE report.dead_letter (
 	at				timestamptz NOT NULL DEFAULT now(),
 	attempts		integer NOT NULL DEFAULT 1,
 	retry			boolean NOT NULL DEFAULT false,
+	published		boolean NOT NULL DEFAULT false,
 	CONSTRAINT dead_letter_pkey PRIMARY KEY (id)
 );
 COMMENT ON TABLE report.dead_letter IS 'Messages that could not be read, and events that a report refused';
@@ -191,6 +192,7 @@ COMMENT ON COLUMN report.dead_letter.log_seq IS 'The refused event''s place in t
 COMMENT ON COLUMN report.dead_letter.at IS 'When it was refused, last time';
 COMMENT ON COLUMN report.dead_letter.attempts IS 'How often it was tried';
 COMMENT ON COLUMN report.dead_letter.retry IS 'The reporter is asked to try again';
+COMMENT ON COLUMN report.dead_letter.published IS 'The report had applied the event, and published what comes of it, before a rebuild refused it: nothing is published when it is tried again';
 COMMENT ON SEQUENCE report.dead_letter_id_seq IS 'Ids of dead letters';
 CREATE INDEX dead_letter_retry ON report.dead_letter (id) WHERE retry;
 COMMENT ON INDEX report.dead_letter_retry IS 'What report.retry() asked for';

@@ -152,7 +152,10 @@ CREATE VIEW report.status AS
 		UNION ALL
 		SELECT 4, 'divergence', 'fail',
 			   format('Partition %s/%s: %s', p.topic, p.partition, outbox.sentence(p.lost)),
-			   format('SELECT report.seek(%L, %s, %s);', p.topic, p.partition, -2)
+			   -- from the beginning it would come to what cannot be read once more
+			   CASE WHEN p.lost LIKE 'what stands from offset %'
+					THEN format('SELECT report.seek(%L, %s, %s); -- or further on: it leaves out what cannot be read', p.topic, p.partition, p.next_offset + 1)
+					ELSE format('SELECT report.seek(%L, %s, %s);', p.topic, p.partition, -2) END
 		FROM report.progress p WHERE p.lost IS NOT NULL
 		UNION ALL
 		SELECT 5, 'kafka',

@@ -113,9 +113,9 @@ typedef struct ReporterReport
 {
 	char		state[32];
 	TimestampTz since;
-	TimestampTz proven;			/* all that stood in the topics then, up to
-								 * the high watermarks, has been read; 0: not
-								 * so */
+	TimestampTz proven;			/* all that stood in the topics then
+								 * (worker_steady_now()), up to the high
+								 * watermarks, has been read; 0: not so */
 	SharedTrouble trouble;
 	int			catch_up_processes; /* that the reporter has for slow reports */
 	int			in_turns;		/* reports without the process that they need */

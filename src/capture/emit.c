@@ -99,7 +99,8 @@ outbox_emit(PG_FUNCTION_ARGS)
 					(errcode(ERRCODE_OB_EVENT_REFUSED),
 					 errmsg("lock_key needs a key"),
 					 errhint("Emitters of one key are put into an order by it: give key => ... as well.")));
-		lock_event_key(&event.key);
+		if (!outbox_report_is_silent())
+			lock_event_key(&event.key);
 	}
 	/* objects of a former version have an argument less */
 	if (PG_NARGS() > 11 && !PG_ARGISNULL(11))

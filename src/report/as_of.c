@@ -54,6 +54,9 @@
 PG_FUNCTION_INFO_V1(report_as_of);
 PG_FUNCTION_INFO_V1(report_as_of_time);
 
+/* Rows of the result that are fetched together. */
+#define ROWS_AT_ONCE	1000
+
 typedef struct AsOf
 {
 	Replay		replay;
@@ -244,23 +247,33 @@ shown(const AsOf *as_of)
 	return redirect(query, as_of->schema, as_of->table);
 }
 
+/* Some rows at a time: the table may be as large as the target. */
 static void
 read_table(AsOf *as_of)
 {
 	ReportScope scope;
+	Portal		portal;
+	uint64		n;
 
 	report_enter(&scope, as_of->replay.report->owner);
-	if (SPI_execute(psprintf("SELECT pg_catalog.to_jsonb(t) FROM (%s) t", shown(as_of)),
-					false, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read the report's earlier content");
-	for (uint64 i = 0; i < SPI_processed; i++)
+	portal = SPI_cursor_open_with_args(NULL,
+									   psprintf("SELECT pg_catalog.to_jsonb(t) FROM (%s) t", shown(as_of)),
+									   0, NULL, NULL, NULL, false,
+									   CURSOR_OPT_NO_SCROLL);
+	do
 	{
-		bool		isnull;
-		Datum		value = sql_value(i, 1, &isnull);
+		SPI_cursor_fetch(portal, true, ROWS_AT_ONCE);
+		n = SPI_processed;
+		for (uint64 i = 0; i < n; i++)
+		{
+			bool		isnull;
+			Datum		value = sql_value(i, 1, &isnull);
 
-		tuplestore_putvalues(as_of->result, as_of->result_desc, &value, &isnull);
-	}
-	SPI_freetuptable(SPI_tuptable);
+			tuplestore_putvalues(as_of->result, as_of->result_desc, &value, &isnull);
+		}
+		SPI_freetuptable(SPI_tuptable);
+	} while (n > 0);
+	SPI_cursor_close(portal);
 	report_leave(&scope);
 }
 
@@ -272,14 +285,9 @@ compute(void *arg)
 	Replay	   *replay = &as_of->replay;
 	ListCell   *cell;
 
-	AsOwner		scope;
-
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	make_table(as_of);
-	as_owner_begin(&scope);
-	mirror_guard_forget(replay->report->name);
-	as_owner_end(&scope);
 	replay->statement = redirect(replay->report->statement, as_of->schema,
 								 as_of->table);
 	check_redirected(as_of);
@@ -417,10 +425,13 @@ as_of(FunctionCallInfo fcinfo, bool by_time)
 	as_of->table = get_rel_name(report->target);
 	PG_TRY();
 	{
+		/* in order, and without those that are refused: none comes late */
+		mirror_guard_off(true);
 		subtransaction_undo(compute, as_of);
 	}
 	PG_FINALLY();
 	{
+		mirror_guard_off(false);
 		report_forget_plans(&as_of->replay.plans);
 	}
 	PG_END_TRY();

@@ -246,6 +246,18 @@ batch_add(EventBatch *batch, int source, const MessageInput *input,
 	return message.kind;
 }
 
+bool
+batch_would_take(EventBatch *batch, const MessageInput *input)
+{
+	Message		message;
+
+	if (!message_decode(batch->decoder, input, &message))
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of memory")));
+	return message.kind != MESSAGE_SKIP;
+}
+
 void
 batch_reject(EventBatch *batch, BatchEvent *event, int sqlerrcode,
 			 const char *reason)

@@ -77,6 +77,9 @@ extern MessageKind batch_add(EventBatch *batch, int source,
 							 const MessageInput *input,
 							 const MessagePlace *place);
 
+/* Would it be kept? */
+extern bool batch_would_take(EventBatch *batch, const MessageInput *input);
+
 /*
  * A record's timestamp; false: it has none that PostgreSQL can hold.  Producers
  * write what they like, and brokers before 4.0 take it.

@@ -91,7 +91,7 @@ start(Process *process, int64 report)
 	if (!started)
 		process->handle = NULL;
 	process->report = report;
-	process->registered_at = GetCurrentTimestamp();
+	process->registered_at = worker_steady_now();
 	return started;
 }
 
@@ -139,7 +139,7 @@ catch_up_want(int64 report)
 		}
 		else if (mine && process->registered_at != 0 &&
 				 !TimestampDifferenceExceeds(process->registered_at,
-											 GetCurrentTimestamp(), AGAIN_MS))
+											 worker_steady_now(), AGAIN_MS))
 			return true;		/* soon */
 		else if (free == NULL || mine)
 			free = process;
@@ -218,7 +218,7 @@ carshop_catch_up_main(Datum arg)
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(context);
 		wait_ms = turn();
-		now = GetCurrentTimestamp();
+		now = worker_steady_now();
 		if (wait_ms >= 0)
 			idle_since = 0;
 		else if (idle_since == 0)

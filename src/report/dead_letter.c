@@ -32,13 +32,13 @@ static SqlPlan add_message = {
 
 static SqlPlan add_event = {
 	"INSERT INTO report.dead_letter (topic, partition, kafka_offset, report,"
-	" sqlstate, message, context, value, headers, log_seq)"
+	" sqlstate, message, context, value, headers, log_seq, published)"
 	" SELECT e.topic, e.partition, e.kafka_offset, $1, $3, $4, $5,"
 	" pg_catalog.convert_to(pg_catalog.row_to_json(e)::pg_catalog.text, 'UTF8'),"
-	" e.headers, e.log_seq"
+	" e.headers, e.log_seq, $6"
 	" FROM report.reported_events e WHERE e.log_seq = $2",
-	5,
-	{TEXTOID, INT8OID, TEXTOID, TEXTOID, TEXTOID},
+	6,
+	{TEXTOID, INT8OID, TEXTOID, TEXTOID, TEXTOID, BOOLOID},
 	NULL
 };
 
@@ -55,15 +55,16 @@ static SqlPlan get_next = {
 	"   FROM pg_catalog.jsonb_each_text(d.headers) h ORDER BY h.key),"
 	" ARRAY(SELECT " HEADER_BYTES("h.value")
 	"   FROM pg_catalog.jsonb_each_text(d.headers) h ORDER BY h.key),"
-	" d.message_id, COALESCE(p.cluster_id, '')"
+	" d.message_id, COALESCE(p.cluster_id, ''), d.published"
 	" FROM report.dead_letter d"
 	" LEFT JOIN report.progress p USING (topic, partition)"
 	" WHERE d.retry AND d.id > $1 AND (d.report IS NULL OR EXISTS"
 	"   (SELECT FROM report.definitions f JOIN report.applied a USING (name)"
 	"    WHERE f.name = d.report AND f.enabled AND NOT a.failed))"
 	" AND ($2 IS NULL OR pg_catalog.hashtextextended(d.report, 0) = $2)"
+	" AND (d.report IS NULL OR d.report <> ALL ($3))"
 	" ORDER BY d.id LIMIT 1 FOR NO KEY UPDATE OF d SKIP LOCKED",
-	2, {INT8OID, INT8OID}, NULL
+	3, {INT8OID, INT8OID, TEXTARRAYOID}, NULL
 };
 
 static SqlPlan remove_letter = {
@@ -157,11 +158,11 @@ dead_letter_add_message(const MessagePlace *place, const BatchEvent *event,
 }
 
 void
-dead_letter_add_event(const char *report, int64 log_seq,
+dead_letter_add_event(const char *report, int64 log_seq, bool published,
 					  const ErrorData *error)
 {
-	Datum		values[5];
-	char		nulls[5];
+	Datum		values[6];
+	char		nulls[6];
 
 	memset(nulls, ' ', sizeof(nulls));
 	values[0] = CStringGetTextDatum(report);
@@ -169,6 +170,7 @@ dead_letter_add_event(const char *report, int64 log_seq,
 	values[2] = CStringGetTextDatum(unpack_sql_state(error->sqlerrcode));
 	values[3] = CStringGetTextDatum(error->message);
 	values[4] = text_or_null(error->context, &nulls[4]);
+	values[5] = BoolGetDatum(published);
 	sql_plan_execute(&add_event, values, nulls);
 }
 
@@ -220,16 +222,17 @@ read_headers(uint64 row, DeadLetter *letter)
 }
 
 DeadLetter *
-dead_letter_next(int64 after, const int64 *report)
+dead_letter_next(int64 after, const int64 *report, Datum without)
 {
-	Datum		values[2];
+	Datum		values[3];
 	Datum		value;
 	DeadLetter *letter;
 	bool		isnull;
 
 	values[0] = Int64GetDatum(after);
 	values[1] = Int64GetDatum(report != NULL ? *report : 0);
-	if (sql_plan_execute(&get_next, values, report != NULL ? "  " : " n") == 0)
+	values[2] = without;
+	if (sql_plan_execute(&get_next, values, report != NULL ? "   " : " n ") == 0)
 		return NULL;
 	letter = palloc0(sizeof(DeadLetter));
 	letter->id = DatumGetInt64(sql_value(0, 1, NULL));
@@ -252,6 +255,7 @@ dead_letter_next(int64 after, const int64 *report)
 	else
 		letter->message_id = *DatumGetUUIDP(value);
 	letter->cluster_id = sql_string(0, 13);
+	letter->published = DatumGetBool(sql_value(0, 14, NULL));
 	SPI_freetuptable(SPI_tuptable);
 	return letter;
 }
@@ -281,6 +285,30 @@ dead_letter_read_event(int64 id, Tuplestorestate *store)
 	tuplestore_puttuple(store, SPI_tuptable->vals[0]);
 	SPI_freetuptable(SPI_tuptable);
 	return true;
+}
+
+/*
+ * report.erase() did not see a letter that was being written: the reporter, or a
+ * rebuild, had read the event before.  Such a letter's event is not in the log.
+ */
+void
+dead_letter_drop_erased(void)
+{
+	static SqlPlan any = {"SELECT FROM report.erased LIMIT 1", 0, {0}, NULL};
+	static SqlPlan drop = {
+		"WITH gone AS MATERIALIZED ("
+		"   SELECT d.id, (pg_catalog.convert_from(d.value, 'UTF8')::pg_catalog.jsonb"
+		"     ->> 'id')::pg_catalog.uuid AS event"
+		"   FROM report.dead_letter d WHERE d.report IS NOT NULL AND NOT EXISTS"
+		"     (SELECT FROM report.reported_events e WHERE e.log_seq = d.log_seq)"
+		"   FOR UPDATE OF d SKIP LOCKED)"
+		" DELETE FROM report.dead_letter d USING gone g, report.erased e"
+		" WHERE d.id = g.id AND e.id = g.event",
+		0, {0}, NULL
+	};
+
+	if (sql_plan_execute(&any, NULL, NULL) > 0)
+		sql_plan_execute(&drop, NULL, NULL);
 }
 
 void

@@ -25,9 +25,12 @@ extern bool dead_letter_add_message(const MessagePlace *place,
 									const BatchEvent *event,
 									const char *context);
 
-/* An event of the log that a report refused. */
+/*
+ * An event of the log that a report refused; published: what comes of it was, when
+ * the report applied it before.
+ */
 extern void dead_letter_add_event(const char *report, int64 log_seq,
-								  const ErrorData *error);
+								  bool published, const ErrorData *error);
 
 /* One that report.retry() asked to try again. */
 typedef struct DeadLetter
@@ -38,6 +41,7 @@ typedef struct DeadLetter
 	int64		offset;
 	char	   *report;			/* NULL: a message */
 	int64		log_seq;		/* of a refused event */
+	bool		published;		/* see dead_letter_add_event() */
 	int64		timestamp_ms;
 	char	   *key;			/* bytes; NULL: none */
 	Size		key_len;
@@ -52,10 +56,12 @@ typedef struct DeadLetter
 
 /*
  * The next one after this id, of those that can be tried now: not of a report
- * that is halted; report: only of the report of this number, see catch_up.h.
+ * that is halted; report: only of the report of this number, see catch_up.h;
+ * without: not of these reports (text[]).
  * NULL: there is none.  In the current memory context.
  */
-extern DeadLetter *dead_letter_next(int64 after, const int64 *report);
+extern DeadLetter *dead_letter_next(int64 after, const int64 *report,
+									Datum without);
 
 /*
  * Put a refused event into store, as the letter keeps it: for one that the event
@@ -65,6 +71,9 @@ extern bool dead_letter_read_event(int64 id, Tuplestorestate *store);
 
 /* It went well now. */
 extern void dead_letter_remove(int64 id);
+
+/* Of events that report.erase() has removed meanwhile. */
+extern void dead_letter_drop_erased(void);
 
 /*
  * It failed again.  again: it was no fault of the letter, and is tried once

@@ -387,9 +387,9 @@ report_define_as(const ReportDefinition *definition)
 		" source = excluded.source,"
 		" description = COALESCE(excluded.description, d.description),"
 		" timeout = CASE WHEN $8 IS NULL THEN d.timeout ELSE excluded.timeout END,"
-		" enabled = true, defined_at = pg_catalog.now()",
-		10, {TEXTOID, TEXTOID, REGCLASSOID, REGROLEOID, TEXTOID, TEXTOID,
-		TEXTOID, INT4OID, INT4OID, INT8OID}, NULL
+		" enabled = true, defined_at = pg_catalog.now() WHERE $11",
+		11, {TEXTOID, TEXTOID, REGCLASSOID, REGROLEOID, TEXTOID, TEXTOID,
+		TEXTOID, INT4OID, INT4OID, INT8OID, BOOLOID}, NULL
 	};
 	static SqlPlan reset = {
 		"INSERT INTO report.applied (name, applied_seq) VALUES ($1, $2)"
@@ -402,8 +402,8 @@ report_define_as(const ReportDefinition *definition)
 	bool		known;
 	AsOwner		scope;
 	int64		start_seq;
-	Datum		values[10];
-	char		nulls[10];
+	Datum		values[11];
+	char		nulls[11];
 
 	if (definition->name[0] == '\0')
 		refuse("the name of a report must not be empty",
@@ -453,7 +453,14 @@ report_define_as(const ReportDefinition *definition)
 		nulls[7] = 'n';
 	values[8] = Int32GetDatum(REPORT_TIMEOUT_MS);
 	values[9] = Int64GetDatum(start_seq);
-	sql_plan_execute(&define, values, nulls);
+	values[10] = BoolGetDatum(known);
+	if (sql_plan_execute(&define, values, nulls) == 0)
+	{
+		/* somebody has defined it at the same time, perhaps somebody else */
+		require_definition(definition->name, caller);
+		values[10] = BoolGetDatum(true);
+		sql_plan_execute(&define, values, nulls);
+	}
 	values[1] = Int64GetDatum(start_seq);
 	sql_plan_execute(&reset, values, NULL);
 	as_owner_end(&scope);

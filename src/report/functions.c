@@ -30,13 +30,18 @@
 #include "shared.h"
 #include "storage/latch.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 #include "utils/uuid.h"
 #include "utils/wait_event.h"
 #include "worker/latency.h"
+#include "worker/subtransaction.h"
 #include "worker/worker.h"
+
+/* How long stat_reset() waits for a report that somebody has in hand. */
+#define RESET_WAITS		"1s"
 
 /* wait_applied() looks again after this long, twice as long each time. */
 #define WAIT_FIRST_MS	2
@@ -195,19 +200,50 @@ report_value_text(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(converted));
 }
 
-Datum
-report_stat_reset(PG_FUNCTION_ARGS)
-{
-	static SqlPlan reset = {
-		"UPDATE report.applied SET events = 0, runs = 0, total_ms = 0,"
-		" last_ms = NULL, dead_letters = 0",
-		0, {0}, NULL
-	};
-	AsOwner		scope;
+#define RESET_COUNTERS(how) \
+	"UPDATE report.applied SET events = 0, runs = 0, total_ms = 0," \
+	" last_ms = NULL, dead_letters = 0 WHERE name IN" \
+	" (SELECT name FROM report.applied FOR NO KEY UPDATE" how ")"
 
+/* Those of all reports, each of which is waited for as long as lock_timeout says. */
+static void
+reset_all(void *arg)
+{
+	static SqlPlan reset = {RESET_COUNTERS(""), 0, {0}, NULL};
+	AsOwner		scope;
+	int			level = NewGUCNestLevel();
+
+	(void) set_config_option("lock_timeout", RESET_WAITS, PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	as_owner_begin(&scope);
 	sql_plan_execute(&reset, NULL, NULL);
 	as_owner_end(&scope);
+	AtEOXact_GUC(true, level);
+}
+
+/*
+ * Who applies events has the rows for moments, a rebuild for as long as it takes:
+ * to wait for that, with the others' rows in hand, would hold up all reports.
+ */
+Datum
+report_stat_reset(PG_FUNCTION_ARGS)
+{
+	static SqlPlan reset_others = {RESET_COUNTERS(" SKIP LOCKED"), 0, {0}, NULL};
+	ErrorData  *error;
+
+	if (!subtransaction_try(reset_all, NULL, &error))
+	{
+		AsOwner		scope;
+
+		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+			ReThrowError(error);
+		FreeErrorData(error);
+		as_owner_begin(&scope);
+		sql_plan_execute(&reset_others, NULL, NULL);
+		as_owner_end(&scope);
+		ereport(NOTICE,
+				(errmsg("the counters of reports that are being rebuilt or changed now are left as they are")));
+	}
 	if (shared_available())
 	{
 		shared_stat_reset(MyDatabaseId, 'p');
@@ -263,7 +299,7 @@ all_is_applied(TimestampTz asked)
 Datum
 report_wait_applied(PG_FUNCTION_ARGS)
 {
-	TimestampTz asked = GetCurrentTimestamp();
+	TimestampTz asked = worker_steady_now();
 	TimestampTz deadline;
 	AsOwner		scope;
 	long		ms = WAIT_FIRST_MS;
@@ -312,7 +348,7 @@ report_wait_applied(PG_FUNCTION_ARGS)
 		if (done)
 			PG_RETURN_BOOL(true);
 
-		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+		left = TimestampDifferenceMilliseconds(worker_steady_now(),
 											   deadline);
 		if (left <= 0)
 			PG_RETURN_BOOL(false);

@@ -30,6 +30,7 @@
 #include "settings.h"
 #include "utils/guc.h"
 #include "utils/timestamp.h"
+#include "worker/worker.h"
 
 /* Numbers looked at in one transaction. */
 #define RANGE			1000
@@ -102,7 +103,7 @@ long
 log_tidy_due(TimestampTz proven)
 {
 	static int	seen = -1;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = worker_steady_now();
 
 	if (seen != setting_report_retention)
 	{
@@ -190,7 +191,7 @@ remove_next(Relation log, int64 limit, TimestampTz horizon)
 void
 log_tidy_step(void)
 {
-	TimestampTz started = GetCurrentTimestamp();
+	TimestampTz started = worker_steady_now();
 	TimestampTz horizon = GetCurrentTransactionStartTimestamp() -
 	(int64) setting_report_retention * USECS_PER_SEC;
 	Relation	log = table_open(event_log_relid(), RowExclusiveLock);
@@ -202,7 +203,7 @@ log_tidy_step(void)
 							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
 	if (limit >= 0 && remove_next(log, limit, horizon))
 		ms = Max(REST_LEAST_MS,
-				 3 * TimestampDifferenceMilliseconds(started, GetCurrentTimestamp()));
+				 3 * TimestampDifferenceMilliseconds(started, worker_steady_now()));
 	else if (limit >= 0)
 	{
 		position = 0;
@@ -210,5 +211,5 @@ log_tidy_step(void)
 				 PASS_MOST_MS);
 	}
 	table_close(log, NoLock);
-	next_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
+	next_at = TimestampTzPlusMilliseconds(worker_steady_now(), ms);
 }

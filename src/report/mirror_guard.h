@@ -12,9 +12,15 @@
 
 /*
  * Forget what a report's guard knows: its content is about to be made again
- * from an earlier place of the log (rebuild, as_of).  With SPI connected, as
- * the owner of the extension's tables.
+ * from an earlier place of the log (rebuild).  With SPI connected, as the owner
+ * of the extension's tables.
  */
 extern void mirror_guard_forget(const char *report);
+
+/*
+ * Nothing comes late and nothing is to be noted: who only looks back, for minutes
+ * perhaps, has no row of a guard in hand that the reporter waits for.
+ */
+extern void mirror_guard_off(bool yes);
 
 #endif							/* MIRROR_GUARD_H */

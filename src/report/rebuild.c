@@ -21,6 +21,7 @@
  */
 #include "postgres.h"
 
+#include "access/table.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
@@ -30,6 +31,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "mutants.h"
+#include "parser/parsetree.h"
 #include "report/as_owner.h"
 #include "report/dead_letter.h"
 #include "report/event_log.h"
@@ -40,8 +42,10 @@
 #include "storage/ipc.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/plancache.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
+#include "worker/subtransaction.h"
 #include "worker/worker.h"
 
 /* Something is said after this time, and again. */
@@ -55,16 +59,25 @@ typedef struct Rebuild
 	Replay		replay;			/* must be first */
 	bool		allow_partial;
 	int64		total;			/* events, as far as known */
+	int64	   *unpublished;	/* log_seq of former dead letters, rising */
+	uint64		n_unpublished;
 	int			entry;			/* in shared memory */
 	TimestampTz since;
 	TimestampTz notice_at;
 } Rebuild;
 
-/* Those whose event is judged anew, not those that have left the log. */
+/*
+ * Those whose event is judged anew, not those that have left the log.  Answers of
+ * which nothing was published yet, up to a log_seq.
+ */
 static SqlPlan drop_letters = {
-	"DELETE FROM report.dead_letter d WHERE d.report = $1 AND EXISTS"
-	" (SELECT FROM report.reported_events e WHERE e.log_seq = d.log_seq)",
-	1, {TEXTOID}, NULL
+	"WITH gone AS ("
+	"   DELETE FROM report.dead_letter d WHERE d.report = $1 AND EXISTS"
+	"     (SELECT FROM report.reported_events e WHERE e.log_seq = d.log_seq)"
+	"   RETURNING d.log_seq, d.published)"
+	" SELECT DISTINCT log_seq FROM gone WHERE NOT published AND log_seq <= $2"
+	" ORDER BY 1",
+	2, {TEXTOID, INT8OID}, NULL
 };
 
 static SqlPlan set_rebuilt = {
@@ -114,6 +127,72 @@ check_alone(const ReplayReport *report)
 				 errdetail("Foreign key \"%s\" has an action ON DELETE.",
 						   sql_string(0, 1)),
 				 errhint("Drop the foreign key; a report's rows can be looked up without it.")));
+}
+
+static void
+warn_of(const ReplayReport *report, Query *query)
+{
+	Oid			written;
+
+	if (query->resultRelation == 0)
+		return;
+	written = rt_fetch(query->resultRelation, query->rtable)->relid;
+	if (written != report->target)
+		ereport(WARNING,
+				(errmsg("the statement of report \"%s\" writes table \"%s\" as well, which is not emptied",
+						report->name, get_rel_name(written)),
+				 errdetail("What it adds up there of the events is added once more."),
+				 errhint("Empty that table before report.rebuild() in the same transaction, or give each table a report of its own.")));
+}
+
+/* In WITH stands what else a statement writes by itself. */
+static void
+look_at_statement(void *arg)
+{
+	const ReplayReport *report = arg;
+	Tuplestorestate *store = tuplestore_begin_heap(false, false, 64);
+	ReportScope scope;
+	Relation	log;
+	SPIPlanPtr	plan;
+	CachedPlanSource *source;
+	ListCell   *cell;
+	ListCell   *with;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	log = report_register_events(store, 0);
+	report_enter(&scope, report->owner);
+	plan = SPI_prepare(report->statement, 0, NULL);
+	if (plan == NULL)
+		elog(ERROR, "could not prepare the report's statement: %s",
+			 SPI_result_code_string(SPI_result));
+	source = linitial(SPI_plan_get_plan_sources(plan));
+	foreach(cell, source->query_list)
+	{
+		Query	   *query = lfirst_node(Query, cell);
+
+		warn_of(report, query);
+		foreach(with, query->cteList)
+			warn_of(report, castNode(Query, lfirst_node(CommonTableExpr, with)->ctequery));
+	}
+	report_leave(&scope);
+	SPI_freeplan(plan);
+	table_close(log, NoLock);
+	SPI_finish();
+	tuplestore_end(store);
+}
+
+/* What is wrong with the statement itself will be said when it is executed. */
+static void
+check_only_target(const ReplayReport *report)
+{
+	ErrorData  *error;
+
+	if (subtransaction_try(look_at_statement, unconstify(ReplayReport *, report), &error))
+		return;
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		ReThrowError(error);
+	FreeErrorData(error);
 }
 
 static void
@@ -172,7 +251,8 @@ on_refused(Replay *replay, int64 log_seq, const ErrorData *error)
 	AsOwner		scope;
 
 	as_owner_begin(&scope);
-	dead_letter_add_event(replay->report->name, log_seq, error);
+	dead_letter_add_event(replay->report->name, log_seq,
+						  !replay->plans.publishes, error);
 	as_owner_end(&scope);
 }
 
@@ -180,7 +260,7 @@ static void
 on_progress(Replay *replay)
 {
 	Rebuild    *rebuild = (Rebuild *) replay;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = worker_steady_now();
 	double		left;
 
 	rebuild->total = Max(rebuild->total, replay->events);
@@ -193,6 +273,46 @@ on_progress(Replay *replay)
 	ereport(NOTICE,
 			(errmsg("report \"%s\": " INT64_FORMAT " of " INT64_FORMAT " events applied, about %.0f s left",
 					replay->report->name, replay->events, rebuild->total, left)));
+}
+
+static void
+take_letters(Rebuild *rebuild, MemoryContext context)
+{
+	const ReplayReport *report = rebuild->replay.report;
+	Datum		values[2];
+
+	values[0] = CStringGetTextDatum(report->name);
+	values[1] = Int64GetDatum(report->applied_seq);
+	rebuild->n_unpublished = sql_plan_execute(&drop_letters, values, NULL);
+	rebuild->unpublished = MemoryContextAllocHuge(context, sizeof(int64) *
+												  Max(rebuild->n_unpublished, 1));
+	for (uint64 i = 0; i < rebuild->n_unpublished; i++)
+		rebuild->unpublished[i] = DatumGetInt64(sql_value(i, 1, NULL));
+}
+
+/*
+ * What the report had applied has published what comes of it; what it had
+ * refused, or not come to, has not.
+ */
+static void
+replay_publishing(Rebuild *rebuild, Snapshot snapshot, int64 upto)
+{
+	Replay	   *replay = &rebuild->replay;
+
+	for (uint64 i = 0; i < rebuild->n_unpublished; i++)
+	{
+		int64		log_seq = rebuild->unpublished[i];
+
+		if (log_seq <= replay->after || log_seq > upto)
+			continue;
+		replay_upto(replay, snapshot, log_seq - 1);
+		replay->plans.publishes = true;
+		replay_upto(replay, snapshot, log_seq);
+		replay->plans.publishes = false;
+	}
+	replay_upto(replay, snapshot, Min(upto, replay->report->applied_seq));
+	replay->plans.publishes = true;
+	replay_upto(replay, snapshot, upto);
 }
 
 /* Apply what a snapshot of now shows. */
@@ -214,11 +334,7 @@ refill(Rebuild *rebuild, bool first)
 	shared_note_rebuild(rebuild->entry, replay->events, rebuild->total);
 	if (first)
 		empty_target(replay->report);
-
-	/* what the report had applied has published what comes of it */
-	replay_upto(replay, snapshot, Min(last, replay->report->applied_seq));
-	replay->plans.publishes = true;
-	replay_upto(replay, snapshot, last);
+	replay_publishing(rebuild, snapshot, last);
 	UnregisterSnapshot(snapshot);
 }
 
@@ -234,7 +350,7 @@ finish(Rebuild *rebuild)
 	values[1] = Int64GetDatum(Max(replay->after, replay->report->applied_seq));
 	values[2] = Int64GetDatum(replay->events);
 	values[3] = Int64GetDatum(replay->runs);
-	values[4] = Float8GetDatum((GetCurrentTimestamp() - rebuild->since) / 1000.0);
+	values[4] = Float8GetDatum((worker_steady_now() - rebuild->since) / 1000.0);
 	values[5] = Int64GetDatum(replay->refused);
 	as_owner_begin(&scope);
 	sql_plan_execute(&set_rebuilt, values, NULL);
@@ -247,8 +363,8 @@ run_rebuild(Rebuild *rebuild)
 {
 	const ReplayReport *report = rebuild->replay.report;
 	const char *trouble = report_owner_trouble(report->owner, report->target);
+	MemoryContext context = CurrentMemoryContext;
 	AsOwner		scope;
-	Datum		value = CStringGetTextDatum(report->name);
 
 	if (trouble != NULL)
 		ereport(ERROR,
@@ -256,16 +372,17 @@ run_rebuild(Rebuild *rebuild)
 				 errmsg("report \"%s\" cannot be rebuilt: %s", report->name,
 						trouble),
 				 errhint("Define it again as the role that owns the table.")));
-	rebuild->since = GetCurrentTimestamp();
+	rebuild->since = worker_steady_now();
 	rebuild->notice_at = TimestampTzPlusMilliseconds(rebuild->since, NOTICE_MS);
 	rebuild->replay.after = report->start_seq;
 
 	as_owner_begin(&scope);
 	check_alone(report);
-	sql_plan_execute(&drop_letters, &value, NULL);
+	take_letters(rebuild, context);
 	mirror_guard_forget(report->name);
 	as_owner_end(&scope);
 
+	check_only_target(report);
 	refill(rebuild, true);
 	refill(rebuild, false);
 	finish(rebuild);

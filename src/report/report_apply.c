@@ -73,7 +73,7 @@ report_live_deadline(int64 n)
 {
 	if (reports_served(NULL) || MUTANT("no_budget"))
 		return DT_NOEND;
-	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+	return TimestampTzPlusMilliseconds(worker_steady_now(),
 									   LIVE_BUDGET_MS + n / LIVE_EVENTS_PER_MS);
 }
 
@@ -169,7 +169,7 @@ report_step_aside(Report *report, const ErrorData *error, TimestampTz deadline)
 		ms *= 2;
 	report->times_aside++;
 	report->aside_until =
-		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), Min(ms, ASIDE_MOST_MS));
+		TimestampTzPlusMilliseconds(worker_steady_now(), Min(ms, ASIDE_MOST_MS));
 	report->next_attempt = 0;
 	return true;
 }
@@ -177,10 +177,13 @@ report_step_aside(Report *report, const ErrorData *error, TimestampTz deadline)
 bool
 report_is_aside(const Report *report)
 {
-	return report->aside_until > GetCurrentTimestamp();
+	return report->aside_until > worker_steady_now();
 }
 
-/* A matter of time (locks, memory, ...): tried again, later each time. */
+/*
+ * A matter of time (locks, memory, ...): tried again, later each time, and with
+ * fewer events where that can help.
+ */
 static void
 note_passing(Report *report, const ErrorData *error, int64 n)
 {
@@ -196,8 +199,12 @@ note_passing(Report *report, const ErrorData *error, int64 n)
 				(errmsg("report \"%s\" is tried again later: %s",
 						report->name, why)));
 	report->next_attempt =
-		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay);
-	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		TimestampTzPlusMilliseconds(worker_steady_now(), delay);
+
+	/* too many at once, perhaps: for the time, or for memory, locks, disk */
+	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_INSUFFICIENT_RESOURCES)
+		report->too_many = n;
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED || report->too_many == n)
 		report->range = Max(n / 2, 1);
 }
 
@@ -230,7 +237,7 @@ report_handle_failure(Report *report, ErrorData *error, int64 n, int64 seq)
 				return;
 			}
 			report_shorten_context(report->name, report->statement, error);
-			dead_letter_add_event(report->name, seq, error);
+			dead_letter_add_event(report->name, seq, false, error);
 			in_a_row = report_state_refused(report->name, seq, error->message);
 			report->applied_seq = seq;
 			report->range = 2;

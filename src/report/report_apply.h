@@ -31,6 +31,8 @@ typedef struct Report
 	bool		loaded;			/* seen and locked in this transaction */
 	bool		locked;			/* could run, but somebody else holds it */
 	int64		range;			/* events to try next; 0: as many as allowed */
+	int64		too_many;		/* events for which resources did not suffice,
+								 * since it was behind; 0: they did */
 	Backoff		backoff;
 	TimestampTz next_attempt;	/* 0: at once */
 	TimestampTz behind_since;	/* 0: it stands at the end */

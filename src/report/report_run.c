@@ -165,7 +165,7 @@ time_left(const ReportRun *run)
 	int64		ms = run->timeout_ms;
 
 	if (run->deadline != DT_NOEND)
-		ms = Min(ms, TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+		ms = Min(ms, TimestampDifferenceMilliseconds(worker_steady_now(),
 													 run->deadline));
 	return Max(ms, 1);
 }
@@ -298,7 +298,7 @@ execute_pieces(ReportRun *run, EphemeralNamedRelation enr, TupleDesc desc,
 		if (cut && piece.store != NULL)
 		{
 			execute_piece(run, enr, &piece);
-			if (GetCurrentTimestamp() >= run->deadline)
+			if (worker_steady_now() >= run->deadline)
 			{
 				ExecDropSingleTupleTableSlot(slot);
 				return false;

@@ -50,6 +50,7 @@
 
 /* What COMMIT PREPARED or a direct change has done is found after this time. */
 #define LOOK_AT_TABLES_MS	60000
+#define LOOK_AT_ERASED_MS	10000
 
 /*
  * At the ends, these are looked at again after this time: an open transaction
@@ -119,6 +120,19 @@ sooner(long a, long b)
  * ------------------------------------------------------------------------
  */
 
+/* Not whenever somebody wakes us: it looks at all dead letters. */
+static void
+drop_erased(void)
+{
+	static TimestampTz next_at = 0;
+	TimestampTz now = worker_steady_now();
+
+	if (next_at > now)
+		return;
+	next_at = TimestampTzPlusMilliseconds(now, LOOK_AT_ERASED_MS);
+	dead_letter_drop_erased();
+}
+
 /*
  * What people have changed: reading or not, offsets, reports, dead letters to
  * retry.
@@ -135,11 +149,12 @@ look_at_tables(void)
 		source_load(reporter.source);
 		removed_load();
 		reporter.head = Max(reporter.head, event_log_head());
+		drop_erased();
 		retry_ms = retry_dead_letters(&reporter.head);
 		reports_catch_up(reporter.head, setting_report_batch_events);
 	}
 	commit();
-	reporter.look_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+	reporter.look_at = TimestampTzPlusMilliseconds(worker_steady_now(),
 												   sooner(LOOK_AT_TABLES_MS, retry_ms));
 }
 
@@ -297,7 +312,7 @@ tell(const char *state)
 static long
 ms_until(TimestampTz at)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = worker_steady_now();
 
 	return at <= now ? 0 : TimestampDifferenceMilliseconds(now, at) + 1;
 }
@@ -365,7 +380,7 @@ take_messages(void)
 	if (!source_is_dirty(source))
 		reporter.dirty_since = 0;
 	else if (reporter.dirty_since == 0)
-		reporter.dirty_since = GetCurrentTimestamp();
+		reporter.dirty_since = worker_steady_now();
 
 	if (reporter.batch->n > 0 ||
 		(reporter.dirty_since != 0 &&

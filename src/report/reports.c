@@ -16,7 +16,7 @@
  *	 - the event's fault (21, 22, 23, 44, 54, P0, OB002): the range is halved until
  *	   the one event is found, which becomes a dead letter of this report;
  *	 - passing trouble (40, 53, 55, 57): tried again later, with back-off and,
- *	   after a timeout, a smaller range;
+ *	   after a timeout or for lack of resources, a smaller range;
  *	 - anything else: the report stops until report.enable().
  * The other reports go on in each case.  A batch that meets a key twice in ON
  * CONFLICT or MERGE (SQLSTATE 21000) is cut into pieces at once.
@@ -174,7 +174,7 @@ reports_serve_only(int64 number)
 static Datum
 names_elsewhere(bool live)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = worker_steady_now();
 	Datum	   *names = palloc(sizeof(Datum) * Max(list_length(reports), 1));
 	ListCell   *cell;
 	int			n = 0;
@@ -230,7 +230,7 @@ reports_load(bool live)
 				pfree(report->statement);
 			report->statement = MemoryContextStrdup(reports_context,
 													statement);
-			report->range = 0;
+			report->range = report->too_many = 0;
 			report->next_attempt = 0;
 			report->aside_until = 0;
 			report->times_aside = 0;
@@ -257,7 +257,7 @@ reports_load(bool live)
 static void
 note_next_attempt(int64 head)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = worker_steady_now();
 	ListCell   *cell;
 
 	next_attempt = DT_NOEND;
@@ -267,7 +267,7 @@ note_next_attempt(int64 head)
 		TimestampTz at = report->next_attempt;
 
 		if (report->loaded && report->applied_seq >= head)
-			report->behind_since = 0;
+			report->behind_since = report->too_many = 0;
 		if (report->loaded ? report->applied_seq >= head : !report->locked)
 			continue;
 		if (report->locked)
@@ -281,7 +281,7 @@ static bool
 is_current(const Report *report, int64 after)
 {
 	return report->loaded && report->applied_seq == after &&
-		report->next_attempt <= GetCurrentTimestamp() && !report_is_aside(report);
+		report->next_attempt <= worker_steady_now() && !report_is_aside(report);
 }
 
 bool
@@ -366,9 +366,10 @@ catch_up_one(Report *report, int64 head, int64 limit, bool live)
 	}
 	else if (report_apply(report, store, false, &n, &last, deadline, &error))
 	{
-		/* not so many that the next one is cancelled */
+		/* not so many that the next one is cancelled, or fails */
 		if (report->applied_seq == last &&
-			report->last_ms < report->timeout_ms / 4)
+			report->last_ms < report->timeout_ms / 4 &&
+			(report->too_many == 0 || n_wanted * 2 < report->too_many))
 			report->range = Min(n_wanted * 2, limit);
 		report->next_attempt = 0;
 		backoff_reset(&report->backoff);
@@ -386,7 +387,7 @@ catch_up_one(Report *report, int64 head, int64 limit, bool live)
 static bool
 needs_process(Report *report, int64 head, int64 limit)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = worker_steady_now();
 
 	if (serve_only || MUTANT("no_budget"))
 		return false;
@@ -399,7 +400,7 @@ needs_process(Report *report, int64 head, int64 limit)
 void
 reports_catch_up(int64 head, int64 limit)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = worker_steady_now();
 	ListCell   *cell;
 
 	reports_load(false);
@@ -445,7 +446,7 @@ reports_in_turns(void)
 long
 reports_next_attempt(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = worker_steady_now();
 
 	if (next_attempt == DT_NOEND)
 		return -1;
@@ -454,9 +455,10 @@ reports_next_attempt(void)
 }
 
 ReportRetry
-reports_retry(const char *name, int64 letter, int64 log_seq, ErrorData **error)
+reports_retry(const DeadLetter *letter, ErrorData **error)
 {
-	Report	   *report = find_report(name);
+	Report	   *report = find_report(letter->report);
+	int64		log_seq = letter->log_seq;
 	ReportRun	task = {0};
 	Tuplestorestate *store;
 	const char *trouble;
@@ -489,9 +491,11 @@ reports_retry(const char *name, int64 letter, int64 log_seq, ErrorData **error)
 	task.deadline = report_is_aside(report) ? DT_NOEND : report_live_deadline(1);
 
 	/* neither: it has been skipped meanwhile */
+	report->plans.publishes = !letter->published;
 	done = (event_log_read(log_seq - 1, log_seq, 1, store, &last) == 0 &&
-			!dead_letter_read_event(letter, store)) ||
+			!dead_letter_read_event(letter->id, store)) ||
 		report_run(&task, error);
+	report->plans.publishes = true;
 	tuplestore_end(store);
 	if (done)
 		return RETRY_DONE;

@@ -16,6 +16,7 @@
 
 #include "postgres.h"
 
+#include "report/dead_letter.h"
 #include "utils/elog.h"
 #include "utils/tuplestore.h"
 
@@ -85,8 +86,7 @@ typedef enum ReportRetry
 	RETRY_LATER					/* somebody holds the report, or a table */
 } ReportRetry;
 
-extern ReportRetry reports_retry(const char *name, int64 letter,
-								 int64 log_seq, ErrorData **error);
+extern ReportRetry reports_retry(const DeadLetter *letter, ErrorData **error);
 
 /*
  * Also outside of transactions: in how many ms reports_catch_up() has work,

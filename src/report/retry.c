@@ -13,16 +13,23 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
 #include "miscadmin.h"
+#include "nodes/pg_list.h"
 #include "report/batch.h"
 #include "report/dead_letter.h"
 #include "report/event_log.h"
 #include "report/reports.h"
 #include "report/retry.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "worker/worker.h"
 
-/* So many in one transaction. */
+/* So many in one transaction, and for no longer: other reports wait meanwhile. */
 #define LETTERS_AT_ONCE	100
+#define MOST_MS			1000
 
 /* What can only be tried later is tried again after this time. */
 #define RETRY_LATER_MS	1000
@@ -33,7 +40,7 @@ retry_event(const DeadLetter *letter)
 {
 	ErrorData  *error;
 
-	switch (reports_retry(letter->report, letter->id, letter->log_seq, &error))
+	switch (reports_retry(letter, &error))
 	{
 		case RETRY_DONE:
 			dead_letter_remove(letter->id);
@@ -86,45 +93,72 @@ retry_message(EventBatch *batch, const DeadLetter *letter, int64 *head)
 		dead_letter_remove(letter->id);
 }
 
+/* The names as text[]. */
+static Datum
+make_names(List *names)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * Max(list_length(names), 1));
+	ListCell   *cell;
+	int			n = 0;
+
+	foreach(cell, names)
+		elements[n++] = CStringGetTextDatum(lfirst(cell));
+	return PointerGetDatum(construct_array(elements, n, TEXTOID, -1, false,
+										   TYPALIGN_INT));
+}
+
 long
 retry_dead_letters(int64 *head)
 {
 	static EventBatch *batch = NULL;
+	TimestampTz started = worker_steady_now();
 	MemoryContext context;
 	MemoryContext old;
-	DeadLetter *letter;
 	int64		id = 0;
-	bool		later = false;
+	List	   *busy = NIL;		/* reports that take none now */
 	int64		number;
 	bool		only = reports_served(&number);
-	int			n;
+	bool		ended = false;
+	int			n = 0;
 
 	/* One at a time: each may be as large as Kafka lets a message be. */
 	context = AllocSetContextCreate(CurrentMemoryContext,
 									"carshop_outbox dead letter",
 									ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(context);
-	for (n = 0; n < LETTERS_AT_ONCE; n++)
+	while (n < LETTERS_AT_ONCE &&
+		   !TimestampDifferenceExceeds(started, worker_steady_now(), MOST_MS))
 	{
-		letter = dead_letter_next(id, only ? &number : NULL);
-		if (letter == NULL)
+		DeadLetter *letter = dead_letter_next(id, only ? &number : NULL,
+											  make_names(busy));
+
+		ended = letter == NULL;
+		if (ended)
 			break;
 		if (batch == NULL)
 			batch = batch_create(TopMemoryContext);
-		if (n == 0)
+		if (n == 0 && busy == NIL)
 			reports_load(false);
 		id = letter->id;
-		if (letter->report == NULL)
-			retry_message(batch, letter, head);
-		else if (!retry_event(letter))
-			later = true;
+		if (letter->report != NULL && !retry_event(letter))
+		{
+			MemoryContextSwitchTo(old);
+			busy = lappend(busy, pstrdup(letter->report));
+			MemoryContextSwitchTo(context);
+		}
+		else
+		{
+			if (letter->report == NULL)
+				retry_message(batch, letter, head);
+			n++;
+		}
 		batch_reset(batch);
 		MemoryContextReset(context);
 		CHECK_FOR_INTERRUPTS();
 	}
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
-	if (n == LETTERS_AT_ONCE)
-		return 0;
-	return later ? RETRY_LATER_MS : -1;
+	if (!ended && n > 0)
+		return 0;				/* there may be more */
+	return busy != NIL ? RETRY_LATER_MS : -1;
 }

@@ -183,7 +183,7 @@ ask(Source *source)
 		return -1;				/* the descriptor tells */
 	}
 	state = SHOW_NOTHING;
-	next_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+	next_at = TimestampTzPlusMilliseconds(worker_steady_now(),
 										  outcome == KAFKA_REFUSED ?
 										  REFUSED_MS : SHOW_EVERY_MS);
 	if (outcome == KAFKA_REFUSED)
@@ -195,13 +195,13 @@ ask(Source *source)
 	if (outcome != KAFKA_OK)
 		wanted = true;
 	/* a commit may have come while the request was under way */
-	return wanted ? TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next_at) + 1 : -1;
+	return wanted ? TimestampDifferenceMilliseconds(worker_steady_now(), next_at) + 1 : -1;
 }
 
 long
 show_step(Source *source)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = worker_steady_now();
 
 	if (state == SHOW_ASKED)
 		return ask(source);

@@ -121,7 +121,7 @@ source_look_later(Source *source)
 	backoff.attempts = source->attempts;
 	ms = Min(backoff_next_ms(&backoff), LOOK_LATER_MS);
 	source->attempts = backoff.attempts;
-	source->look_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
+	source->look_at = TimestampTzPlusMilliseconds(worker_steady_now(), ms);
 }
 
 /* ------------------------------------------------------------------------
@@ -540,7 +540,7 @@ source_look(Source *source)
 		clear_trouble(source);
 		check_quiet(source);
 		source->attempts = 0;
-		source->look_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+		source->look_at = TimestampTzPlusMilliseconds(worker_steady_now(),
 													  LOOK_AGAIN_MS);
 		return unknown;
 	}
@@ -569,4 +569,29 @@ source_add(Source *source)
 		progress_add(position->topic, position->partition);
 	}
 	source->look_at = 0;
+}
+
+bool
+source_has_lost(const Source *source)
+{
+	for (int i = 0; i < source->n; i++)
+	{
+		if (source->partitions[i].position.lost &&
+			!source->partitions[i].lost_stored)
+			return true;
+	}
+	return false;
+}
+
+void
+source_store_lost(Source *source)
+{
+	for (int i = 0; i < source->n; i++)
+	{
+		SourcePartition *partition = &source->partitions[i];
+
+		if (partition->position.lost && !partition->lost_stored)
+			progress_lose(&partition->position);
+		partition->lost_stored = partition->position.lost;
+	}
 }

@@ -70,7 +70,7 @@ source_assign(Source *source)
 		n++;
 	}
 
-	source->assigned_at = GetCurrentTimestamp();
+	source->assigned_at = worker_steady_now();
 	memset(&error, 0, sizeof(error));
 	source->assign_needed = false;
 	if (kafka_reader_assign(source->reader, positions, n, &error) != KAFKA_OK)
@@ -95,7 +95,7 @@ source_assign_due(const Source *source)
 		return 0;
 	if (source->assign_at == 0)
 		return -1;
-	now = GetCurrentTimestamp();
+	now = worker_steady_now();
 	return source->assign_at <= now ? 0 :
 		TimestampDifferenceMilliseconds(now, source->assign_at) + 1;
 }
@@ -105,7 +105,7 @@ source_assign_later(Source *source, long ms)
 {
 	if (source->assign_at == 0)
 		source->assign_at =
-			TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
+			TimestampTzPlusMilliseconds(worker_steady_now(), ms);
 }
 
 /*
@@ -116,7 +116,7 @@ source_assign_later(Source *source, long ms)
 void
 source_check_ends(Source *source)
 {
-	source->check_at = GetCurrentTimestamp();
+	source->check_at = worker_steady_now();
 }
 
 /* All that stood there when it was assigned has been read. */
@@ -256,7 +256,7 @@ lose(Source *source, SourcePartition *partition, const char *reason)
 static bool
 doubt(Source *source, SourcePartition *partition, int ms, const char *reason)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = worker_steady_now();
 
 	partition->failed = true;
 	partition->at_end = partition->settled = false;
@@ -347,7 +347,15 @@ take_message(Source *source, SourcePartition *partition, EventBatch *batch)
 			return;
 	}
 	if (item->offset < position->next)
+	{
+		/* nothing but what is skipped stood behind the newest message */
+		if (position->last_offset >= 0 && item->offset > position->last_offset &&
+			batch_would_take(batch, &input))
+			lose(source, partition,
+				 psprintf("there is a message at offset " INT64_FORMAT ", where none was before: the topic was made anew",
+						  item->offset));
 		return;
+	}
 	partition->settled = false;
 	if (batch_add(batch, (int) (partition - source->partitions), &input,
 				  &place) == MESSAGE_SKIP)
@@ -566,30 +574,5 @@ source_stored(Source *source)
 		partition->stats.duplicates += log->duplicates;
 		partition->stats.dead_letters += log->rejected;
 		log->applied = log->duplicates = log->rejected = 0;
-	}
-}
-
-bool
-source_has_lost(const Source *source)
-{
-	for (int i = 0; i < source->n; i++)
-	{
-		if (source->partitions[i].position.lost &&
-			!source->partitions[i].lost_stored)
-			return true;
-	}
-	return false;
-}
-
-void
-source_store_lost(Source *source)
-{
-	for (int i = 0; i < source->n; i++)
-	{
-		SourcePartition *partition = &source->partitions[i];
-
-		if (partition->position.lost && !partition->lost_stored)
-			progress_lose(&partition->position);
-		partition->lost_stored = partition->position.lost;
 	}
 }

@@ -381,7 +381,7 @@ look_after(Wanted *wanted)
 	if (wanted->tried_at != 0)
 	{
 		passed = TimestampDifferenceMilliseconds(wanted->tried_at,
-												 GetCurrentTimestamp());
+												 worker_steady_now());
 		if (passed < wanted->delay_ms)
 			return wanted->delay_ms - passed;
 		/* one that has run for long starts again soon */
@@ -390,7 +390,7 @@ look_after(Wanted *wanted)
 	}
 
 	obstacle = try_to_start(wanted);
-	wanted->tried_at = GetCurrentTimestamp();
+	wanted->tried_at = worker_steady_now();
 	wanted->aside = obstacle == OBSTACLE_ASIDE;
 	if (wanted->aside)
 		return wanted->delay_ms = FOREIGN_LOOK_MS;

@@ -65,6 +65,7 @@
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
 #include "worker/step_aside.h"
+#include "worker/worker.h"
 
 /* How long a worker may take to end; a Kafka handle that hangs has three seconds. */
 #define STEP_ASIDE_MOST_MS	5000
@@ -324,7 +325,7 @@ void
 step_aside_ask(Oid database)
 {
 	static const char kinds[] = {'r', 'p'};
-	TimestampTz began = GetCurrentTimestamp();
+	TimestampTz began = worker_steady_now();
 	int			pids[lengthof(kinds)] = {0};
 	int			nudged = 0;
 
@@ -332,7 +333,7 @@ step_aside_ask(Oid database)
 		return;
 	for (;;)
 	{
-		long		passed = TimestampDifferenceMilliseconds(began, GetCurrentTimestamp());
+		long		passed = TimestampDifferenceMilliseconds(began, worker_steady_now());
 		static uint32 wait_event = 0;
 		bool		nudge_now = nudged == 0 || (nudged == 1 && passed >= POLITE_MS);
 		bool		there = false;

@@ -11,6 +11,7 @@
 
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "access/xact.h"
@@ -37,6 +38,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 #include "worker/backoff.h"
 #include "worker/step_aside.h"
 #include "worker/worker.h"
@@ -409,6 +411,16 @@ worker_now_us(void)
 
 	INSTR_TIME_SET_CURRENT(now);
 	return (int64) INSTR_TIME_GET_MICROSEC(now);
+}
+
+TimestampTz
+worker_steady_now(void)
+{
+	struct timespec now;
+
+	/* not instr_time, which need not be the same clock in two processes */
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * USECS_PER_SEC + now.tv_nsec / 1000;
 }
 
 int

@@ -26,6 +26,7 @@
 
 #include "postgres.h"
 
+#include "datatype/timestamp.h"
 #include "kafka/kafka.h"
 
 typedef enum WorkerKind
@@ -139,6 +140,13 @@ extern int	worker_check(void);
 
 /* A monotonic clock in microseconds; its zero means nothing. */
 extern int64 worker_now_us(void);
+
+/*
+ * For how long something takes, and when something is due: a clock that nobody sets,
+ * the same one in all processes of the server.  In microseconds, for the functions
+ * on timestamps; nothing to be shown.
+ */
+extern TimestampTz worker_steady_now(void);
 
 /* How often settings were read again; for those who wait in several places. */
 extern uint32 worker_reloads(void);

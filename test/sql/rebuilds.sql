@@ -217,6 +217,42 @@ SELECT report.as_of('newest key', 100) EXCEPT SELECT to_jsonb(t) FROM shop.newes
 SELECT r ->> 'event_type' AS type, (r ->> 'mean')::numeric(6, 2) AS mean, r ->> 'last' AS last FROM report.as_of('mean', 10) r ORDER BY 1;
 SELECT r FROM report.as_of('newest key', 98) r ORDER BY r ->> 'key';
 SELECT count(*) FROM shop.mean_state;
+-- who looks back has nothing of the mirror's guard in hand, which the reporter would wait for
+CREATE FUNCTION shop.guard_is_free() RETURNS boolean LANGUAGE sql AS $$
+	SELECT NOT EXISTS (SELECT FROM pg_locks WHERE pid = pg_backend_pid() AND relation = 'report.mirror_row'::regclass AND mode = 'RowExclusiveLock')
+$$;
+ALTER TABLE shop.newest_key ADD CONSTRAINT free CHECK (shop.guard_is_free());
+SELECT count(*) FROM report.as_of('newest key', 100);
+ALTER TABLE shop.newest_key DROP CONSTRAINT free;
+-- nor keys of events that it does not write
+CREATE TABLE shop.sent (id uuid);
+SELECT report.define('locking', 'INSERT INTO shop.sent SELECT outbox.emit(event_type, key => event_key, lock_key => true, caused_by => id) FROM new_events', 'shop.sent');
+UPDATE report.applied SET applied_seq = 100 WHERE name = 'locking';
+BEGIN;
+SELECT report.rebuild('locking');
+SELECT count(*) FROM shop.sent;
+SELECT count(*) FROM pg_locks WHERE locktype = 'advisory';
+ROLLBACK;
+-- what was refused has published nothing: it does so when it is made good; what is refused now has
+CREATE TABLE shop.picked (log_seq bigint CHECK (log_seq NOT IN (20, 21, 70)), id uuid);
+SELECT report.define('publishing', 'INSERT INTO shop.picked SELECT log_seq, outbox.emit(''Picked'', key => log_seq::text, caused_by => id) FROM new_events', 'shop.picked');
+UPDATE report.applied SET applied_seq = 99 WHERE name = 'publishing';
+INSERT INTO report.dead_letter (topic, partition, kafka_offset, report, sqlstate, message, log_seq, published) VALUES
+	('t', 0, 10, 'publishing', '23514', 'x', 10, false), ('t', 0, 20, 'publishing', '23514', 'x', 20, false),
+	('t', 0, 21, 'publishing', '23514', 'x', 21, true), ('t', 0, 30, 'publishing', '23514', 'x', 30, true);
+SELECT report.rebuild('publishing');
+SELECT array_agg(aggregateid::int ORDER BY seq) AS published FROM outbox.event WHERE type = 'Picked';
+SELECT log_seq, published FROM report.dead_letter WHERE report = 'publishing' ORDER BY 1;
+SELECT report.rebuild('publishing');
+SELECT count(*) AS published FROM outbox.event WHERE type = 'Picked';
+-- a table that is not emptied
+CREATE TABLE shop.runs (n bigint);
+SELECT report.define('two', 'WITH r AS (INSERT INTO shop.runs SELECT count(*) FROM new_events) INSERT INTO shop.sent SELECT id FROM new_events', 'shop.sent');
+SELECT report.drop('locking');
+\set VERBOSITY default
+SELECT report.rebuild('two');
+\set VERBOSITY terse
+SELECT report.drop('two'), report.drop('publishing');
 
 -- the check of a definition leaves nothing behind; from now on, for all kinds
 CREATE TABLE shop.total (n bigint);

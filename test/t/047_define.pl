@@ -197,7 +197,23 @@ poll_until(sub { db(q(SELECT count(*) FROM pg_stat_activity WHERE backend_type =
 define('sleeper', q(INSERT INTO public.sleeper SELECT log_seq, event_key FROM new_events WHERE event_type = 'Tick'));
 db(q(SELECT report.start()));
 applied();
-is(db('SELECT count(*), count(DISTINCT log_seq) FROM public.sleeper'), '9|9', 'nothing is lost or doubled');
+is(db('SELECT count(*), count(DISTINCT log_seq) FROM public.sleeper'), db(q(SELECT count(*), count(*) FROM report.reported_events WHERE event_type = 'Tick')), 'nothing is lost or doubled');
+
+# ---- a batch that is too large for what the server has ----
+
+db(q{CREATE TABLE public.modest (log_seq bigint);
+	CREATE FUNCTION public.at_most(n bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+	BEGIN
+		IF n > 300 THEN RAISE 'out of shared memory' USING ERRCODE = 'out_of_memory'; END IF;
+		RETURN n;
+	END $$});
+define('modest', q(INSERT INTO public.modest SELECT log_seq FROM new_events, (SELECT public.at_most(count(*)) FROM new_events) n WHERE event_type = 'Many'), ', from_now => true');
+db('SELECT report.stop()');
+produce(map { event('Many', $_) } 1 .. 2000);
+db('SELECT report.start()');
+applied();
+is(db('SELECT count(*) FROM public.modest'), 2000, 'it is cut until there is enough for it');
+db(q(SELECT report.drop('modest')));
 
 # ---- from now ----
 
@@ -246,6 +262,38 @@ poll_until(sub { db(q(SELECT count(*) FROM report.dead_letters WHERE report = 'o
 db(q{DELETE FROM report.reported_events WHERE event_key = 'z'; ALTER TABLE public.once DROP CONSTRAINT no_z; SELECT report.retry()});
 poll_until(sub { db(q(SELECT count(*) FROM report.dead_letters WHERE report = 'once')) == 0 }, 60, 'tried');
 is(db(q(SELECT count(*) FROM public.once WHERE key = 'z')), 1, 'an event that has left the log is applied from its dead letter');
+
+# ---- many are tried again ----
+
+# so slow that each takes nearly all the time that a report has among the others
+db(q{CREATE TABLE public.heavy (key text CHECK (key <> 'h')); CREATE TABLE public.light (key text CHECK (key <> 'l'))});
+define($_->[0], qq(INSERT INTO public.$_->[0] SELECT event_key FROM new_events, pg_sleep($_->[1]) WHERE event_key = '$_->[2]'), ', from_now => true')
+  foreach [ 'heavy', 0.7, 'h' ], [ 'light', 0, 'l' ];
+my $letters = q(SELECT count(*) FROM report.dead_letters WHERE report = ');
+produce((map { event('Heavy', 'h') } 1 .. 8), event('Light', 'l'));
+poll_until(sub { db("${letters}heavy'") == 8 && db("${letters}light'") == 1 }, 180, 'all are refused');
+applied();
+my $ticks = quick('Tick');
+db(q(ALTER TABLE public.heavy DROP CONSTRAINT heavy_key_check; ALTER TABLE public.light DROP CONSTRAINT light_key_check;
+	SELECT report.retry(id) FROM report.dead_letters WHERE report = 'heavy'));
+poll_until(sub { db("${letters}heavy'") < 8 }, 60, 'some are tried');
+cmp_ok(db("${letters}heavy'"), '>', 0, 'a few at a time, between what the others do');
+produce(event('Tick', 'between'));
+poll_until(sub { quick('Tick') == $ticks + 1 && db("${letters}heavy'") == 0 }, 120, 'all are tried');
+is(db('SELECT count(*) FROM public.heavy'), 8, 'each once');
+
+# more than are tried at once, of a report that somebody holds: the others' are tried
+db(q(INSERT INTO report.dead_letter (topic, partition, kafka_offset, report, sqlstate, message, value, log_seq)
+	SELECT d.topic, d.partition, d.kafka_offset, 'heavy', d.sqlstate, d.message, NULL, 0 FROM report.dead_letter d, generate_series(1, 150) WHERE d.report = 'light';
+	UPDATE report.dead_letter SET id = DEFAULT WHERE report = 'light'));
+$holder = $node->background_psql('shop', on_error_die => 1);
+$holder->query_safe(q(BEGIN; SELECT FROM report.applied WHERE name = 'heavy' FOR UPDATE));
+db('SELECT report.retry()');
+poll_until(sub { db("${letters}light'") == 0 }, 60, 'the letter of the other report is tried');
+is(db('SELECT count(*) FROM public.light') . ' ' . db("${letters}heavy'"), '1 150', 'dead letters of a report that is held do not keep those of others from being tried');
+$holder->query_safe('ROLLBACK');
+$holder->quit;
+db(q(DELETE FROM report.dead_letter; SELECT report.drop('heavy'), report.drop('light')));
 
 # ---- bytes that can be read ----
 

@@ -166,6 +166,9 @@ my $rebuild = hold_up();
 is(db($shown), $before, 'readers see the former content');
 is(db(q(SELECT state, rebuild_done, rebuild_total FROM report.stat_reports WHERE name = 'gated')), "rebuilding|0|$n", 'its progress is seen');
 is(db(q(SELECT level, message FROM report.status WHERE concern = 'reports')), 'ok|5 report(s) are kept.', 'and it is no trouble');
+my ($reset_rc, $reset_out, $reset_err) = $node->psql('shop', 'SELECT report.stat_reset()', timeout => 60);
+like($reset_err, qr/NOTICE:  the counters of reports that are being rebuilt or changed now are left as they are/, 'the counters of the others are reset meanwhile');
+is(db(q(SELECT bool_and(events = 0) FROM report.applied WHERE name <> 'gated')), 't', 'without waiting for it');
 produce(3000, 'Traffic');
 poll_until(sub { db('SELECT sum(events) FROM report.events_by_day') eq $n }, 60, 'other reports go on');
 pass('the other reports go on');
@@ -243,6 +246,8 @@ my $at = db("SELECT received_at FROM report.reported_events WHERE log_seq = $hal
 is(db("SELECT sum((r ->> 'events')::bigint) FROM report.as_of('events_by_day', timestamptz '$at') r"),
 	db("SELECT count(*) FROM report.reported_events WHERE received_at <= '$at'"), 'as of a time');
 is(db('SELECT sum(events) FROM report.events_by_day'), $n, 'the table has not changed');
+
+is(db("SELECT count(*), count(DISTINCT r) FROM report.as_of('picky', $half) r"), "$half|$half", 'of a large table, too');
 
 # ---- the log has lost its beginning ----
 

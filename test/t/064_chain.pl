@@ -159,6 +159,17 @@ moved('play', 'play') foreach 1 .. 2;
 is($node->safe_psql('play', $shared), '41|41', 'a rebuild publishes what was not applied before, and that alone');
 is($node->safe_psql('play', q{SELECT count(*) FROM share WHERE sent IN ('} . join(q{','}, @sent) . q{')}), 40, '... and its events have the ids they had');
 
+# what was refused has sent nothing before a rebuild makes it good; what a rebuild refuses has
+my $sent_of = q{SELECT count(*), count(DISTINCT id) FROM outbox.event WHERE type = 'Shared'};
+$node->safe_psql('play', q{DELETE FROM mended; SELECT outbox.emit('Share', '{"n": 13}', '42')});
+ask_until('play', 'SELECT count(*) FROM report.dead_letters', '1');
+$node->safe_psql('play', q{INSERT INTO mended DEFAULT VALUES; SELECT report.rebuild('share')});
+is($node->safe_psql('play', $sent_of), '42|42', 'an event that was a dead letter before a rebuild is sent by it');
+$node->safe_psql('play', q{DELETE FROM mended; SELECT report.rebuild('share'); INSERT INTO mended DEFAULT VALUES; SELECT report.retry()});
+ask_until('play', 'SELECT count(*) FROM share', '42');
+ask_until('play', 'SELECT count(*) FROM report.dead_letters', '0');
+is($node->safe_psql('play', $sent_of), '42|42', '... one that was refused by it is not sent again');
+
 # an event that is refused is the fault of the one it comes of
 $node->safe_psql('play', q{
 	CREATE TABLE grown (id uuid);

@@ -182,6 +182,19 @@ produce_lines(1, event('Visit', 50_001, 'Ann'), event('Visit', 50_100, 'Ann'));
 applied();
 is(counted('Visit'), '6|11', 'nor when it is sent again; what happens later is new');
 
+# one of his events is just being refused: whoever refuses it has read it before, and the letter is not to be seen yet
+db(q(CREATE TABLE public.choosy (event_type text, event_key text CHECK (event_key <> 'Bob'));
+	SELECT report.define('choosy', 'INSERT INTO public.choosy SELECT event_type, event_key FROM new_events', 'public.choosy')));
+applied();
+db(q(DELETE FROM report.dead_letter));
+$rebuild = $node->background_psql('shop', on_error_die => 1);
+$rebuild->query_safe(q(SET client_min_messages = warning; BEGIN; SELECT report.rebuild('choosy', true)));
+is(db(q(SELECT report.erase('Bob'))), 5, 'another one is erased, while a report refuses his events');
+$rebuild->query_safe('COMMIT');
+$rebuild->quit;
+poll_until(sub { db('SELECT report.wait_applied()'); db('SELECT count(*) FROM report.dead_letters') eq '0' }, 60, 'no letter is left of him');
+pass('what is refused meanwhile is erased, too');
+
 # ---- dump and restore carry the marks ----
 
 db('CREATE INDEX CONCURRENTLY of_a_key ON report.reported_events (event_key, log_seq)');

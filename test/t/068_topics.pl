@@ -12,6 +12,7 @@ use lib "$FindBin::RealBin/lib";
 use Carshop;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Tools;
 
 my $kafka = Carshop::Kafka->start;
 my $node = Carshop->new_node('main', kafka => $kafka,
@@ -156,6 +157,38 @@ poll_until(
 	},
 	150, 'the new topic is read');
 pass('a topic made anew is noticed, and read when somebody has said so');
+
+# ---- made anew, with nothing where the newest message stood: there is the end of a transaction now ----
+
+sub transactions
+{
+	my ($n, $messages) = @_;
+	return system(Tools::program('txnproducer'), '-b', $kafka->bootstrap, '-t', 'later', -n => $n, -m => $messages, -x => 'anew' . ++$ids, -f => 100 * $ids) == 0
+	  || die 'no transaction';
+}
+
+my $later = q(SELECT last_offset, next_offset FROM report.progress WHERE topic = 'later');
+transactions(2, 1);
+foreach my $database ('one', 'two')
+{
+	poll_until(sub { db($later, $database) eq '4|6' }, 60, 'a transaction of one message ends behind it') ;
+}
+stop_reading();
+$kafka->delete_topic('later');
+$kafka->create_topic('later', 1);
+transactions(1, 4);
+transactions(1, 3);
+db('SELECT report.start()', $_) foreach 'one', 'two';
+foreach my $database ('one', 'two')
+{
+	poll_until(sub { divergence($database) =~ m{^fail: Partition later/0: There is a message at offset 5, where none was before}m }, 90, 'it is noticed');
+}
+pass('a topic made anew is noticed by what stands behind the newest message');
+take_remedies();
+foreach my $database ('one', 'two')
+{
+	poll_until(sub { db(q(SELECT count(*) FROM report.reported_events WHERE topic = 'later'), $database) eq '11' }, 60, 'all of it is read');
+}
 
 # ---- the group: never ahead of what a crash leaves ----
 

@@ -1,6 +1,6 @@
 # The small C programs of the tests: built once per test run, on first use.
 #
-#	my $path = Tools::program('reader');	# reader, txnproducer, corpus_writer, kafka_proxy
+#	my $path = Tools::program('reader');	# reader, txnproducer, corpus_writer, clock.so, kafka_proxy
 
 package Tools;
 
@@ -15,7 +15,7 @@ use File::Path qw(make_path);
 use PostgreSQL::Test::Utils;
 
 my $source = abs_path(dirname(__FILE__) . '/../..');
-my %home = (reader => 'tools', txnproducer => 'tools', corpus_writer => 'tools', kafka_proxy => 'proxy');
+my %home = (reader => 'tools', txnproducer => 'tools', corpus_writer => 'tools', 'clock.so' => 'tools', kafka_proxy => 'proxy');
 
 sub program
 {
