@@ -220,6 +220,48 @@ append_match(StringInfo sql, const MirrorTarget *target, const char *left,
  * ------------------------------------------------------------------------
  */
 
+/*
+ * The state as a row of the table.  Members that fill nothing are taken out: they
+ * need not be values of their columns' types.  A domain may not allow the null that
+ * stands for a member which is missing until the column's default takes its place.
+ */
+static void
+append_state_row(StringInfo sql, const MirrorTarget *target)
+{
+	TupleDesc	desc = RelationGetDescr(target->rel);
+	Datum	   *others = palloc(sizeof(Datum) * desc->natts);
+	int			n_others = 0;
+
+	appendStringInfo(sql, " jsonb_populate_record(NULL::%s, s.state", target->name);
+	for (int i = 1; i <= desc->natts; i++)
+	{
+		if (!TupleDescAttr(desc, i - 1)->attisdropped &&
+			!mirror_is_filled(target, i))
+			others[n_others++] =
+				CStringGetTextDatum(mirror_column_name(target, i));
+	}
+	if (n_others > 0)
+		appendStringInfo(sql, " - %s::text[]",
+						 mirror_array_literal(construct_array(others, n_others,
+															  TEXTOID, -1, false,
+															  TYPALIGN_INT)));
+	for (int i = 1; i <= desc->natts; i++)
+	{
+		char	   *name;
+		char	   *otherwise = mirror_default(target, i);
+
+		if (otherwise == NULL ||
+			!DomainHasConstraints(TupleDescAttr(desc, i - 1)->atttypid))
+			continue;
+		name = quote_literal_cstr(mirror_column_name(target, i));
+		appendStringInfo(sql,
+						 " || CASE WHEN s.state ? %s THEN '{}'"
+						 " ELSE jsonb_build_object(%s, %s) END",
+						 name, name, otherwise);
+	}
+	appendStringInfoString(sql, ") AS state_row\n");
+}
+
 static void
 append_changes(StringInfo sql, const char *report, const MirrorTarget *target)
 {
@@ -235,13 +277,14 @@ append_changes(StringInfo sql, const char *report, const MirrorTarget *target)
 						   "\t\t\tFROM (SELECT s.log_seq,");
 	for (int i = 1; i <= natts; i++)
 	{
-		if (default_of(target, i) != NULL)
+		if (mirror_default(target, i) != NULL)
 			appendStringInfo(sql, " NOT s.state ? %s AS lacks%d,",
-							 quote_literal_cstr(column_name(target, i)), i);
+							 quote_literal_cstr(mirror_column_name(target, i)), i);
 	}
-	appendStringInfo(sql, " jsonb_populate_record(NULL::%s, s.state) AS state_row\n"
-					 "\t\t\t\tFROM said s WHERE s.state IS NOT NULL AND NOT s.ends OFFSET 0) s\n"
-					 "\t\t\tUNION ALL\n\t\t\tSELECT ", target->name);
+	append_state_row(sql, target);
+	appendStringInfoString(sql,
+						   "\t\t\t\tFROM said s WHERE s.state IS NOT NULL AND NOT s.ends OFFSET 0) s\n"
+						   "\t\t\tUNION ALL\n\t\t\tSELECT ");
 	append_keys(sql, target, "k");
 	appendStringInfoString(sql, ", s.log_seq");
 	for (int i = 1; i <= natts; i++)

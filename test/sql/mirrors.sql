@@ -154,6 +154,16 @@ CALL pg_temp.run('odd');
 INSERT INTO new_events (event_type, event_key, data) VALUES ('O', '13', NULL), ('O', '12', '{"id": 12, "a": "y"}');
 CALL pg_temp.run('odd');
 SELECT id, a, twice, nr, list, tableoid::regclass FROM mirrored.odd ORDER BY id;
+-- a member of a column that is not filled may be anything; a domain's default takes the place of a member that is missing, not of a null
+INSERT INTO new_events (event_type, data) VALUES ('O', '{"id": 14, "nr": "none", "twice": {}, "gone": []}');
+CALL pg_temp.run('odd');
+SELECT id, a, twice, nr, list FROM mirrored.odd WHERE id = 14;
+INSERT INTO new_events (event_type, data) VALUES ('O', '{"id": 15, "a": null}');
+CALL pg_temp.run('odd');
+TRUNCATE new_events;
+INSERT INTO new_events (event_type, data) VALUES ('O', '[15]');
+CALL pg_temp.run('odd');
+TRUNCATE new_events;
 
 -- a table whose columns are named as an image's members
 CREATE TABLE mirrored.renamed (id integer PRIMARY KEY, old jsonb, new jsonb);
