@@ -94,6 +94,22 @@ DELETE FROM report.dead_letter;
 UPDATE report.applied SET applied_seq = 4 WHERE name = 'prices';
 SELECT log_seq FROM report.explain('prices', '{"shop": "a"}');
 UPDATE report.applied SET applied_seq = 7 WHERE name = 'prices';
+-- nor did one that the query cannot take, and the others are explained all the same
+SELECT report.define_select('hours', $$SELECT (data ->> 'hour')::int AS hour, count(*) AS n FROM new_events
+	WHERE CASE WHEN event_type <> 'Counted' THEN data ? 'hour' END GROUP BY 1$$, 'shop.hours');
+SELECT shop.log($$Sale a {"hour":1}
+Sale a {"hour":"one"}
+Counted a {"hour":"one"}
+Sale a {"hour":1}
+Sale a {"hour":2}
+Sale a {"hour":"two"}$$);
+SELECT shop.apply('hours', 0, 8), shop.apply('hours', 9, 12);
+SELECT shop.apply('hours', 12, 13);
+UPDATE report.applied SET applied_seq = 13 WHERE name = 'hours';
+SELECT r.hour, r.n, (SELECT string_agg(e.log_seq::text, ' ') FROM report.explain('hours', to_jsonb(r)) e) AS events FROM shop.hours r ORDER BY 1;
+SELECT log_seq FROM report.explain('hours', '{"hour": 2, "n": "what else the row has"}');
+SELECT report.drop('hours');
+DELETE FROM report.reported_events WHERE log_seq > 7;
 
 -- other forms of a key, other types
 SELECT report.define_select('total', $$SELECT 'all' AS what, count(*) AS n FROM new_events GROUP BY 1$$, 'shop.total');
