@@ -223,10 +223,21 @@ SELECT shop.refused(q) FROM unnest(ARRAY[
 	'SELECT e.event_key AS k, count(*) AS n FROM new_events e, new_events f GROUP BY 1',
 	'SELECT event_key AS k, count(*) AS n FROM (SELECT * FROM new_events) e GROUP BY 1',
 	'SELECT currency AS k, count(*) AS n FROM shop.rates WHERE EXISTS (SELECT FROM new_events) GROUP BY 1',
-	'SELECT event_key AS k, $1 AS n FROM new_events GROUP BY 1']) q;
+	'SELECT event_key AS k, $1 AS n FROM new_events GROUP BY 1',
+	'SELECT event_key AS k, count(*) AS n FROM new_events WHERE occurred_on > now() - interval ''1 day'' GROUP BY 1',
+	'SELECT current_date - occurred_on::date AS k, count(*) AS n FROM new_events GROUP BY 1',
+	'SELECT event_key AS k, count(*) FILTER (WHERE age(occurred_on) > ''1 h'') AS n FROM new_events GROUP BY 1',
+	'SELECT event_key AS k, count(*) AS n FROM new_events CROSS JOIN LATERAL (SELECT random() > 0.5 AS b) x WHERE b GROUP BY 1',
+	'SELECT event_key AS k, max(x) AS n FROM new_events CROSS JOIN generate_series(occurred_on, clock_timestamp(), ''1 day'') AS x GROUP BY 1']) q;
 SELECT report.define_select('', 'SELECT event_key AS k FROM new_events GROUP BY 1', 'shop.r');
 SELECT report.define_select('r', NULL, 'shop.r');
 SELECT to_regclass('shop.r'), to_regclass('shop.r_state');
+-- what is computed when it is read may; the events' columns may have other names
+SELECT report.define_select('since', 'SELECT k, now() - max(at) IS NULL AS never, count(*) AS n FROM new_events AS e (id, t, d, at, k) GROUP BY 1', 'shop.since');
+SELECT shop.apply('since', 0, 7);
+SELECT * FROM shop.since ORDER BY k;
+SELECT log_seq FROM report.explain('since', '{"k": "b"}');
+SELECT report.drop('since');
 SELECT report.define('plain', 'INSERT INTO shop.no_key SELECT event_key FROM new_events', 'shop.no_key');
 SELECT report.explain('plain', '{}');
 
