@@ -13,17 +13,21 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
 #include "errors.h"
 #include "mb/pg_wchar.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/parser.h"
 #include "report/reports.h"
 #include "report/select_internal.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
+#include "utils/syscache.h"
 
 /* Where in the query something stands, for walkers that look for it. */
 typedef struct Search
@@ -328,4 +332,39 @@ select_check_moments(const SelectReport *report)
 		select_refuse(report->text, search.location,
 					  "a report's query cannot depend on the moment at which it runs",
 					  "What an event has added stays in the table. Use the event's occurred_on or received_at, keep all groups, and compare them with the time where the table is read.");
+}
+
+/*
+ * The table's columns may have to hold NULL: of report.latest with FILTER, or of a
+ * table that is LEFT JOINed.  PostgreSQL stores it in a column of a domain with NOT
+ * NULL all the same, and a dump of it cannot be restored.
+ */
+void
+select_check_types(const SelectReport *report)
+{
+	ListCell   *cell;
+
+	foreach(cell, report->states)
+	{
+		SelectState *state = lfirst(cell);
+		Oid			type = exprType(state->value);
+
+		while (get_typtype(type) == TYPTYPE_DOMAIN)
+		{
+			HeapTuple	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
+			Form_pg_type form;
+
+			if (!HeapTupleIsValid(tuple))
+				elog(ERROR, "cache lookup failed for type %u", type);
+			form = (Form_pg_type) GETSTRUCT(tuple);
+			if (form->typnotnull)
+				select_refuse(report->text, exprLocation(state->value),
+							  psprintf("column \"%s\" of the report is of domain %s, which does not allow null values",
+									   state->name, format_type_be(type)),
+							  psprintf("Cast it: (...)::%s.",
+									   format_type_be(getBaseType(type))));
+			type = form->typbasetype;
+			ReleaseSysCache(tuple);
+		}
+	}
 }

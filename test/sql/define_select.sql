@@ -196,6 +196,8 @@ EXCEPTION WHEN OTHERS THEN
 	GET STACKED DIAGNOSTICS hint = pg_exception_hint;
 	RETURN concat_ws(' | ', sqlstate, sqlerrm, NULLIF(hint, ''));
 END $$;
+CREATE DOMAIN shop.named AS text NOT NULL;
+CREATE DOMAIN shop.checked AS shop.named CHECK (VALUE <> '');
 SELECT shop.refused(q) FROM unnest(ARRAY[
 	'', 'SELECT 1; SELECT 2', 'DELETE FROM shop.rates', 'VALUES (1)', 'SELEC',
 	'SELECT event_key AS k FROM new_events GROUP BY 1 UNION SELECT event_key FROM new_events GROUP BY 1',
@@ -228,7 +230,9 @@ SELECT shop.refused(q) FROM unnest(ARRAY[
 	'SELECT current_date - occurred_on::date AS k, count(*) AS n FROM new_events GROUP BY 1',
 	'SELECT event_key AS k, count(*) FILTER (WHERE age(occurred_on) > ''1 h'') AS n FROM new_events GROUP BY 1',
 	'SELECT event_key AS k, count(*) AS n FROM new_events CROSS JOIN LATERAL (SELECT random() > 0.5 AS b) x WHERE b GROUP BY 1',
-	'SELECT event_key AS k, max(x) AS n FROM new_events CROSS JOIN generate_series(occurred_on, clock_timestamp(), ''1 day'') AS x GROUP BY 1']) q;
+	'SELECT event_key AS k, max(x) AS n FROM new_events CROSS JOIN generate_series(occurred_on, clock_timestamp(), ''1 day'') AS x GROUP BY 1',
+	'SELECT event_key::shop.named AS k, count(*) AS n FROM new_events GROUP BY 1',
+	'SELECT event_key AS k, report.latest(event_type::shop.checked) FILTER (WHERE data ? ''x'') AS n FROM new_events GROUP BY 1']) q;
 SELECT report.define_select('', 'SELECT event_key AS k FROM new_events GROUP BY 1', 'shop.r');
 SELECT report.define_select('r', NULL, 'shop.r');
 SELECT to_regclass('shop.r'), to_regclass('shop.r_state');
