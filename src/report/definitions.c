@@ -334,6 +334,22 @@ require_definition(const char *name, Oid caller)
 		report_does_not_exist(name);
 }
 
+/* A crash empties it, and what had been applied stays applied. */
+static void
+refuse_unlogged(Oid target)
+{
+	ListCell   *cell;
+
+	foreach(cell, find_all_inheritors(target, AccessShareLock, NULL))
+	{
+		if (get_rel_persistence(lfirst_oid(cell)) == RELPERSISTENCE_UNLOGGED)
+			refuse("the target of a report cannot be an unlogged table",
+				   psprintf("A crash would empty it, and the report go on: ALTER TABLE %s SET LOGGED.",
+							quote_qualified_identifier(get_namespace_name(get_rel_namespace(lfirst_oid(cell))),
+													   get_rel_name(lfirst_oid(cell)))));
+	}
+}
+
 void
 report_check_target(Oid target, Oid caller)
 {
@@ -352,6 +368,7 @@ report_check_target(Oid target, Oid caller)
 		refuse("the target of a report cannot be a temporary table",
 			   REPORT_TEMPORARY_HINT);
 	ReleaseSysCache(tuple);
+	refuse_unlogged(target);
 
 	if (kind != RELKIND_RELATION && kind != RELKIND_PARTITIONED_TABLE)
 		ereport(ERROR,

@@ -14,7 +14,8 @@
  *
  * An owner who may read the event log has the query executed over the whole
  * of it at once, where indexes help; for others the log is given in pieces, as
- * the reporter gives it.
+ * the reporter gives it.  So it is when an event is one that the query cannot
+ * take, such as a dead letter of the report: the pieces become smaller around it.
  *
  *-------------------------------------------------------------------------
  */
@@ -45,6 +46,7 @@
 #include "utils/rls.h"
 #include "utils/tuplestore.h"
 #include "utils/varlena.h"
+#include "worker/subtransaction.h"
 
 /* Events of the log in one piece, rows fetched at a time. */
 #define EVENTS_AT_ONCE	20000
@@ -205,56 +207,92 @@ may_read_log(Oid owner)
 		check_enable_rls(log, owner, true) != RLS_ENABLED;
 }
 
-/* The whole log at once. */
-static void
-search_log(const ExplainedReport *report, const Explanation *explanation,
-		   Places *places)
+/* One execution of the query: over the whole log, or over a piece of it. */
+typedef struct Search
 {
+	const ExplainedReport *report;
+	const Explanation *explanation;
+	Tuplestorestate *store;		/* NULL: the whole log */
+	int64		n;				/* events in the store */
+	Places	   *places;
+} Search;
+
+/* As the owner; within a subtransaction. */
+static void
+search(void *arg)
+{
+	Search	   *search = arg;
+	const ExplainedReport *report = search->report;
+	const char *query = search->explanation->query;
+	Relation	log = NULL;
 	ReportScope scope;
 
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	if (search->store != NULL)
+		log = report_register_events(search->store, search->n);
+	else
+		query = psprintf("WITH " NEW_EVENTS " AS NOT MATERIALIZED"
+						 " (SELECT * FROM report.reported_events WHERE log_seq > "
+						 INT64_FORMAT " AND log_seq <= " INT64_FORMAT ") %s",
+						 report->start_seq, report->applied_seq, query);
 	report_enter(&scope, report->owner);
-	execute(explanation,
-			psprintf("WITH " NEW_EVENTS " AS NOT MATERIALIZED"
-					 " (SELECT * FROM report.reported_events WHERE log_seq > "
-					 INT64_FORMAT " AND log_seq <= " INT64_FORMAT ") %s",
-					 report->start_seq, report->applied_seq,
-					 explanation->query),
-			places);
+	execute(search->explanation, query, search->places);
 	report_leave(&scope);
+	SPI_finish();
+	if (log != NULL)
+		table_close(log, NoLock);
 }
 
-/* The log piece by piece. */
-static void
-search_pieces(const ExplainedReport *report, const Explanation *explanation,
-			  Places *places)
+/*
+ * False: an event is one that the query cannot take.  It has a place in the
+ * log, as the report's dead letter, and in no row.
+ */
+static bool
+try_search(Search *task)
 {
-	int64		last = report->start_seq;
+	int64		n = task->places->n;
+	ErrorData  *error;
+
+	if (subtransaction_try(search, task, &error))
+		return true;
+	if (report_error_kind(error->sqlerrcode) != ERROR_OF_EVENT)
+		ReThrowError(error);
+	FreeErrorData(error);
+	task->places->n = n;
+	return false;
+}
+
+/* The log piece by piece, without the events that the query cannot take. */
+static void
+search_pieces(Search *task)
+{
+	int64		last = task->report->start_seq;
+	int64		range = EVENTS_AT_ONCE;
 
 	for (;;)
 	{
-		Tuplestorestate *store = tuplestore_begin_heap(false, false, work_mem);
 		AsOwner		as_owner;
-		ReportScope scope;
-		Relation	log;
-		int64		n;
+		int64		upto;
 
+		task->store = tuplestore_begin_heap(false, false, work_mem);
 		as_owner_begin(&as_owner);
-		n = event_log_read(last, report->applied_seq, EVENTS_AT_ONCE, store,
-						   &last);
+		task->n = event_log_read(last, task->report->applied_seq, range,
+								 task->store, &upto);
 		as_owner_end(&as_owner);
-		if (n > 0)
-		{
-			log = report_register_events(store, n);
-			report_enter(&scope, report->owner);
-			execute(explanation, explanation->query, places);
-			report_leave(&scope);
-			SPI_unregister_relation(NEW_EVENTS);
-			table_close(log, NoLock);
-		}
-		tuplestore_end(store);
-		if (n == 0)
+		if (task->n == 0)
 			break;
+		if (try_search(task) || task->n == 1)
+		{
+			last = upto;
+			range = Min(range * 2, EVENTS_AT_ONCE);
+		}
+		else
+			range = task->n / 2;
+		tuplestore_end(task->store);
+		CHECK_FOR_INTERRUPTS();
 	}
+	tuplestore_end(task->store);
 }
 
 static ArrayType *
@@ -342,6 +380,7 @@ report_explain(PG_FUNCTION_ARGS)
 	ExplainedReport report;
 	Explanation explanation = {0};
 	Places		places = {0};
+	Search		task = {&report, &explanation, NULL, 0, &places};
 
 	InitMaterializedSRF(fcinfo, 0);
 	places.context = CurrentMemoryContext;
@@ -350,10 +389,8 @@ report_explain(PG_FUNCTION_ARGS)
 
 	SPI_connect();
 	explain(&report, key, places.context, &explanation);
-	if (may_read_log(report.owner))
-		search_log(&report, &explanation, &places);
-	else
-		search_pieces(&report, &explanation, &places);
+	if (!may_read_log(report.owner) || !try_search(&task))
+		search_pieces(&task);
 	for (int64 i = 0; i < places.n; i += ROWS_AT_ONCE)
 		put_rows(name, places.log_seqs + i, Min(places.n - i, ROWS_AT_ONCE),
 				 result);

@@ -32,6 +32,7 @@ typedef struct MirrorTarget
 	int			n_keys;
 	AttrNumber *keys;			/* of the primary key, in its order */
 	char	  **equal;			/* their operators, as SQL */
+	bool	   *exact;			/* equal values are the same: not citext */
 	char	   *key_names;		/* a text[] of them, as an SQL literal */
 } MirrorTarget;
 
@@ -50,5 +51,16 @@ extern void mirror_read_source(Jsonb *json, MirrorSource *source);
 
 /* Look at a table, open to the end of the transaction; OB004: it cannot be mirrored. */
 extern MirrorTarget *mirror_target(Oid relid);
+
+/* Its columns; what some of them mean stands in mirror_target.c. */
+extern const char *mirror_column_name(const MirrorTarget *target, int attno);
+extern bool mirror_has_column(const MirrorTarget *target, const char *name);
+extern bool mirror_is_key(const MirrorTarget *target, AttrNumber attno);
+extern bool mirror_is_updated(const MirrorTarget *target, AttrNumber attno);
+extern bool mirror_is_filled(const MirrorTarget *target, AttrNumber attno);
+extern char *mirror_default(const MirrorTarget *target, AttrNumber attno);
+
+/* A text[] as an SQL literal. */
+extern char *mirror_array_literal(ArrayType *array);
 
 #endif							/* MIRROR_H */

@@ -25,27 +25,15 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
-#include "access/htup_details.h"
-#include "access/stratnum.h"
-#include "access/table.h"
-#include "catalog/pg_index.h"
-#include "catalog/pg_operator.h"
 #include "catalog/pg_type.h"
-#include "compat.h"
-#include "errors.h"
 #include "lib/stringinfo.h"
-#include "nodes/nodeFuncs.h"
 #include "report/mirror.h"
 #include "report/reports.h"
-#include "rewrite/rewriteHandler.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
-#include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/ruleutils.h"
-#include "utils/syscache.h"
+#include "utils/typcache.h"
 
 /* Members of an image with the state before and after: ours, Debezium's. */
 typedef struct ImageNames
@@ -59,168 +47,6 @@ static const ImageNames images[] = {
 	{"old", "new", "{old,new}"},
 	{"before", "after", "{before,after,op}"}
 };
-
-static char *
-array_literal(ArrayType *array)
-{
-	return quote_literal_cstr(OidOutputFunctionCall(F_ARRAY_OUT,
-													PointerGetDatum(array)));
-}
-
-static const char *
-column_name(const MirrorTarget *target, int attno)
-{
-	return NameStr(TupleDescAttr(RelationGetDescr(target->rel),
-								 attno - 1)->attname);
-}
-
-/* ------------------------------------------------------------------------
- * The target
- * ------------------------------------------------------------------------
- */
-
-/* The operator that the primary key's index compares a column with. */
-static char *
-equality_operator(Relation index, int column)
-{
-	Oid			type = index->rd_opcintype[column];
-	Oid			operator = get_opfamily_member(index->rd_opfamily[column],
-											   type, type,
-											   BTEqualStrategyNumber);
-	HeapTuple	tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(operator));
-	Form_pg_operator form;
-	char	   *text;
-
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "no equality operator for column %d of index \"%s\"",
-			 column + 1, RelationGetRelationName(index));
-	form = (Form_pg_operator) GETSTRUCT(tuple);
-	text = psprintf("OPERATOR(%s.%s)",
-					quote_identifier(get_namespace_name(form->oprnamespace)),
-					NameStr(form->oprname));
-	ReleaseSysCache(tuple);
-	return text;
-}
-
-/* The primary key, not deferrable; NULL: there is none. */
-static Relation
-primary_key(Relation rel)
-{
-	ListCell   *cell;
-
-	foreach(cell, RelationGetIndexList(rel))
-	{
-		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
-
-		if (index->rd_index->indisprimary)
-		{
-			if (index->rd_index->indimmediate)
-				return index;
-			ereport(ERROR,
-					(errcode(ERRCODE_OB_REPORT_REFUSED),
-					 errmsg("the primary key of table \"%s\" is deferrable",
-							RelationGetRelationName(rel)),
-					 errhint("Make it NOT DEFERRABLE.")));
-		}
-		index_close(index, AccessShareLock);
-	}
-	return NULL;
-}
-
-MirrorTarget *
-mirror_target(Oid relid)
-{
-	MirrorTarget *target = palloc0(sizeof(MirrorTarget));
-	Relation	rel = table_open(relid, AccessShareLock);
-	Relation	index = primary_key(rel);
-	Datum	   *names;
-
-	if (index == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OB_REPORT_REFUSED),
-				 errmsg("table \"%s\" has no primary key",
-						RelationGetRelationName(rel)),
-				 errdetail("A mirror finds the row of an event by the primary key of its table."),
-				 errhint("ALTER TABLE %s ADD PRIMARY KEY (...), over columns that the events have.",
-						 quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
-													RelationGetRelationName(rel)))));
-
-	target->rel = rel;
-	target->name =
-		quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
-								   RelationGetRelationName(rel));
-	target->n_keys = index->rd_index->indnkeyatts;
-	target->keys = palloc(sizeof(AttrNumber) * target->n_keys);
-	target->equal = palloc(sizeof(char *) * target->n_keys);
-	names = palloc(sizeof(Datum) * target->n_keys);
-	for (int i = 0; i < target->n_keys; i++)
-	{
-		AttrNumber	attno = index->rd_index->indkey.values[i];
-		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), attno - 1);
-
-		if (att->attgenerated != '\0')
-			ereport(ERROR,
-					(errcode(ERRCODE_OB_REPORT_REFUSED),
-					 errmsg("column \"%s\" of the primary key of table \"%s\" is generated",
-							NameStr(att->attname), RelationGetRelationName(rel)),
-					 errdetail("A mirror finds the row of an event by the primary key, which it fills from the event."),
-					 errhint("Let the primary key be of columns that the events have.")));
-		target->keys[i] = attno;
-		target->equal[i] = equality_operator(index, i);
-		names[i] = CStringGetTextDatum(NameStr(att->attname));
-	}
-	target->key_names =
-		array_literal(construct_array(names, target->n_keys, TEXTOID, -1,
-									  false, TYPALIGN_INT));
-	index_close(index, AccessShareLock);
-	return target;
-}
-
-static bool
-has_column(const MirrorTarget *target, const char *name)
-{
-	return get_attnum(RelationGetRelid(target->rel), name) > 0;
-}
-
-static bool
-is_key(const MirrorTarget *target, AttrNumber attno)
-{
-	for (int i = 0; i < target->n_keys; i++)
-	{
-		if (target->keys[i] == attno)
-			return true;
-	}
-	return false;
-}
-
-/*
- * Columns that are filled from the event.  Generated ones are not; nor is an
- * identity column outside the key, which numbers the rows itself.
- */
-static bool
-is_filled(const MirrorTarget *target, AttrNumber attno)
-{
-	Form_pg_attribute att = TupleDescAttr(RelationGetDescr(target->rel),
-										  attno - 1);
-
-	return !att->attisdropped && att->attgenerated == '\0' &&
-		(att->attidentity == '\0' || is_key(target, attno));
-}
-
-/* What a column gets that the event does not have; NULL: null. */
-static char *
-default_of(const MirrorTarget *target, AttrNumber attno)
-{
-	Node	   *expression;
-
-	if (!is_filled(target, attno) || is_key(target, attno))
-		return NULL;
-	expression = build_column_default(target->rel, attno);
-	if (expression == NULL ||
-		(IsA(expression, Const) && ((Const *) expression)->constisnull))
-		return NULL;
-	return deparse_expression(expression, NIL, false, false);
-}
 
 /* ------------------------------------------------------------------------
  * Pieces of SQL
@@ -245,8 +71,8 @@ append_images(StringInfo sql, const MirrorTarget *target, bool former)
 	{
 		const ImageNames *image = &images[i];
 
-		if (has_column(target, image->former) ||
-			has_column(target, image->state))
+		if (mirror_has_column(target, image->former) ||
+			mirror_has_column(target, image->state))
 			continue;
 		appendStringInfo(sql,
 						 "\n\t\t\tWHEN e.data ?& '%s'"
@@ -268,7 +94,7 @@ append_said(StringInfo sql, const MirrorTarget *target,
 						   "\tSELECT e.log_seq, e.event_key,\n\t\t");
 	if (source->delete_types != NULL)
 		appendStringInfo(sql, "e.event_type = ANY (%s)",
-						 array_literal(source->delete_types));
+						 mirror_array_literal(source->delete_types));
 	else
 		appendStringInfoString(sql, "false");
 	appendStringInfoString(sql, " AS ends,\n\t\tCASE WHEN false THEN NULL::jsonb");
@@ -280,10 +106,10 @@ append_said(StringInfo sql, const MirrorTarget *target,
 	if (source->event_types != NULL)
 	{
 		appendStringInfo(sql, "\n\tWHERE (e.event_type = ANY (%s)",
-						 array_literal(source->event_types));
+						 mirror_array_literal(source->event_types));
 		if (source->delete_types != NULL)
 			appendStringInfo(sql, " OR e.event_type = ANY (%s)",
-							 array_literal(source->delete_types));
+							 mirror_array_literal(source->delete_types));
 		appendStringInfoChar(sql, ')');
 		word = "AND";
 	}
@@ -325,28 +151,46 @@ append_keys(StringInfo sql, const MirrorTarget *target, const char *prefix)
 
 	for (int i = 0; i < target->n_keys; i++)
 		appendStringInfo(sql, "%s%s.%s AS k%d", comma(&first), prefix,
-						 quote_identifier(column_name(target, target->keys[i])),
+						 quote_identifier(mirror_column_name(target, target->keys[i])),
 						 i + 1);
 }
 
-/*
- * k1, ...; or as JSON that is the same in every session: the one that rebuilds
- * may have another time zone than the reporter.
- */
+/* k1, ... */
 static void
-append_key_list(StringInfo sql, const MirrorTarget *target, bool as_json)
+append_key_list(StringInfo sql, const MirrorTarget *target)
 {
 	bool		first = true;
 
+	for (int i = 0; i < target->n_keys; i++)
+		appendStringInfo(sql, "%sk%d", comma(&first), i + 1);
+}
+
+/*
+ * What mirror_guard.c knows a key by.  It is the same in every session: the one
+ * that rebuilds may have another time zone than the reporter.  And for equal
+ * values: what is not exact is told by its hash.
+ */
+static void
+append_noted_key(StringInfo sql, const MirrorTarget *target)
+{
+	bool		first = true;
+
+	appendStringInfoString(sql, "jsonb_build_array(");
 	for (int i = 0; i < target->n_keys; i++)
 	{
 		Oid			type = TupleDescAttr(RelationGetDescr(target->rel),
 										 target->keys[i] - 1)->atttypid;
 
-		appendStringInfo(sql, "%sk%d%s", comma(&first), i + 1,
-						 as_json && getBaseType(type) == TIMESTAMPTZOID ?
-						 " AT TIME ZONE 'UTC'" : "");
+		if (getBaseType(type) == TIMESTAMPTZOID)
+			appendStringInfo(sql, "%sk%d AT TIME ZONE 'UTC'", comma(&first), i + 1);
+		else if (!target->exact[i] &&
+				 OidIsValid(lookup_type_cache(type, TYPECACHE_HASH_EXTENDED_PROC)->hash_extended_proc))
+			appendStringInfo(sql, "%shash_record_extended(ROW(k%d), 0)",
+							 comma(&first), i + 1);
+		else
+			appendStringInfo(sql, "%sk%d", comma(&first), i + 1);
 	}
+	appendStringInfoChar(sql, ')');
 }
 
 /* The JSON object with the key that an event ends; null: it ends none. */
@@ -367,7 +211,7 @@ append_match(StringInfo sql, const MirrorTarget *target, const char *left,
 {
 	for (int i = 0; i < target->n_keys; i++)
 		appendStringInfo(sql, "%s%s.%s %s %s.k%d", i > 0 ? " AND " : "", left,
-						 quote_identifier(column_name(target, target->keys[i])),
+						 quote_identifier(mirror_column_name(target, target->keys[i])),
 						 target->equal[i], right, i + 1);
 }
 
@@ -375,6 +219,48 @@ append_match(StringInfo sql, const MirrorTarget *target, const char *left,
  * The statement
  * ------------------------------------------------------------------------
  */
+
+/*
+ * The state as a row of the table.  Members that fill nothing are taken out: they
+ * need not be values of their columns' types.  A domain may not allow the null that
+ * stands for a member which is missing until the column's default takes its place.
+ */
+static void
+append_state_row(StringInfo sql, const MirrorTarget *target)
+{
+	TupleDesc	desc = RelationGetDescr(target->rel);
+	Datum	   *others = palloc(sizeof(Datum) * desc->natts);
+	int			n_others = 0;
+
+	appendStringInfo(sql, " jsonb_populate_record(NULL::%s, s.state", target->name);
+	for (int i = 1; i <= desc->natts; i++)
+	{
+		if (!TupleDescAttr(desc, i - 1)->attisdropped &&
+			!mirror_is_filled(target, i))
+			others[n_others++] =
+				CStringGetTextDatum(mirror_column_name(target, i));
+	}
+	if (n_others > 0)
+		appendStringInfo(sql, " - %s::text[]",
+						 mirror_array_literal(construct_array(others, n_others,
+															  TEXTOID, -1, false,
+															  TYPALIGN_INT)));
+	for (int i = 1; i <= desc->natts; i++)
+	{
+		char	   *name;
+		char	   *otherwise = mirror_default(target, i);
+
+		if (otherwise == NULL ||
+			!DomainHasConstraints(TupleDescAttr(desc, i - 1)->atttypid))
+			continue;
+		name = quote_literal_cstr(mirror_column_name(target, i));
+		appendStringInfo(sql,
+						 " || CASE WHEN s.state ? %s THEN '{}'"
+						 " ELSE jsonb_build_object(%s, %s) END",
+						 name, name, otherwise);
+	}
+	appendStringInfoString(sql, ") AS state_row\n");
+}
 
 static void
 append_changes(StringInfo sql, const char *report, const MirrorTarget *target)
@@ -384,25 +270,26 @@ append_changes(StringInfo sql, const char *report, const MirrorTarget *target)
 	appendStringInfoString(sql, ", changes AS MATERIALIZED (\n"
 						   "\tSELECT * FROM (\n"
 						   "\t\tSELECT DISTINCT ON (");
-	append_key_list(sql, target, false);
+	append_key_list(sql, target);
 	appendStringInfoString(sql, ") * FROM (\n\t\t\tSELECT ");
 	append_keys(sql, target, "(s.state_row)");
 	appendStringInfoString(sql, ", s.*, true AS stays\n"
 						   "\t\t\tFROM (SELECT s.log_seq,");
 	for (int i = 1; i <= natts; i++)
 	{
-		if (default_of(target, i) != NULL)
+		if (mirror_default(target, i) != NULL)
 			appendStringInfo(sql, " NOT s.state ? %s AS lacks%d,",
-							 quote_literal_cstr(column_name(target, i)), i);
+							 quote_literal_cstr(mirror_column_name(target, i)), i);
 	}
-	appendStringInfo(sql, " jsonb_populate_record(NULL::%s, s.state) AS state_row\n"
-					 "\t\t\t\tFROM said s WHERE s.state IS NOT NULL AND NOT s.ends OFFSET 0) s\n"
-					 "\t\t\tUNION ALL\n\t\t\tSELECT ", target->name);
+	append_state_row(sql, target);
+	appendStringInfoString(sql,
+						   "\t\t\t\tFROM said s WHERE s.state IS NOT NULL AND NOT s.ends OFFSET 0) s\n"
+						   "\t\t\tUNION ALL\n\t\t\tSELECT ");
 	append_keys(sql, target, "k");
 	appendStringInfoString(sql, ", s.log_seq");
 	for (int i = 1; i <= natts; i++)
 	{
-		if (default_of(target, i) != NULL)
+		if (mirror_default(target, i) != NULL)
 			appendStringInfoString(sql, ", false");
 	}
 	appendStringInfo(sql, ", NULL::%s, false\n\t\t\tFROM (SELECT s.log_seq, ",
@@ -412,13 +299,13 @@ append_changes(StringInfo sql, const char *report, const MirrorTarget *target)
 	append_key_record(sql, target);
 	appendStringInfoString(sql, "\n\t\t\tWHERE s.ended IS NOT NULL\n"
 						   "\t\t) c ORDER BY ");
-	append_key_list(sql, target, false);
+	append_key_list(sql, target);
 	appendStringInfo(sql, ", log_seq DESC, stays DESC\n"
 					 "\t) c WHERE NOT (SELECT report.mirror_guarded(%s))"
-					 " OR report.mirror_take(%s, jsonb_build_array(",
+					 " OR report.mirror_take(%s, ",
 					 quote_literal_cstr(report), quote_literal_cstr(report));
-	append_key_list(sql, target, true);
-	appendStringInfoString(sql, "), log_seq)\n)");
+	append_noted_key(sql, target);
+	appendStringInfoString(sql, ", log_seq)\n)");
 }
 
 char *
@@ -441,22 +328,22 @@ mirror_statement(const char *report, const MirrorTarget *target,
 	appendStringInfo(&sql, "\n\tRETURNING true\n)\nINSERT INTO %s AS t (", target->name);
 	for (int i = 1; i <= desc->natts; i++)
 	{
-		if (!is_filled(target, i))
+		if (!mirror_is_filled(target, i))
 			continue;
 		appendStringInfo(&sql, "%s%s", comma(&first),
-						 quote_identifier(column_name(target, i)));
+						 quote_identifier(mirror_column_name(target, i)));
 		identity |= TupleDescAttr(desc, i - 1)->attidentity != '\0';
-		sets |= !is_key(target, i);
+		sets |= mirror_is_updated(target, i);
 	}
 	appendStringInfo(&sql, ")%s\nSELECT ",
 					 identity ? " OVERRIDING SYSTEM VALUE" : "");
 	first = true;
 	for (int i = 1; i <= desc->natts; i++)
 	{
-		const char *name = quote_identifier(column_name(target, i));
-		char	   *otherwise = default_of(target, i);
+		const char *name = quote_identifier(mirror_column_name(target, i));
+		char	   *otherwise = mirror_default(target, i);
 
-		if (!is_filled(target, i))
+		if (!mirror_is_filled(target, i))
 			continue;
 		if (otherwise == NULL)
 			appendStringInfo(&sql, "%s(c.state_row).%s", comma(&first), name);
@@ -469,14 +356,14 @@ mirror_statement(const char *report, const MirrorTarget *target,
 	first = true;
 	for (int i = 0; i < target->n_keys; i++)
 		appendStringInfo(&sql, "%s%s", comma(&first),
-						 quote_identifier(column_name(target, target->keys[i])));
+						 quote_identifier(mirror_column_name(target, target->keys[i])));
 	appendStringInfoString(&sql, sets ? ") DO UPDATE SET " : ") DO NOTHING");
 	first = true;
 	for (int i = 1; i <= desc->natts; i++)
 	{
-		const char *name = quote_identifier(column_name(target, i));
+		const char *name = quote_identifier(mirror_column_name(target, i));
 
-		if (is_filled(target, i) && !is_key(target, i))
+		if (mirror_is_filled(target, i) && mirror_is_updated(target, i))
 			appendStringInfo(&sql, "%s%s = excluded.%s", comma(&first), name, name);
 	}
 	return sql.data;

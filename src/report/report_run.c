@@ -471,6 +471,7 @@ report_owner_trouble(Oid owner, Oid target)
 {
 	HeapTuple	tuple;
 	Oid			target_owner;
+	bool		unlogged;
 
 	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(owner)))
 		return "the role that defined it is gone";
@@ -478,8 +479,11 @@ report_owner_trouble(Oid owner, Oid target)
 	if (!HeapTupleIsValid(tuple))
 		return "its target table is gone";
 	target_owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	unlogged = ((Form_pg_class) GETSTRUCT(tuple))->relpersistence == RELPERSISTENCE_UNLOGGED;
 	ReleaseSysCache(tuple);
 	if (target_owner != owner)
 		return "the role that defined it does not own its target table any more";
+	if (unlogged)
+		return "its target table is unlogged, so a crash would empty it: make it LOGGED, and if there was a crash rebuild the report";
 	return NULL;
 }

@@ -13,14 +13,21 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_namespace.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
 #include "errors.h"
 #include "mb/pg_wchar.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/parser.h"
 #include "report/reports.h"
 #include "report/select_internal.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
+#include "utils/syscache.h"
 
 /* Where in the query something stands, for walkers that look for it. */
 typedef struct Search
@@ -268,4 +275,99 @@ select_check_functions(SelectReport *report)
 	select_refuse(report->text, search.location,
 				  "a report's query cannot have set-returning functions in its list",
 				  "Put the function into FROM: new_events CROSS JOIN LATERAL f(...) AS x.");
+}
+
+/* Of PostgreSQL's own: people seldom say of theirs that they are not volatile. */
+static bool
+is_of_moment(Oid function, void *context)
+{
+	switch (function)
+	{
+		case F_NOW:
+		case F_TRANSACTION_TIMESTAMP:
+		case F_STATEMENT_TIMESTAMP:
+		case F_AGE_TIMESTAMP:
+		case F_AGE_TIMESTAMPTZ:
+			return true;
+		default:
+			return get_func_namespace(function) == PG_CATALOG_NAMESPACE &&
+				func_volatile(function) == PROVOLATILE_VOLATILE;
+	}
+}
+
+static bool
+find_moment(Node *node, void *context)
+{
+	Search	   *search = context;
+
+	if (node == NULL)
+		return false;
+	if ((IsA(node, SQLValueFunction) &&
+		 ((SQLValueFunction *) node)->op <= SVFOP_LOCALTIMESTAMP_N) ||
+		check_functions_in_node(node, is_of_moment, NULL))
+	{
+		search->location = exprLocation(node);
+		return true;
+	}
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, find_moment, context, 0);
+	return expression_tree_walker(node, find_moment, context);
+}
+
+/*
+ * What an event adds to the table stays there: WHERE occurred_on > now() - '1 day'
+ * would be true when the event is applied, and never looked at again.  What the
+ * view computes of the table is computed when it is read, and may.
+ */
+void
+select_check_moments(const SelectReport *report)
+{
+	Query	   *query = report->query;
+	Search		search = {.location = -1};
+	ListCell   *cell;
+	bool		found;
+
+	found = find_moment((Node *) query->jointree, &search) ||
+		range_table_walker(query->rtable, find_moment, &search, 0);
+	foreach(cell, report->states)
+		found = found || find_moment(((SelectState *) lfirst(cell))->value, &search);
+	if (found)
+		select_refuse(report->text, search.location,
+					  "a report's query cannot depend on the moment at which it runs",
+					  "What an event has added stays in the table. Use the event's occurred_on or received_at, keep all groups, and compare them with the time where the table is read.");
+}
+
+/*
+ * The table's columns may have to hold NULL: of report.latest with FILTER, or of a
+ * table that is LEFT JOINed.  PostgreSQL stores it in a column of a domain with NOT
+ * NULL all the same, and a dump of it cannot be restored.
+ */
+void
+select_check_types(const SelectReport *report)
+{
+	ListCell   *cell;
+
+	foreach(cell, report->states)
+	{
+		SelectState *state = lfirst(cell);
+		Oid			type = exprType(state->value);
+
+		while (get_typtype(type) == TYPTYPE_DOMAIN)
+		{
+			HeapTuple	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
+			Form_pg_type form;
+
+			if (!HeapTupleIsValid(tuple))
+				elog(ERROR, "cache lookup failed for type %u", type);
+			form = (Form_pg_type) GETSTRUCT(tuple);
+			if (form->typnotnull)
+				select_refuse(report->text, exprLocation(state->value),
+							  psprintf("column \"%s\" of the report is of domain %s, which does not allow null values",
+									   state->name, format_type_be(type)),
+							  psprintf("Cast it: (...)::%s.",
+									   format_type_be(getBaseType(type))));
+			type = form->typbasetype;
+			ReleaseSysCache(tuple);
+		}
+	}
 }

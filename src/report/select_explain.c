@@ -61,10 +61,13 @@ check_members(const ExplainedReport *report, const SelectReport *select,
 						 quote_literal_cstr(report->name))));
 }
 
-/* The key's values, as the table's columns would take them from JSON. */
+/*
+ * The key's values, as the table's columns would take them from JSON.  Of other
+ * columns nothing is wanted: not every value can be read back from JSON.
+ */
 static void
-read_key(const ExplainedReport *report, const SelectReport *select, Jsonb *key,
-		 MemoryContext context, Explanation *explanation, bool *isnull)
+read_key(const SelectReport *select, Jsonb *key, MemoryContext context,
+		 Explanation *explanation, bool *isnull)
 {
 	static Oid	types[] = {JSONBOID};
 	Datum		values[] = {JsonbPGetDatum(key)};
@@ -78,13 +81,13 @@ read_key(const ExplainedReport *report, const SelectReport *select, Jsonb *key,
 		SelectState *state = lfirst(cell);
 
 		if (state->merge == MERGE_KEY)
-			appendStringInfo(&query, "%s r.%s",
-							 query.len == 0 ? "SELECT" : ",",
-							 quote_identifier(state->name));
+			appendStringInfo(&query, "%s %s %s",
+							 query.len == 0 ? "SELECT * FROM jsonb_to_record($1) AS r(" : ",",
+							 quote_identifier(state->name),
+							 format_type_with_typemod(exprType(state->value),
+													  exprTypmod(state->value)));
 	}
-	appendStringInfo(&query, " FROM jsonb_populate_record(NULL::%s, $1) r",
-					 quote_qualified_identifier(get_namespace_name(get_rel_namespace(report->target)),
-												get_rel_name(report->target)));
+	appendStringInfoChar(&query, ')');
 	if (SPI_execute_with_args(query.data, 1, types, values, NULL, true, 0) !=
 		SPI_OK_SELECT || SPI_processed != 1)
 		elog(ERROR, "could not read the key");
@@ -136,7 +139,7 @@ explain_select(const ExplainedReport *report, Jsonb *key,
 	explanation->values = MemoryContextAllocZero(context,
 												 room * sizeof(Datum));
 	explanation->nulls = MemoryContextAllocZero(context, room + 1);
-	read_key(report, select, key, context, explanation, isnull);
+	read_key(select, key, context, explanation, isnull);
 	explanation->query =
 		MemoryContextStrdup(context, select_make_explanation(select, isnull));
 }

@@ -26,4 +26,10 @@ extern void select_check_reads(SelectReport *report);
 /* Functions of the list: no window functions, no sets. */
 extern void select_check_functions(SelectReport *report);
 
+/* What is kept in the table: nothing of the moment; when report->states is filled. */
+extern void select_check_moments(const SelectReport *report);
+
+/* Columns must be able to hold NULL. */
+extern void select_check_types(const SelectReport *report);
+
 #endif							/* SELECT_INTERNAL_H */

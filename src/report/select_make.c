@@ -18,6 +18,7 @@
 #include "mutants.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
+#include "nodes/value.h"
 #include "parser/parsetree.h"
 #include "report/reports.h"
 #include "report/select.h"
@@ -106,6 +107,23 @@ select_make_view(const SelectReport *report, const char *view, Oid table)
 	return text.data;
 }
 
+/* Does the query give new_events' columns other names?  new_events AS e (a, b) */
+static bool
+renames_columns(const RangeTblEntry *events)
+{
+	ListCell   *cell;
+
+	foreach(cell, events->eref->colnames)
+	{
+		char	   *name = get_attname(events->relid,
+									   foreach_current_index(cell) + 1, true);
+
+		if (name != NULL && strcmp(name, strVal(lfirst(cell))) != 0)
+			return true;
+	}
+	return false;
+}
+
 /*
  * As text.  The deparser knows no ephemeral relation: a reference to WITH is
  * written the same.
@@ -114,6 +132,10 @@ static char *
 deparse(const SelectReport *report, Query *query)
 {
 	RangeTblEntry *events = rt_fetch(report->events, query->rtable);
+
+	/* the parser leaves the alias of an ephemeral relation out */
+	if (renames_columns(events))
+		events->alias = copyObject(events->eref);
 
 	events->rtekind = RTE_CTE;
 	events->relid = InvalidOid;

@@ -493,6 +493,8 @@ select_analyze(const char *text)
 	select_check_functions(report);
 	find_keys(report);
 	find_columns(report);
+	select_check_moments(report);
+	select_check_types(report);
 	report->plain = is_plain(report);
 	table_close(log, NoLock);
 

@@ -94,6 +94,22 @@ DELETE FROM report.dead_letter;
 UPDATE report.applied SET applied_seq = 4 WHERE name = 'prices';
 SELECT log_seq FROM report.explain('prices', '{"shop": "a"}');
 UPDATE report.applied SET applied_seq = 7 WHERE name = 'prices';
+-- nor did one that the query cannot take, and the others are explained all the same
+SELECT report.define_select('hours', $$SELECT (data ->> 'hour')::int AS hour, count(*) AS n FROM new_events
+	WHERE CASE WHEN event_type <> 'Counted' THEN data ? 'hour' END GROUP BY 1$$, 'shop.hours');
+SELECT shop.log($$Sale a {"hour":1}
+Sale a {"hour":"one"}
+Counted a {"hour":"one"}
+Sale a {"hour":1}
+Sale a {"hour":2}
+Sale a {"hour":"two"}$$);
+SELECT shop.apply('hours', 0, 8), shop.apply('hours', 9, 12);
+SELECT shop.apply('hours', 12, 13);
+UPDATE report.applied SET applied_seq = 13 WHERE name = 'hours';
+SELECT r.hour, r.n, (SELECT string_agg(e.log_seq::text, ' ') FROM report.explain('hours', to_jsonb(r)) e) AS events FROM shop.hours r ORDER BY 1;
+SELECT log_seq FROM report.explain('hours', '{"hour": 2, "n": "what else the row has"}');
+SELECT report.drop('hours');
+DELETE FROM report.reported_events WHERE log_seq > 7;
 
 -- other forms of a key, other types
 SELECT report.define_select('total', $$SELECT 'all' AS what, count(*) AS n FROM new_events GROUP BY 1$$, 'shop.total');
@@ -180,6 +196,8 @@ EXCEPTION WHEN OTHERS THEN
 	GET STACKED DIAGNOSTICS hint = pg_exception_hint;
 	RETURN concat_ws(' | ', sqlstate, sqlerrm, NULLIF(hint, ''));
 END $$;
+CREATE DOMAIN shop.named AS text NOT NULL;
+CREATE DOMAIN shop.checked AS shop.named CHECK (VALUE <> '');
 SELECT shop.refused(q) FROM unnest(ARRAY[
 	'', 'SELECT 1; SELECT 2', 'DELETE FROM shop.rates', 'VALUES (1)', 'SELEC',
 	'SELECT event_key AS k FROM new_events GROUP BY 1 UNION SELECT event_key FROM new_events GROUP BY 1',
@@ -207,10 +225,23 @@ SELECT shop.refused(q) FROM unnest(ARRAY[
 	'SELECT e.event_key AS k, count(*) AS n FROM new_events e, new_events f GROUP BY 1',
 	'SELECT event_key AS k, count(*) AS n FROM (SELECT * FROM new_events) e GROUP BY 1',
 	'SELECT currency AS k, count(*) AS n FROM shop.rates WHERE EXISTS (SELECT FROM new_events) GROUP BY 1',
-	'SELECT event_key AS k, $1 AS n FROM new_events GROUP BY 1']) q;
+	'SELECT event_key AS k, $1 AS n FROM new_events GROUP BY 1',
+	'SELECT event_key AS k, count(*) AS n FROM new_events WHERE occurred_on > now() - interval ''1 day'' GROUP BY 1',
+	'SELECT current_date - occurred_on::date AS k, count(*) AS n FROM new_events GROUP BY 1',
+	'SELECT event_key AS k, count(*) FILTER (WHERE age(occurred_on) > ''1 h'') AS n FROM new_events GROUP BY 1',
+	'SELECT event_key AS k, count(*) AS n FROM new_events CROSS JOIN LATERAL (SELECT random() > 0.5 AS b) x WHERE b GROUP BY 1',
+	'SELECT event_key AS k, max(x) AS n FROM new_events CROSS JOIN generate_series(occurred_on, clock_timestamp(), ''1 day'') AS x GROUP BY 1',
+	'SELECT event_key::shop.named AS k, count(*) AS n FROM new_events GROUP BY 1',
+	'SELECT event_key AS k, report.latest(event_type::shop.checked) FILTER (WHERE data ? ''x'') AS n FROM new_events GROUP BY 1']) q;
 SELECT report.define_select('', 'SELECT event_key AS k FROM new_events GROUP BY 1', 'shop.r');
 SELECT report.define_select('r', NULL, 'shop.r');
 SELECT to_regclass('shop.r'), to_regclass('shop.r_state');
+-- what is computed when it is read may; the events' columns may have other names
+SELECT report.define_select('since', 'SELECT k, now() - max(at) IS NULL AS never, count(*) AS n FROM new_events AS e (id, t, d, at, k) GROUP BY 1', 'shop.since');
+SELECT shop.apply('since', 0, 7);
+SELECT * FROM shop.since ORDER BY k;
+SELECT log_seq FROM report.explain('since', '{"k": "b"}');
+SELECT report.drop('since');
 SELECT report.define('plain', 'INSERT INTO shop.no_key SELECT event_key FROM new_events', 'shop.no_key');
 SELECT report.explain('plain', '{}');
 

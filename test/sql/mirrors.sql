@@ -154,6 +154,16 @@ CALL pg_temp.run('odd');
 INSERT INTO new_events (event_type, event_key, data) VALUES ('O', '13', NULL), ('O', '12', '{"id": 12, "a": "y"}');
 CALL pg_temp.run('odd');
 SELECT id, a, twice, nr, list, tableoid::regclass FROM mirrored.odd ORDER BY id;
+-- a member of a column that is not filled may be anything; a domain's default takes the place of a member that is missing, not of a null
+INSERT INTO new_events (event_type, data) VALUES ('O', '{"id": 14, "nr": "none", "twice": {}, "gone": []}');
+CALL pg_temp.run('odd');
+SELECT id, a, twice, nr, list FROM mirrored.odd WHERE id = 14;
+INSERT INTO new_events (event_type, data) VALUES ('O', '{"id": 15, "a": null}');
+CALL pg_temp.run('odd');
+TRUNCATE new_events;
+INSERT INTO new_events (event_type, data) VALUES ('O', '[15]');
+CALL pg_temp.run('odd');
+TRUNCATE new_events;
 
 -- a table whose columns are named as an image's members
 CREATE TABLE mirrored.renamed (id integer PRIMARY KEY, old jsonb, new jsonb);
@@ -255,6 +265,25 @@ CALL pg_temp.play(50, 0.2);
 INSERT INTO new_events (event_type, data) VALUES ('Item', '{"id": 1}');
 CALL pg_temp.run('item');
 SELECT count(*) FROM report.mirror_row;
+
+-- keys that are equal and not the same (1 month and 30 days, 1.0 and 1): the row has the newest, and an old one that comes late is known for what it is
+CREATE TABLE mirrored.span (span interval, nr numeric, note text, PRIMARY KEY (span, nr));
+SELECT report.mirror('span', 'mirrored.span');
+INSERT INTO new_events (event_type, data) VALUES ('S', '{"span": "1 month", "nr": 1.0, "note": "a"}'), ('S', '{"span": "30 days", "nr": 1, "note": "b"}');
+CALL pg_temp.run('span');
+SELECT * FROM mirrored.span;
+INSERT INTO new_events (event_type, data) VALUES ('S', '{"span": "1 month", "nr": 1.00, "note": "c"}');
+CALL pg_temp.run('span');
+SELECT * FROM mirrored.span;
+INSERT INTO report.dead_letter (topic, partition, kafka_offset, report, sqlstate, message) VALUES ('t', 0, 0, 'span', '23514', 'refused');
+INSERT INTO new_events (event_type, data, log_seq) VALUES ('S', '{"span": "30 days", "nr": 1, "note": "newer"}', 1000003), ('S', '{"span": "1 day", "nr": 1, "note": "other"}', 1000003);
+CALL pg_temp.run('span');
+INSERT INTO new_events (event_type, data, log_seq) VALUES ('S', '{"span": "1 month", "nr": 1.0, "note": "late"}', 1000001), ('S', '{"span": "1 day", "nr": 2, "note": "late"}', 1000001);
+CALL pg_temp.run('span');
+INSERT INTO new_events (event_type, event_key, log_seq) VALUES ('S', '720:00,1.0', 1000002);
+CALL pg_temp.run('span');
+SELECT * FROM mirrored.span ORDER BY span, nr;
+SELECT report.drop('span');
 
 -- ---- what went into a row ----
 

@@ -70,6 +70,20 @@ SELECT report.define('bad', 'INSERT INTO shop.by_type SELECT event_key, 1 FROM n
 SELECT report.define('bad', '
 	TRUNCATE shop.by_type', 'shop.by_type');
 \set VERBOSITY terse
+-- a table that a crash empties, also as a partition; and what was made so later
+CREATE UNLOGGED TABLE shop.unlogged (a text PRIMARY KEY);
+SELECT report.define('bad', 'INSERT INTO shop.unlogged SELECT event_key FROM new_events', 'shop.unlogged');
+SELECT report.mirror('bad', 'shop.unlogged');
+CREATE TABLE shop.partly (a text) PARTITION BY LIST (a);
+CREATE UNLOGGED TABLE shop.unlogged_part PARTITION OF shop.partly DEFAULT;
+\set VERBOSITY default
+SELECT report.define('bad', 'INSERT INTO shop.partly SELECT event_key FROM new_events', 'shop.partly');
+\set VERBOSITY terse
+ALTER TABLE shop.unlogged SET LOGGED;
+SELECT report.mirror('logged', 'shop.unlogged');
+ALTER TABLE shop.unlogged SET UNLOGGED;
+SELECT report.rebuild('logged');
+SELECT report.drop('logged');
 -- deferrable constraints and constraint triggers, also of a partition
 CREATE TABLE shop.deferrable (a text UNIQUE DEFERRABLE);
 SELECT report.define('bad', 'INSERT INTO shop.deferrable SELECT event_key FROM new_events', 'shop.deferrable');
