@@ -161,7 +161,7 @@ CREATE VIEW report.status AS
 			   CASE WHEN NOT k.known THEN 'Nothing is known while nothing is read.'
 					WHEN r.message IS NULL THEN 'No trouble with Kafka.'
 					ELSE outbox.sentence(r.message) END,
-			   CASE WHEN k.known THEN r.remedy END
+			   CASE WHEN k.known THEN outbox.remedy_here(r.remedy) END
 		FROM reporter r CROSS JOIN LATERAL (SELECT r.runs AND r.reading IS TRUE AS known) k
 		UNION ALL
 		SELECT 6, 'transactions', 'ok', 'No open transaction holds messages back.', NULL
