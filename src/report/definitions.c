@@ -28,6 +28,7 @@
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "parser/parsetree.h"
+#include "report/advice.h"
 #include "report/as_owner.h"
 #include "report/definitions.h"
 #include "report/event_log.h"
@@ -220,17 +221,21 @@ check_statement(SPIPlanPtr plan, const char *statement, Oid target)
 		if (query->commandType == CMD_UTILITY)
 			refuse_at(statement, source->raw_parse_tree->stmt_location,
 					  "a report's statement must be INSERT, UPDATE, DELETE or MERGE",
-					  NULL);
+					  "Make the table first, and let the statement write it; report.define_select makes the table of a SELECT.");
 		(void) check_walker((Node *) query, &check);
 	}
 	if (!check.reads_events)
 		refuse("the report's statement does not read FROM " NEW_EVENTS,
 			   "The batch of new events has the columns of report.reported_events.");
+	if (check.written == NIL)
+		refuse("the report's statement writes no table",
+			   "Put INSERT INTO before the SELECT; one with GROUP BY can be given to report.define_select, which makes its table, too.");
 	if (!list_member_oid(check.written, target))
 		ereport(ERROR,
 				(errcode(ERRCODE_OB_REPORT_REFUSED),
 				 errmsg("the report's statement does not write its target \"%s\"",
-						get_rel_name(target))));
+						get_rel_name(target)),
+				 errhint("The argument target names the table that the statement writes.")));
 	foreach(cell, check.written)
 		refuse_deferrable(lfirst_oid(cell));
 }
@@ -348,13 +353,15 @@ report_check_target(Oid target, Oid caller)
 	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
 	if (((Form_pg_class) GETSTRUCT(tuple))->relpersistence ==
 		RELPERSISTENCE_TEMP)
-		refuse("the target of a report cannot be a temporary table", NULL);
+		refuse("the target of a report cannot be a temporary table",
+			   "The reporter is another session, which does not see it: make an ordinary table.");
 	ReleaseSysCache(tuple);
 
 	if (kind != RELKIND_RELATION && kind != RELKIND_PARTITIONED_TABLE)
 		ereport(ERROR,
 				(errcode(ERRCODE_OB_REPORT_REFUSED),
-				 errmsg("\"%s\" is not a table", get_rel_name(target))));
+				 errmsg("\"%s\" is not a table", get_rel_name(target)),
+				 errhint("The target of a report is an ordinary or a partitioned table.")));
 	if (owner != caller)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -416,11 +423,7 @@ report_define_as(const ReportDefinition *definition)
 	}
 	PG_CATCH();
 	{
-		/* Names are the likeliest fault: say what the statement can see. */
-		if (geterrcode() == ERRCODE_UNDEFINED_TABLE ||
-			geterrcode() == ERRCODE_UNDEFINED_FUNCTION)
-			errhint("A report's statement runs with search_path = "
-					REPORT_SEARCH_PATH ": qualify names with their schema.");
+		report_hint_at_names("statement");
 		PG_RE_THROW();
 	}
 	PG_END_TRY();

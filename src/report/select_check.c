@@ -13,13 +13,16 @@
  */
 #include "postgres.h"
 
+#include "access/transam.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_proc.h"
 #include "errors.h"
 #include "mb/pg_wchar.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/parser.h"
 #include "report/reports.h"
 #include "report/select_internal.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 
 /* Where in the query something stands, for walkers that look for it. */
@@ -94,7 +97,7 @@ check_clauses(const char *text, const SelectStmt * stmt)
 	if (stmt->distinctClause != NIL)
 		select_refuse(text, exprLocation((Node *) stmt->targetList),
 					  "a report's query cannot have DISTINCT",
-					  "GROUP BY makes one row of each group.");
+					  "GROUP BY makes one row of each group; the newest value of a group is report.latest(value).");
 	if (stmt->groupClause == NIL)
 		select_refuse(text, -1, "the report's query has no GROUP BY",
 					  "For one row over all events group by a constant: SELECT 'all' AS total, count(*) AS n FROM new_events GROUP BY 1. For a row per event use report.define.");
@@ -149,6 +152,53 @@ select_parse(const char *text)
  * The query as PostgreSQL understands it
  * ------------------------------------------------------------------------
  */
+
+/*
+ * The current time, and what is another value at each call.  Functions of
+ * people are theirs to judge: one that nobody has declared is volatile.
+ */
+static bool
+is_of_the_moment(Oid function, void *context)
+{
+	switch (function)
+	{
+		case F_NOW:
+		case F_TRANSACTION_TIMESTAMP:
+		case F_STATEMENT_TIMESTAMP:
+		case F_AGE_TIMESTAMP:	/* since the current date */
+		case F_AGE_TIMESTAMPTZ:
+			return true;
+		default:
+			return function < FirstGenbkiObjectId &&
+				func_volatile(function) == PROVOLATILE_VOLATILE;
+	}
+}
+
+/* CURRENT_DATE and its like; the others name roles and schemas. */
+static bool
+is_current_time(Node *node)
+{
+	return IsA(node, SQLValueFunction) &&
+		((SQLValueFunction *) node)->op <= SVFOP_LOCALTIMESTAMP_N;
+}
+
+static bool
+find_moment(Node *node, void *context)
+{
+	Search	   *search = context;
+
+	if (node == NULL)
+		return false;
+	if (is_current_time(node) ||
+		check_functions_in_node(node, is_of_the_moment, NULL))
+	{
+		search->location = exprLocation(node);
+		return true;
+	}
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, find_moment, context, 0);
+	return expression_tree_walker(node, find_moment, context);
+}
 
 /* What the query reads, at any depth. */
 static bool
@@ -255,6 +305,10 @@ select_check_functions(SelectReport *report)
 {
 	Search		search = {.location = -1};
 
+	if (find_moment((Node *) report->query, &search))
+		select_refuse(report->text, search.location,
+					  "a report's query cannot ask for the current time or a random value",
+					  "The answer at the time of an event would stay in the table. Group by the event's own time, for example occurred_on::date, and compare it with the current time where the table is read: in the chart's query, or in a view.");
 	if (!report->query->hasWindowFuncs && !report->query->hasTargetSRFs)
 		return;
 	(void) find_refused_function((Node *) report->query->targetList, &search);

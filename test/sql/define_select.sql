@@ -169,6 +169,8 @@ SELECT report.define_select('r', 'SELECT event_key AS k, count(*) AS n FROM new_
 SELECT report.define_select('r', 'SELECT event_key AS k, sum((data ->> ''x'')::float8) AS n FROM new_events GROUP BY 1', 'shop.r');
 SELECT report.define_select('r', 'SELECT event_key AS k, count(*) AS n FROM shop.missing GROUP BY 1', 'shop.r');
 SELECT report.define_select('r', 'SELECT event_key AS k, count(*) AS é, n FROM new_events GROUP BY 1', 'shop.r');
+SELECT report.define_select('r', 'SELECT event_key AS k, count(*) AS n FROM new_events WHERE occurred_on > now() - interval ''1 day'' GROUP BY 1', 'shop.r');
+SELECT report.define_select('r', 'SELECT event_key AS k, data ->> ''x'' AS n FROM new_events GROUP BY 1', 'shop.r');
 \set VERBOSITY terse
 CREATE FUNCTION shop.refused(query text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
@@ -195,6 +197,7 @@ SELECT shop.refused(q) FROM unnest(ARRAY[
 	'SELECT event_key AS k, percentile_cont(0.5) WITHIN GROUP (ORDER BY log_seq) AS n FROM new_events GROUP BY 1',
 	'SELECT event_key AS k, report.latest(data ORDER BY occurred_on) AS n FROM new_events GROUP BY 1',
 	'SELECT event_key AS k, avg(1::real) AS n FROM new_events GROUP BY 1',
+	'SELECT event_key AS k, sum(data ->> ''x'') AS n FROM new_events GROUP BY 1',
 	'SELECT event_key AS k, count(*) OVER () AS n FROM new_events GROUP BY 1',
 	'SELECT event_key AS k, generate_series(1, 2) AS n FROM new_events GROUP BY 1',
 	'SELECT count(*) AS n FROM new_events GROUP BY event_key',
@@ -208,6 +211,18 @@ SELECT shop.refused(q) FROM unnest(ARRAY[
 	'SELECT event_key AS k, count(*) AS n FROM (SELECT * FROM new_events) e GROUP BY 1',
 	'SELECT currency AS k, count(*) AS n FROM shop.rates WHERE EXISTS (SELECT FROM new_events) GROUP BY 1',
 	'SELECT event_key AS k, $1 AS n FROM new_events GROUP BY 1']) q;
+-- the moment of the event, or of the query over the whole log?
+SELECT q, left(shop.refused(q), 60) AS refused FROM unnest(ARRAY[
+	'SELECT event_key AS k, count(*) FILTER (WHERE occurred_on::date = CURRENT_DATE) AS n FROM new_events GROUP BY 1',
+	'SELECT event_key AS k, max(LOCALTIMESTAMP(0) - occurred_on) AS n FROM new_events GROUP BY 1',
+	'SELECT extract(year FROM age(occurred_on)) AS k FROM new_events GROUP BY 1',
+	'SELECT event_key AS k, max(clock_timestamp()) - statement_timestamp() AS n FROM new_events GROUP BY 1',
+	'SELECT e.event_key AS k FROM new_events e JOIN (SELECT transaction_timestamp() AS at) x ON e.occurred_on < x.at GROUP BY 1',
+	'SELECT e.event_key AS k FROM new_events e CROSS JOIN LATERAL (SELECT random() AS r) x WHERE x.r > 0.5 GROUP BY 1',
+	'SELECT gen_random_uuid() AS k FROM new_events GROUP BY 1']) q;
+-- these are the same at any moment
+SELECT report.define_select('same', $$SELECT to_char(occurred_on, 'Dy') AS k, CURRENT_USER::text AS c, max(age(occurred_on, '2026-01-01')) AS n,
+	max(md5(event_key)) AS m FROM new_events GROUP BY 1, 2$$, 'shop.same');
 SELECT report.define_select('', 'SELECT event_key AS k FROM new_events GROUP BY 1', 'shop.r');
 SELECT report.define_select('r', NULL, 'shop.r');
 SELECT to_regclass('shop.r'), to_regclass('shop.r_state');
