@@ -143,6 +143,13 @@ outbox_set_traceparent(OutboxEvent *event)
 	}
 }
 
+/* The statement that fails need not be of whoever has set them. */
+static void
+name_session_headers(void *arg)
+{
+	errcontext("headers of carshop_outbox.event_headers");
+}
+
 /*
  * carshop_outbox.event_headers as JSON; parsed again only when it has changed.
  * Its bytes are nobody's promise: a startup packet, a file and another
@@ -153,6 +160,7 @@ session_headers(void)
 {
 	static char *text = NULL;
 	static Jsonb *headers = NULL;
+	ErrorContextCallback callback = {.previous = error_context_stack, .callback = name_session_headers};
 	MemoryContext old;
 	Jsonb	   *parsed;
 
@@ -172,7 +180,9 @@ session_headers(void)
 				 errhint("Set it to a JSON object of strings, for example {\"user\": \"ada\"}.")));
 	parsed = DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
 												CStringGetDatum(setting_event_headers)));
+	error_context_stack = &callback;
 	outbox_check_headers(parsed);
+	error_context_stack = callback.previous;
 
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	if (text != NULL)
