@@ -226,7 +226,7 @@ check_statement(SPIPlanPtr plan, const char *statement, Oid target)
 	}
 	if (!check.reads_events)
 		refuse("the report's statement does not read FROM " NEW_EVENTS,
-			   "The batch of new events has the columns of report.reported_events.");
+			   "Write FROM " NEW_EVENTS ": it has the columns of report.reported_events, and holds the events that have just come.");
 	if (check.written == NIL)
 		refuse("the report's statement writes no table",
 			   "Put INSERT INTO before the SELECT; one with GROUP BY can be given to report.define_select, which makes its table, too.");
@@ -461,7 +461,8 @@ report_define_as(const ReportDefinition *definition)
 		ereport(WARNING,
 				(errmsg("table \"%s\" is not empty: the report adds the whole event log to what it holds",
 						get_rel_name(validation.target)),
-				 errhint("Empty the table in the same transaction, unless its rows come from elsewhere.")));
+				 errhint("Unless its rows come from elsewhere, empty it in the same transaction, or make it anew later: SELECT report.rebuild(%s);",
+						 quote_literal_cstr(definition->name))));
 }
 
 static int
