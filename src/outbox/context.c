@@ -160,7 +160,7 @@ session_headers(void)
 {
 	static char *text = NULL;
 	static Jsonb *headers = NULL;
-	ErrorContextCallback callback = {.previous = error_context_stack, .callback = name_session_headers};
+	ErrorContextCallback callback;
 	MemoryContext old;
 	Jsonb	   *parsed;
 
@@ -180,6 +180,9 @@ session_headers(void)
 				 errhint("Set it to a JSON object of strings, for example {\"user\": \"ada\"}.")));
 	parsed = DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
 												CStringGetDatum(setting_event_headers)));
+	callback.callback = name_session_headers;
+	callback.arg = NULL;
+	callback.previous = error_context_stack;
 	error_context_stack = &callback;
 	outbox_check_headers(parsed);
 	error_context_stack = callback.previous;
