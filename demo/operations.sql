@@ -1,5 +1,19 @@
--- The examples of README.md, in the order in which test/t/060_readme.pl runs
--- them, after quickstart.sql.  A line "-- [name]" begins a section.
+-- The examples of README.md, in its order: test/t/060_readme.pl runs them, after
+-- quickstart.sql and with car_shop.sql, as somebody does who reads and tries.  A line "-- [name]"
+-- begins a section.
+
+-- [car shop]
+SELECT outbox.capture_car_shop();
+SELECT report.create_car_shop();
+INSERT INTO "Cars" VALUES (7, '{"$type":"PedalEngineEntity","PedalSize":3}');
+INSERT INTO "Customers" VALUES ('Ada', 70, 30, NULL);
+UPDATE "Customers" SET "CarNumber" = 7 WHERE "Name" = 'Ada';
+SELECT outbox.wait_published();
+SELECT report.wait_applied();
+
+-- [car shop reports]
+SELECT engine, cars_sold FROM report.sales_by_day;
+SELECT number, engine, pedal_size, customer FROM report.cars;
 
 -- [capture]
 SELECT outbox.capture('orders', 'OrderChanged',
@@ -12,7 +26,8 @@ SELECT outbox.capture('orders', 'OrderChanged',
     headers     => '{"team": "sales"}');
 
 -- [routes]
-SELECT source, event_type, operation, condition, key FROM outbox.routes ORDER BY event_type, operation;
+SELECT source, event_type, operation, condition, key FROM outbox.routes
+ WHERE source = 'orders'::regclass ORDER BY event_type, operation;
 
 -- [by hand]
 CREATE TRIGGER "00_outbox_OrderTouched" AFTER INSERT OR UPDATE ON orders
@@ -73,6 +88,9 @@ SELECT outbox.wait_published('30s');
 -- [claim]
 SELECT outbox.claim();
 
+-- [start_lineage]
+SELECT outbox.start_lineage('nothing');
+
 -- [dead letters]
 SELECT id, type, key, reason FROM outbox.dead_letters;
 SELECT outbox.retry();                                            -- all of them, when the cause is mended; or retry(id)
@@ -85,19 +103,6 @@ SELECT outbox.unpark('audit');
 
 -- [replay]
 SELECT outbox.replay(now() - interval '1 hour', event_type => 'OrderPlaced');
-
--- [car shop]
-SELECT outbox.capture_car_shop();
-SELECT report.create_car_shop();
-INSERT INTO "Cars" VALUES (7, '{"$type":"PedalEngineEntity","PedalSize":3}');
-INSERT INTO "Customers" VALUES ('Ada', 70, 30, NULL);
-UPDATE "Customers" SET "CarNumber" = 7 WHERE "Name" = 'Ada';
-SELECT outbox.wait_published();
-SELECT report.wait_applied();
-
--- [car shop reports]
-SELECT engine, cars_sold FROM report.sales_by_day;
-SELECT number, engine, pedal_size, customer FROM report.cars;
 
 -- [event log]
 SELECT log_seq, event_type, event_key, event_description, data FROM report.reported_events
@@ -117,8 +122,30 @@ $$, target => 'sales');
 SELECT report.wait_applied();
 TABLE sales ORDER BY customer;
 
+-- [questions]
+-- by day of the shop's time zone; without one, days are those of UTC
+SELECT report.define_select('revenue', $$
+    SELECT (occurred_on AT TIME ZONE 'Europe/Berlin')::date AS day, sum((data ->> 'total')::numeric) AS revenue
+      FROM new_events WHERE event_type = 'OrderPlaced' GROUP BY 1
+$$, target => 'revenue');
+CREATE VIEW revenue_week AS     -- a moving average
+    SELECT day, avg(revenue) OVER (ORDER BY day RANGE '6 days' PRECEDING) AS mean FROM revenue;
+
+-- how many different ones: they are rows, and rows are counted
+SELECT report.define_select('buyers', $$
+    SELECT occurred_on::date AS day, data ->> 'customer' AS customer, count(*) AS orders
+      FROM new_events WHERE event_type = 'OrderPlaced' GROUP BY 1, 2
+$$, target => 'buyers');
+CREATE VIEW buyers_by_day AS SELECT day, count(*) AS buyers FROM buyers GROUP BY day;
+
+SELECT * FROM revenue WHERE day > current_date - 7;     -- the last seven days
+SELECT * FROM sales ORDER BY total DESC LIMIT 10;       -- the ten best
+
 -- [explain]
 SELECT event_type, event_key, data FROM report.explain('sales', '{"customer": "Ada"}');
+
+-- [drop]
+SELECT report.drop('customer_totals');
 
 -- [mirror]
 CREATE TABLE car_list ("Number" integer PRIMARY KEY, "Engine" text, "Note" text DEFAULT 'none');
@@ -150,15 +177,18 @@ SELECT report.allow_loops('large_orders');
 SELECT report.allow_loops('large_orders', false);
 SELECT report.drop('large_orders');
 
--- [event log retention]
-SELECT retention, complete_from, removed, held_by FROM report.stat_event_log;
-
--- [erase]
-SELECT report.erase('nobody');
-
 -- [disable]
-SELECT report.disable('customer_totals');
-SELECT report.enable('customer_totals');
+SELECT report.disable('sales');
+SELECT report.enable('sales');
+
+-- [rebuild]
+SELECT report.rebuild('sales');
+
+-- [as of]
+SELECT s.customer, s.orders, s.total
+  FROM report.as_of('sales', (SELECT log_seq FROM report.reported_events WHERE event_type = 'OrderPlaced' AND event_key = '2')) r,
+       jsonb_populate_record(NULL::sales, r) s
+ ORDER BY s.customer;
 
 -- [report dead letters]
 SELECT id, topic, report, sqlstate, message FROM report.dead_letters;
@@ -172,12 +202,15 @@ SELECT report.start();
 SELECT report.seek('car-shop-reported-events', 0, -2);
 SELECT report.wait_applied();
 
+-- [event log retention]
+SELECT retention, complete_from, removed, held_by FROM report.stat_event_log;
+
+-- [erase]
+SELECT report.erase('nobody');
+
 -- [status]
 TABLE outbox.status;
 TABLE report.status;
-
--- [segments]
-SELECT segment, current, settled_at IS NOT NULL AS settled, empty_after, held_by FROM outbox.segments ORDER BY segment;
 
 -- [stat]
 SELECT state, tick, confirmed_tick, unconfirmed_events, events_published FROM outbox.stat_relay;
@@ -197,11 +230,30 @@ GRANT SELECT ON outbox.dead_letters, report.dead_letters TO support;
 GRANT EXECUTE ON FUNCTION report.retry, report.skip TO support;
 GRANT EXECUTE ON FUNCTION outbox.pause, outbox.resume, outbox.park, outbox.unpark, outbox.retry, outbox.skip, outbox.replay TO support;
 
--- [drop]
-SELECT report.drop('customer_totals');
+-- [roles]
+CREATE ROLE developer;      -- makes routes on tables that it owns, and sends events
+GRANT EXECUTE ON FUNCTION outbox.capture, outbox.capture_row, outbox.release, outbox.emit, outbox.wait_published TO developer;
+GRANT SELECT ON outbox.routes TO developer;
 
--- [start_lineage]
-SELECT outbox.start_lineage('nothing');
+CREATE ROLE analyst;        -- defines reports, and whoever does reads every event
+CREATE SCHEMA reports AUTHORIZATION analyst;
+GRANT SELECT ON report.reported_events TO analyst;
+GRANT EXECUTE ON FUNCTION report.define, report.define_select, report.mirror, report.drop, report.enable, report.disable, report.rebuild,
+    report.explain, report.as_of(text, bigint), report.as_of(text, timestamptz), report.wait_applied TO analyst;
+
+CREATE ROLE operator;       -- looks after both
+GRANT pg_monitor TO operator;
+GRANT EXECUTE ON FUNCTION outbox.pause, outbox.resume, outbox.park, outbox.unpark, outbox.retry, outbox.skip, outbox.replay,
+    report.start, report.stop, report.retry, report.skip TO operator;
+
+SET ROLE analyst;
+SELECT report.define_select('types', 'SELECT event_type, count(*) AS n FROM new_events GROUP BY 1', target => 'reports.types');
+SELECT report.wait_applied();
+RESET ROLE;
+SELECT n FROM reports.types WHERE event_type = 'OrderPlaced';
+
+-- [segments]
+SELECT segment, current, settled_at IS NOT NULL AS settled, empty_after, held_by FROM outbox.segments ORDER BY segment;
 
 -- [uninstall]
 DROP EXTENSION carshop_outbox CASCADE;

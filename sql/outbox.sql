@@ -233,6 +233,8 @@ DECLARE
 	literal			text;
 	rel				record;
 	children		text;
+	template		text;
+	used			text;
 BEGIN
 	IF source IS NULL OR event_type IS NULL OR operations IS NULL
 		OR include_old IS NULL OR format IS NULL THEN
@@ -328,6 +330,13 @@ BEGIN
 			DETAIL = 'Events without a key are spread over the partitions of a topic, so that their order is not kept.',
 			HINT = 'Give one, for example key => ''{column}''.';
 	END IF;
+	FOR template, used IN VALUES ('key', key), ('description', description), ('topic', topic) LOOP
+		IF EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = source AND a.attnum > 0 AND a.attname = used) THEN
+			RAISE NOTICE USING
+				MESSAGE = format('%s of these events is the word "%s", not the column of that name', template, used),
+				HINT = format('%s => ''{%s}'' is the column''s value.', template, used);
+		END IF;
+	END LOOP;
 	IF NOT outbox.has_relay() THEN
 		RAISE WARNING USING
 			MESSAGE = format('no relay publishes the events of database "%s"', current_database()),

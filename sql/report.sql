@@ -247,28 +247,32 @@ CREATE FUNCTION report.define(name text, statement text, target regclass,
 	RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'report_define';
-COMMENT ON FUNCTION report.define(text, text, regclass, text, interval, boolean) IS 'Defines a report: target is kept by a statement that reads FROM new_events; again: replaces the statement';
+COMMENT ON FUNCTION report.define(text, text, regclass, text, interval, boolean) IS
+'Defines a report: target, a table of the caller''s, is kept by one SQL command that reads FROM new_events and writes it. It runs as the caller, with search_path = pg_catalog, for timeout at most (NULL: as before, or 60 s), over the whole event log or, with from_now, what comes. Again: replaces the statement and goes on; report.rebuild applies it to all. Errors: OB004, and what the statement raises over no events.';
 REVOKE ALL ON FUNCTION report.define(text, text, regclass, text, interval, boolean) FROM PUBLIC;
 
 CREATE FUNCTION report.drop(name text)
 	RETURNS void LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'report_drop';
-COMMENT ON FUNCTION report.drop(text) IS 'Ends a report; its table stays';
+COMMENT ON FUNCTION report.drop(text) IS
+'Ends a report of the caller''s and drops its dead letters; its table stays. Error: 42704 if there is none of that name.';
 REVOKE ALL ON FUNCTION report.drop(text) FROM PUBLIC;
 
 CREATE FUNCTION report.enable(name text)
 	RETURNS void LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'report_enable';
-COMMENT ON FUNCTION report.enable(text) IS 'Goes on with a disabled or failed report: it catches up along the event log';
+COMMENT ON FUNCTION report.enable(text) IS
+'Goes on with a disabled or failed report of the caller''s: it catches up along the event log. Error: 42704 if there is none of that name.';
 REVOKE ALL ON FUNCTION report.enable(text) FROM PUBLIC;
 
 CREATE FUNCTION report.disable(name text)
 	RETURNS void LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'report_disable';
-COMMENT ON FUNCTION report.disable(text) IS 'Halts a report where it stands';
+COMMENT ON FUNCTION report.disable(text) IS
+'Halts a report of the caller''s where it stands, until report.enable(). Error: 42704 if there is none of that name.';
 REVOKE ALL ON FUNCTION report.disable(text) FROM PUBLIC;
 
 CREATE FUNCTION report.allow_loops(name text, allow boolean DEFAULT true)
@@ -282,35 +286,40 @@ CREATE FUNCTION report.start()
 	RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'report_start';
-COMMENT ON FUNCTION report.start() IS 'Begins or goes on to read from Kafka in this database';
+COMMENT ON FUNCTION report.start() IS
+'Begins or goes on to read from Kafka in this database, when the transaction commits; carshop_outbox.report_databases must name it';
 REVOKE ALL ON FUNCTION report.start() FROM PUBLIC;
 
 CREATE FUNCTION report.stop()
 	RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'report_stop';
-COMMENT ON FUNCTION report.stop() IS 'Ends reading from Kafka in this database until report.start()';
+COMMENT ON FUNCTION report.stop() IS
+'Ends reading from Kafka in this database, when the transaction commits, until report.start()';
 REVOKE ALL ON FUNCTION report.stop() FROM PUBLIC;
 
 CREATE FUNCTION report.seek(topic text, "partition" integer, kafka_offset bigint)
 	RETURNS void LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'report_seek';
-COMMENT ON FUNCTION report.seek(text, integer, bigint) IS 'Goes on reading a partition at this offset (-2: the beginning); events that were read before are not counted again';
+COMMENT ON FUNCTION report.seek(text, integer, bigint) IS
+'Goes on reading a partition at this offset (-2: the beginning), when the transaction commits; events that were read before are not counted again. Warns of a topic that is not read. Error: 22023 for a partition or an offset that cannot be.';
 REVOKE ALL ON FUNCTION report.seek(text, integer, bigint) FROM PUBLIC;
 
 CREATE FUNCTION report.retry(id bigint DEFAULT NULL)
 	RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'report_retry';
-COMMENT ON FUNCTION report.retry(bigint) IS 'Asks the reporter to try a dead letter again (NULL: all of them); answers how many';
+COMMENT ON FUNCTION report.retry(bigint) IS
+'Asks the reporter to try a dead letter again (NULL: all of them), when the transaction commits; answers how many there are. What is refused again stays a dead letter.';
 REVOKE ALL ON FUNCTION report.retry(bigint) FROM PUBLIC;
 
 CREATE FUNCTION report.skip(id bigint)
 	RETURNS bigint LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'report_skip';
-COMMENT ON FUNCTION report.skip(bigint) IS 'Drops a dead letter for good';
+COMMENT ON FUNCTION report.skip(bigint) IS
+'Drops a dead letter for good; answers how many that were (0 or 1)';
 REVOKE ALL ON FUNCTION report.skip(bigint) FROM PUBLIC;
 
 CREATE FUNCTION report.wait_applied(event_id uuid DEFAULT NULL,
@@ -318,5 +327,6 @@ CREATE FUNCTION report.wait_applied(event_id uuid DEFAULT NULL,
 	RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'report_wait_applied';
-COMMENT ON FUNCTION report.wait_applied(uuid, interval) IS 'Waits until this event (NULL: all that stands in the topics now, up to their high watermarks) has gone through the reports, except those that are disabled or have failed; false when the time is over';
+COMMENT ON FUNCTION report.wait_applied(uuid, interval) IS
+'Waits until this event (NULL: all that stands in the topics now, up to their high watermarks) has gone through the reports, except those that are disabled or have failed; false when timeout (NULL: none) is over. Error: OB005 if no reporter is to run for this database.';
 REVOKE ALL ON FUNCTION report.wait_applied(uuid, interval) FROM PUBLIC;

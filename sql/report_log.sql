@@ -43,7 +43,7 @@ CREATE FUNCTION report.erase(event_key text)
 	RETURNS bigint LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'report_erase';
-COMMENT ON FUNCTION report.erase(text) IS 'Removes all events of this key from the event log, and what stands of them in the dead letters, for good; answers how many. Reports'' tables, Kafka, the outbox and backups are not touched';
+COMMENT ON FUNCTION report.erase(text) IS 'Removes all events of this key, of whatever type and topic, from the event log, and what stands of them in the dead letters, for good; answers how many. Reports'' tables, Kafka, the outbox and backups are not touched';
 REVOKE ALL ON FUNCTION report.erase(text) FROM PUBLIC;
 
 CREATE FUNCTION report.forget_removed(topic text, "partition" integer)

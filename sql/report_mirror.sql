@@ -24,7 +24,8 @@ CREATE FUNCTION report.mirror(name text, target regclass,
 	RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'report_mirror';
-COMMENT ON FUNCTION report.mirror(text, regclass, text[], text, text[], interval, boolean) IS 'Defines a report that keeps the newest state per primary key in target, deletions included; again: replaces it';
+COMMENT ON FUNCTION report.mirror(text, regclass, text[], text, text[], interval, boolean) IS
+'Defines a report that keeps the newest state per primary key in target, a table of the caller''s, deletions included: of events of event_types, delete_types (which end the row) and topic; NULL: all. timeout: of one execution (NULL: as before, or 60 s). Again: replaces it. Warns of a topic that is not read. Errors: OB004.';
 REVOKE ALL ON FUNCTION report.mirror(text, regclass, text[], text, text[], interval, boolean) FROM PUBLIC;
 
 -- Called by the statement that report.mirror generates, as the report's owner.

@@ -32,6 +32,9 @@ CREATE VIEW report.stat_reporter AS
 	SELECT w.pid,
 		   CASE WHEN w.pid IS NULL THEN 'not running'
 				WHEN p.lost IS NOT NULL THEN 'stopped'
+				-- of report.seek(), or of a topic that was read formerly
+				WHEN NOT topic = ANY (regexp_split_to_array(btrim(current_setting('carshop_outbox.report_topics', true)), '\s*,\s*'))
+					THEN 'not read'
 				ELSE COALESCE(s.state, w.state) END AS state,
 		   topic, partition,
 		   COALESCE(s.kafka_offset, p.next_offset) AS kafka_offset,
@@ -46,7 +49,7 @@ CREATE VIEW report.stat_reporter AS
 		CROSS JOIN report.worker() w;
 COMMENT ON VIEW report.stat_reporter IS 'Reading, per topic and partition; counters since the server''s start or report.stat_reset()';
 COMMENT ON COLUMN report.stat_reporter.pid IS 'Process of the reporter; NULL: it does not run';
-COMMENT ON COLUMN report.stat_reporter.state IS 'current, reading, held (by an open transaction), waiting, stopped, not running';
+COMMENT ON COLUMN report.stat_reporter.state IS 'current, reading, held (by an open transaction), waiting, not read (carshop_outbox.report_topics does not name the topic), stopped, not running';
 COMMENT ON COLUMN report.stat_reporter.topic IS 'Topic';
 COMMENT ON COLUMN report.stat_reporter.partition IS 'Partition';
 COMMENT ON COLUMN report.stat_reporter.kafka_offset IS 'Next offset to read';
@@ -164,7 +167,7 @@ CREATE VIEW report.status AS
 			   CASE WHEN NOT k.known THEN 'Nothing is known while nothing is read.'
 					WHEN r.message IS NULL THEN 'No trouble with Kafka.'
 					ELSE outbox.sentence(r.message) END,
-			   CASE WHEN k.known THEN r.remedy END
+			   CASE WHEN k.known THEN outbox.remedy_here(r.remedy) END
 		FROM reporter r CROSS JOIN LATERAL (SELECT r.runs AND r.reading IS TRUE AS known) k
 		UNION ALL
 		SELECT 6, 'transactions', 'ok', 'No open transaction holds messages back.', NULL

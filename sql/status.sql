@@ -45,6 +45,19 @@ $$;
 COMMENT ON FUNCTION outbox.set_remedy(text, text) IS
 'The command that changes a setting where it is set now, for this database or for all; NULL takes it back to its default';
 
+-- What a worker says is made without a look at the catalogs.
+CREATE FUNCTION outbox.remedy_here(remedy text) RETURNS text
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT CASE WHEN s.source = 'database'
+		THEN replace(remedy, 'ALTER SYSTEM SET ' || s.name, format('ALTER DATABASE %I SET %s', current_database(), s.name))
+		ELSE remedy END
+	FROM (SELECT "substring"(remedy, 'ALTER SYSTEM SET (carshop_outbox\.[a-z_]+)') AS name) n
+	LEFT JOIN pg_settings s ON s.name = n.name
+$$;
+COMMENT ON FUNCTION outbox.remedy_here(text) IS
+'A remedy of a worker with the command that changes its setting for this database, where it is set for this database: there ALTER SYSTEM would change nothing';
+
 CREATE FUNCTION outbox.preload_remedy() RETURNS text
 	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -318,7 +331,7 @@ CREATE VIEW outbox.status AS
 			   CASE WHEN l.paused THEN 'SELECT outbox.resume();' END
 		FROM outbox.lineage l
 		UNION ALL
-		SELECT 3, 'publishing', 'fail', format('%s Since %s.', outbox.sentence(r.trouble), date_trunc('second', r.since)), r.remedy
+		SELECT 3, 'publishing', 'fail', format('%s Since %s.', outbox.sentence(r.trouble), date_trunc('second', r.since)), outbox.remedy_here(r.remedy)
 		FROM relay r WHERE r.runs AND r.holds
 		UNION ALL
 		SELECT 4, 'divergence',
@@ -326,7 +339,7 @@ CREATE VIEW outbox.status AS
 			   CASE WHEN NOT r.runs THEN 'Nothing is known while the relay is not running.'
 					WHEN r.stopped THEN outbox.sentence(r.trouble)
 					ELSE 'Nothing contradicts Kafka''s record of what was published.' END,
-			   CASE WHEN r.runs AND r.stopped THEN r.remedy END
+			   CASE WHEN r.runs AND r.stopped THEN outbox.remedy_here(r.remedy) END
 		FROM relay r
 		UNION ALL
 		SELECT 5, 'kafka',
@@ -335,7 +348,9 @@ CREATE VIEW outbox.status AS
 					WHEN r.stopped THEN 'Nothing is asked of Kafka until the divergence is settled.'
 					WHEN r.trouble IS NOT NULL AND NOT r.holds THEN outbox.sentence(r.trouble) || COALESCE(' Routes: ' || outbox.topic_routes(r.trouble_topic) || '.', '')
 					ELSE 'No trouble with Kafka.' END,
-			   CASE WHEN r.runs AND NOT r.stopped AND NOT r.holds THEN r.remedy || COALESCE(format(' To let the events of other topics flow meanwhile: SELECT outbox.park(%L);', r.trouble_topic), '') END
+			   -- format() makes the word NULL of a null
+			   CASE WHEN r.runs AND NOT r.stopped AND NOT r.holds THEN outbox.remedy_here(r.remedy) || CASE WHEN r.trouble_topic IS NOT NULL
+					THEN format(' To let the events of other topics flow meanwhile: SELECT outbox.park(%L);', r.trouble_topic) ELSE '' END END
 		FROM relay r
 		UNION ALL
 		SELECT 11, 'parked', 'ok', 'No topic is parked.', NULL

@@ -143,6 +143,13 @@ outbox_set_traceparent(OutboxEvent *event)
 	}
 }
 
+/* The statement that fails need not be of whoever has set them. */
+static void
+name_session_headers(void *arg)
+{
+	errcontext("headers of carshop_outbox.event_headers");
+}
+
 /*
  * carshop_outbox.event_headers as JSON; parsed again only when it has changed.
  * Its bytes are nobody's promise: a startup packet, a file and another
@@ -153,6 +160,7 @@ session_headers(void)
 {
 	static char *text = NULL;
 	static Jsonb *headers = NULL;
+	ErrorContextCallback callback;
 	MemoryContext old;
 	Jsonb	   *parsed;
 
@@ -172,7 +180,12 @@ session_headers(void)
 				 errhint("Set it to a JSON object of strings, for example {\"user\": \"ada\"}.")));
 	parsed = DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
 												CStringGetDatum(setting_event_headers)));
+	callback.callback = name_session_headers;
+	callback.arg = NULL;
+	callback.previous = error_context_stack;
+	error_context_stack = &callback;
 	outbox_check_headers(parsed, ERRCODE_OB_EVENT_REFUSED);
+	error_context_stack = callback.previous;
 
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	if (text != NULL)

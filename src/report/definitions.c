@@ -28,6 +28,7 @@
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "parser/parsetree.h"
+#include "report/advice.h"
 #include "report/as_owner.h"
 #include "report/definitions.h"
 #include "report/event_log.h"
@@ -220,18 +221,21 @@ check_statement(SPIPlanPtr plan, const char *statement, Oid target)
 		if (query->commandType == CMD_UTILITY)
 			refuse_at(statement, source->raw_parse_tree->stmt_location,
 					  "a report's statement must be INSERT, UPDATE, DELETE or MERGE",
-					  "What it needs besides, such as its table, is made before it is defined.");
+					  "Make the table first, and let the statement write it; report.define_select makes the table of a SELECT.");
 		(void) check_walker((Node *) query, &check);
 	}
 	if (!check.reads_events)
 		refuse("the report's statement does not read FROM " NEW_EVENTS,
-			   "The batch of new events has the columns of report.reported_events.");
+			   "Write FROM " NEW_EVENTS ": it has the columns of report.reported_events, and holds the events that have just come.");
+	if (check.written == NIL)
+		refuse("the report's statement writes no table",
+			   "Put INSERT INTO before the SELECT; one with GROUP BY can be given to report.define_select, which makes its table, too.");
 	if (!list_member_oid(check.written, target))
 		ereport(ERROR,
 				(errcode(ERRCODE_OB_REPORT_REFUSED),
 				 errmsg("the report's statement does not write its target \"%s\"",
 						get_rel_name(target)),
-				 errhint("Let it write that table, or give the one that it writes as target.")));
+				 errhint("The argument target names the table that the statement writes.")));
 	foreach(cell, check.written)
 		refuse_deferrable(lfirst_oid(cell));
 }
@@ -374,7 +378,7 @@ report_check_target(Oid target, Oid caller)
 		ereport(ERROR,
 				(errcode(ERRCODE_OB_REPORT_REFUSED),
 				 errmsg("\"%s\" is not a table", get_rel_name(target)),
-				 errhint("Give the table that the report's rows are to be in.")));
+				 errhint("The target of a report is an ordinary or a partitioned table.")));
 	if (owner != caller)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -437,11 +441,7 @@ report_define_as(const ReportDefinition *definition)
 	}
 	PG_CATCH();
 	{
-		/* Names are the likeliest fault: say what the statement can see. */
-		if (geterrcode() == ERRCODE_UNDEFINED_TABLE ||
-			geterrcode() == ERRCODE_UNDEFINED_FUNCTION)
-			errhint("A report's statement runs with search_path = "
-					REPORT_SEARCH_PATH ": qualify names with their schema.");
+		report_hint_at_names("statement");
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
@@ -486,7 +486,8 @@ report_define_as(const ReportDefinition *definition)
 		ereport(WARNING,
 				(errmsg("table \"%s\" is not empty: the report adds the whole event log to what it holds",
 						get_rel_name(validation.target)),
-				 errhint("Empty the table in the same transaction, unless its rows come from elsewhere.")));
+				 errhint("Unless its rows come from elsewhere, empty it in the same transaction, or make it anew later: SELECT report.rebuild(%s);",
+						 quote_literal_cstr(definition->name))));
 }
 
 static int

@@ -24,6 +24,7 @@
 #include "funcapi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "report/advice.h"
 #include "report/as_owner.h"
 #include "report/sql_plan.h"
 #include "settings.h"
@@ -129,6 +130,7 @@ report_seek(PG_FUNCTION_ARGS)
 	sql_plan_execute(&seek, values, NULL);
 	as_owner_end(&scope);
 	wake_reporter_at_commit();
+	report_warn_of_unread(text_to_cstring(PG_GETARG_TEXT_PP(0)));
 	PG_RETURN_VOID();
 }
 

@@ -18,6 +18,7 @@
 #include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
+#include "report/advice.h"
 #include "report/definitions.h"
 #include "report/mirror.h"
 #include "utils/builtins.h"
@@ -151,5 +152,7 @@ report_mirror(PG_FUNCTION_ARGS)
 	definition.source = source_json(target, &source);
 	table_close(target->rel, NoLock);
 	report_define_as(&definition);
+	if (source.topic != NULL)
+		report_warn_of_unread(source.topic);
 	PG_RETURN_VOID();
 }

@@ -54,6 +54,7 @@ typedef struct Place
 	char	   *name;
 	char	   *quoted;			/* and qualified */
 	Oid			relid;			/* InvalidOid: not there */
+	bool		ours;			/* the report is there, and may have made it */
 } Place;
 
 /* ------------------------------------------------------------------------
@@ -70,6 +71,7 @@ make_place(Oid schema, const char *name)
 	place.name = pstrdup(name);
 	place.quoted = quote_qualified_identifier(get_namespace_name(schema), name);
 	place.relid = get_relname_relid(name, schema);
+	place.ours = false;
 	return place;
 }
 
@@ -98,7 +100,9 @@ refuse_target(const Place *place, const char *detail)
 			 errmsg("relation %s exists and does not fit the query",
 					place->quoted),
 			 errdetail("%s", detail),
-			 errhint("Name another target, or end the report with report.drop, drop the relation and define the report again: it is given the whole event log.")));
+			 place->ours ?
+			 errhint("Name another target, or end the report with report.drop, drop the relation and define the report again: it is given the whole event log.") :
+			 errhint("Name another target: report.define_select makes it.")));
 }
 
 /* The n-th column that the relation should have. */
@@ -248,6 +252,22 @@ check_view(const Place *place, const SelectReport *report)
  * ------------------------------------------------------------------------
  */
 
+static bool
+report_is_there(const char *name)
+{
+	static SqlPlan get = {
+		"SELECT FROM report.definitions WHERE name = $1", 1, {TEXTOID}, NULL
+	};
+	AsOwner		scope;
+	Datum		value = CStringGetTextDatum(name);
+	bool		found;
+
+	as_owner_begin(&scope);
+	found = sql_plan_execute(&get, &value, NULL) > 0;
+	as_owner_end(&scope);
+	return found;
+}
+
 /*
  * One table per report, and one report per table: another table would lack
  * the events that have been applied, another report would count them twice.
@@ -373,16 +393,21 @@ define_select(ReportDefinition *definition, const char *query, Place *target)
 {
 	SelectReport *report;
 	ReportScope scope;
-	Place		table = *target;
+	Place		table;
 	bool		changed;
 
+	target->ours = report_is_there(definition->name);
+	table = *target;
 	report_enter(&scope, GetUserId());
 	report = select_analyze(query);
 	report_leave(&scope);
 
 	if (!report->plain)
+	{
 		table = make_place(target->schema,
 						   makeObjectName(target->name, NULL, "state"));
+		table.ours = target->ours;
+	}
 	else if (OidIsValid(table.relid) &&
 			 get_rel_relkind(table.relid) == RELKIND_VIEW)
 		refuse_target(target, "It is a view, which this query does not need.");
@@ -397,7 +422,9 @@ define_select(ReportDefinition *definition, const char *query, Place *target)
 	if (changed)
 		ereport(NOTICE,
 				(errmsg("report \"%s\" goes on with another query: what the former one made of earlier events stays in %s",
-						definition->name, table.quoted)));
+						definition->name, table.quoted),
+				 errhint("SELECT report.rebuild(%s); makes all of it by this query.",
+						 quote_literal_cstr(definition->name))));
 }
 
 Datum

@@ -94,7 +94,7 @@ check_clauses(const char *text, const SelectStmt * stmt)
 	if (stmt->withClause != NULL)
 		select_refuse(text, stmt->withClause->location,
 					  "a report's query cannot have WITH",
-					  "Write it as a subquery in FROM, or as a view.");
+					  "Write it as a subquery in FROM, or as a view; new_events itself stands in the query's own FROM.");
 	if (stmt->intoClause != NULL)
 		select_refuse(text, stmt->intoClause->rel->location,
 					  "a report's query cannot have INTO",
@@ -102,7 +102,7 @@ check_clauses(const char *text, const SelectStmt * stmt)
 	if (stmt->distinctClause != NIL)
 		select_refuse(text, exprLocation((Node *) stmt->targetList),
 					  "a report's query cannot have DISTINCT",
-					  "GROUP BY makes one row of each group.");
+					  "GROUP BY makes one row of each group; the newest value of a group is report.latest(value).");
 	if (stmt->groupClause == NIL)
 		select_refuse(text, -1, "the report's query has no GROUP BY",
 					  "For one row over all events group by a constant: SELECT 'all' AS total, count(*) AS n FROM new_events GROUP BY 1. For a row per event use report.define.");
@@ -226,7 +226,7 @@ select_check_reads(SelectReport *report)
 	if (search.events == 0)
 		select_refuse(report->text, -1,
 					  "the report's query does not read FROM " NEW_EVENTS,
-					  "The batch of new events has the columns of report.reported_events.");
+					  "Write FROM " NEW_EVENTS ": it has the columns of report.reported_events, and holds the events that have just come.");
 	foreach(cell, report->query->rtable)
 	{
 		if (lfirst_node(RangeTblEntry, cell)->rtekind == RTE_NAMEDTUPLESTORE)

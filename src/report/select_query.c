@@ -36,6 +36,7 @@
 #include "parser/parse_oper.h"
 #include "parser/parser.h"
 #include "parser/parsetree.h"
+#include "report/advice.h"
 #include "report/event_log.h"
 #include "report/report_run.h"
 #include "report/reports.h"
@@ -246,7 +247,7 @@ check_aggregate(SelectReport *report, const Aggref * aggref, const char *name)
 		select_refuse(report->text, at,
 					  psprintf("aggregate %s cannot be kept up to date from batch to batch",
 							   get_func_name(aggref->aggfnoid)),
-					  "Those that can: count, sum, min, max, avg, bool_and, bool_or, every and report.latest. Others often follow from them: a variance from count(*), sum(x) and sum(x * x).");
+					  "Those that can: count, sum, min, max, avg, bool_and, bool_or, every and report.latest. Others follow from them, as a variance from count(*), sum(x) and sum(x * x), or are computed where the table is read: group by that value, too.");
 	if (aggref->aggdistinct != NIL)
 		select_refuse(report->text, at,
 					  "a report's query cannot have DISTINCT in an aggregate",
@@ -449,10 +450,9 @@ point_into_query(void *arg)
 		internalerrposition(position);
 		internalerrquery((const char *) arg);
 	}
-	if (geterrcode() == ERRCODE_UNDEFINED_TABLE ||
-		geterrcode() == ERRCODE_UNDEFINED_FUNCTION)
-		errhint("A report's query runs with search_path = "
-				REPORT_SEARCH_PATH ": qualify names with their schema.");
+	report_hint_at_names("query");
+	if (geterrcode() == ERRCODE_GROUPING_ERROR)
+		errhint("Each column stands in GROUP BY or in an aggregate of the list: the newest value of a group is report.latest(value).");
 }
 
 static Query *

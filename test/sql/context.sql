@@ -87,6 +87,11 @@ INSERT INTO c VALUES (9);
 SELECT outbox.emit('X') IS NOT NULL AS ok;
 SELECT set_config('carshop_outbox.event_headers', jsonb_build_object('h', repeat('x', 900000))::text, false) <> '' AS set;
 SELECT outbox.emit('X');
+-- whose headers these are stands nowhere in the statement
+SET carshop_outbox.event_headers = '["a"]';
+\set SHOW_CONTEXT errors
+SELECT outbox.emit('X');
+\set SHOW_CONTEXT never
 RESET carshop_outbox.event_headers;
 
 -- comments as SQLCommenter's libraries write them, in front or behind

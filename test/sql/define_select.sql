@@ -185,6 +185,8 @@ SELECT report.define_select('r', 'SELECT event_key AS k, count(*) AS n FROM new_
 SELECT report.define_select('r', 'SELECT event_key AS k, sum((data ->> ''x'')::float8) AS n FROM new_events GROUP BY 1', 'shop.r');
 SELECT report.define_select('r', 'SELECT event_key AS k, count(*) AS n FROM shop.missing GROUP BY 1', 'shop.r');
 SELECT report.define_select('r', 'SELECT event_key AS k, count(*) AS é, n FROM new_events GROUP BY 1', 'shop.r');
+SELECT report.define_select('r', 'SELECT event_key AS k, count(*) AS n FROM new_events WHERE occurred_on > now() - interval ''1 day'' GROUP BY 1', 'shop.r');
+SELECT report.define_select('r', 'SELECT event_key AS k, data ->> ''x'' AS n FROM new_events GROUP BY 1', 'shop.r');
 \set VERBOSITY terse
 CREATE FUNCTION shop.refused(query text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
@@ -213,6 +215,7 @@ SELECT shop.refused(q) FROM unnest(ARRAY[
 	'SELECT event_key AS k, percentile_cont(0.5) WITHIN GROUP (ORDER BY log_seq) AS n FROM new_events GROUP BY 1',
 	'SELECT event_key AS k, report.latest(data ORDER BY occurred_on) AS n FROM new_events GROUP BY 1',
 	'SELECT event_key AS k, avg(1::real) AS n FROM new_events GROUP BY 1',
+	'SELECT event_key AS k, sum(data ->> ''x'') AS n FROM new_events GROUP BY 1',
 	'SELECT event_key AS k, count(*) OVER () AS n FROM new_events GROUP BY 1',
 	'SELECT event_key AS k, generate_series(1, 2) AS n FROM new_events GROUP BY 1',
 	'SELECT count(*) AS n FROM new_events GROUP BY event_key',

@@ -189,6 +189,10 @@ CREATE TABLE keyless (a integer);
 CREATE TABLE keyless_child (b integer) INHERITS (keyless);
 \set VERBOSITY terse
 SELECT outbox.capture('keyless', 'Keyless') \g (format=unaligned tuples_only=on)
+-- a column's name without braces is a word, the same for all rows
+\set VERBOSITY default
+SELECT outbox.capture('keyless_child', 'Word', key => 'b', description => 'b') \g (format=unaligned tuples_only=on)
+\set VERBOSITY terse
 CREATE TABLE moves (id integer, shop text, PRIMARY KEY (id, shop)) PARTITION BY LIST (shop);
 SELECT outbox.capture('moves', 'Moved', 'update') \g (format=unaligned tuples_only=on)
 ALTER TABLE moves ENABLE ALWAYS TRIGGER "00_outbox_u_Moved";

@@ -101,6 +101,8 @@ $node->safe_psql('shop', $remedy);
 $node->restart;
 is($node->safe_psql('postgres', 'SHOW shared_preload_libraries'), 'auto_explain, "$libdir/auto_explain", carshop_outbox', 'all of them are preloaded');
 failing(qr/127\.0\.0\.1:1\b/, 'unreachable broker');
+is(query_value($node, 'shop', q{SELECT remedy FROM outbox.status WHERE remedy ~ 'outbox\.park|NULL'}), undef,
+	'where no topic is to blame, none is to be parked');
 sell();
 sell();
 is(query_value($node, 'shop', q{SELECT unconfirmed_events FROM outbox.stat_relay}), $sold,
@@ -135,6 +137,12 @@ set_and_reload('create_topics', 'off');
 $node->safe_psql('shop', q{SELECT outbox.capture('"Customers"', 'Elsewhere', topic => 'elsewhere');
 	INSERT INTO "Customers" VALUES ('Ann')});
 failing(qr/"elsewhere" does not exist and .*create_topics is off/, 'missing topic');
+like($node->safe_psql('shop', q{SELECT remedy FROM outbox.status WHERE concern = 'kafka'}),
+	qr/ALTER SYSTEM SET carshop_outbox\.create_topics = on; .*SELECT outbox\.park\('elsewhere'\);$/, 'its remedy');
+$node->safe_psql('postgres', q{ALTER DATABASE shop SET carshop_outbox.create_topics = off});
+like($node->safe_psql('shop', q{SELECT remedy FROM outbox.status WHERE concern = 'kafka'}),
+	qr/ALTER DATABASE shop SET carshop_outbox\.create_topics = on; /, 'its remedy where the setting is the database\'s');
+$node->safe_psql('postgres', q{ALTER DATABASE shop RESET carshop_outbox.create_topics});
 sell();
 $kafka->create_topic('elsewhere');
 published('after the topic was made');

@@ -184,7 +184,7 @@ sub handle_threads
 	return join ' ', sort @threads;
 }
 
-# The topics that are being read; what is not, is shown without an end.
+# The topics that the reporter itself reads: what it does not is shown without an end.
 sub reading
 {
 	return $node->safe_psql('shop', q{SELECT string_agg(topic, ',' ORDER BY topic) FROM report.stat_reporter WHERE state = 'current' AND high_watermark IS NOT NULL});
@@ -205,6 +205,7 @@ is(handle_threads(), $threads, 'a reload that changes other things keeps the Kaf
 append_to_file($file, "socket.keepalive.enable=false\n");
 set('carshop_outbox.report_topics' => $topic);
 poll_until(sub { reading() eq $topic && handle_threads() =~ /^\d+ \d+$/ }, 60, 'it reads one topic');
+is($node->safe_psql('shop', q{SELECT state FROM report.stat_reporter WHERE topic = 'probe'}), 'not read', 'the other one is said not to be');
 isnt(handle_threads(), $threads, 'a file with other properties makes another handle');
 
 no_crash($node);

@@ -1,6 +1,6 @@
 # README.md tells the truth: every block of commands in it equals a script of
-# demo/, the scripts run on a server and a broker, and they answer what README
-# shows.
+# demo/, the scripts run on a server and a broker in README's order, and they answer
+# what README shows.  Every setting that the server knows stands in README.
 #
 # A comment before a block names its source: <!-- demo/FILE --> or, for a part
 # between "-- [NAME]" lines, <!-- demo/FILE: NAME -->.  <!-- answer --> marks what
@@ -22,6 +22,7 @@ my %sections = sections(content('demo/operations.sql'));
 my %file = map { $_ => content($_) } qw(demo/quickstart.conf demo/quickstart.sql demo/car_shop.sql);
 my %answer;
 my %shown;
+my @order;
 
 sub content
 {
@@ -74,6 +75,7 @@ foreach my $block (@blocks)
 	{
 		is($text, $sections{$1} // 'no such section', "README shows $source");
 		$shown{$1} = 1;
+		push @order, $1;
 	}
 	elsif ($source =~ m{^demo/})
 	{
@@ -88,6 +90,7 @@ foreach my $block (@blocks)
 	$before = $source;
 }
 is_deeply([ grep { !$shown{$_} } sort(keys %sections, keys %file) ], [], 'README shows all that the scripts have');
+is_deeply(\@order, [ content('demo/operations.sql') =~ /^-- \[([^\]]+)\]/mg ], 'in the same order');
 
 # The shell's part cannot run here: packages and targets must at least exist.
 my $shell = join '', map { $_->{text} } grep { $_->{language} eq 'sh' } @blocks;
@@ -135,16 +138,18 @@ sub answers
 
 answers('demo/quickstart.sql', $file{'demo/quickstart.sql'});
 answers('demo/car_shop.sql', $file{'demo/car_shop.sql'});
-my $operations = content('demo/operations.sql');
-while ($operations =~ /^-- \[([^\]]+)\]/mg)
+foreach my $section (@order)
 {
-	my $section = $1;
-
 	answers("demo/operations.sql: $section", $sections{$section});
 	# the relay does it when the command is committed
 	poll_until(sub { (query_value($node, 'shop', q{SELECT state FROM outbox.stat_relay WHERE NOT EXISTS (SELECT FROM outbox.parked)}) // '') eq 'idle' }, 60, 'the topic is published again')
 	  if $section eq 'park';
 }
+
+my ($settings) = content('README.md') =~ /^## Settings\n(.*?)^## /ms;
+is_deeply([ grep { $settings !~ /^\| `\Q$_\E` \| /m } split /\n/,
+		$node->safe_psql('postgres', q{SELECT substr(name, 16) FROM pg_settings WHERE name LIKE 'carshop\_outbox.%' AND name NOT LIKE '%.mutant' ORDER BY 1}) ],
+	[], 'README has every setting');
 
 is(query_value($node, 'shop', q{SELECT string_agg(nspname, ',') FROM pg_namespace WHERE nspname IN ('outbox', 'report')}),
 	undef, 'nothing is left after the uninstallation');
