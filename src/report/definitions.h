@@ -13,6 +13,7 @@
 
 #include "postgres.h"
 
+#include "executor/spi.h"
 #include "fmgr.h"
 
 typedef struct ReportDefinition
@@ -42,6 +43,10 @@ extern void report_define_options(FunctionCallInfo fcinfo, int first,
 
 #define REPORT_TEMPORARY_HINT \
 	"Give an ordinary table: the reporter is another session."
+
+/* OB004, unless it is one command that reads new_events and writes target. */
+extern void report_check_statement(SPIPlanPtr plan, const char *statement,
+								   Oid target);
 
 /* OB004 and others, unless it is a table that the caller owns and that stays. */
 extern void report_check_target(Oid target, Oid caller);
