@@ -24,6 +24,7 @@
  */
 #include "postgres.h"
 
+#include "errors.h"
 #include "miscadmin.h"
 #include "mutants.h"
 #include "outbox/encoding.h"
@@ -231,10 +232,12 @@ tell_log(Relay *relay)
 	switch (relay_machine_news(&relay->machine, worker_now_us()))
 	{
 		case NEWS_TROUBLE:
-			worker_log_change(true, health->message, health->remedy);
+			worker_log_change(relay->machine.state == RELAY_STOPPED ?
+							  ERRCODE_OB_DIVERGENCE : ERRCODE_WARNING,
+							  health->message, health->remedy);
 			break;
 		case NEWS_FINE:
-			worker_log_change(false, "publishing again", NULL);
+			worker_log_change(0, "publishing again", NULL);
 			break;
 		case NEWS_NONE:
 			break;

@@ -34,6 +34,7 @@
 #include "report/as_owner.h"
 #include "report/event_log.h"
 #include "report/explain.h"
+#include "report/publish.h"
 #include "report/report_run.h"
 #include "report/reports.h"
 #include "report/select.h"
@@ -311,7 +312,10 @@ as_array(const int64 *log_seqs, int64 n)
  * ------------------------------------------------------------------------
  */
 
-/* The events at these places that the report has not refused, as the caller. */
+/*
+ * The events at these places that the report has been given and has not refused,
+ * as the caller.
+ */
 static void
 put_rows(const char *name, const int64 *log_seqs, int64 n,
 		 ReturnSetInfo *result)
@@ -327,6 +331,10 @@ put_rows(const char *name, const int64 *log_seqs, int64 n,
 	AsOwner		scope;
 	MemoryContext context = CurrentMemoryContext;
 	MemoryContext old;
+	Tuplestorestate *rows;
+	Tuplestorestate *given;
+	TupleTableSlot *slot;
+	int64		n_rows;
 
 	values[0] = PointerGetDatum(as_array(log_seqs, n));
 	values[1] = CStringGetTextDatum(name);
@@ -340,9 +348,21 @@ put_rows(const char *name, const int64 *log_seqs, int64 n,
 	SPI_execute_with_args("SELECT e.* FROM report.reported_events e"
 						  " WHERE e.log_seq = ANY ($1) ORDER BY e.log_seq",
 						  1, types, values, NULL, true, 0);
+	rows = tuplestore_begin_heap(false, false, work_mem);
 	for (uint64 i = 0; i < SPI_processed; i++)
-		tuplestore_puttuple(result->setResult, SPI_tuptable->vals[i]);
+		tuplestore_puttuple(rows, SPI_tuptable->vals[i]);
+	n_rows = (int64) SPI_processed;
+	slot = MakeSingleTupleTableSlot(CreateTupleDescCopy(SPI_tuptable->tupdesc),
+									&TTSOpsMinimalTuple);
 	SPI_freetuptable(SPI_tuptable);
+	given = publish_withhold(name, rows, &n_rows);
+	tuplestore_select_read_pointer(given, 0);
+	while (tuplestore_gettupleslot(given, true, false, slot))
+		tuplestore_puttupleslot(result->setResult, slot);
+	ExecDropSingleTupleTableSlot(slot);
+	if (given != rows)
+		tuplestore_end(given);
+	tuplestore_end(rows);
 }
 
 static void

@@ -158,7 +158,7 @@ refuse(const KafkaError *error, const char *remedy)
 	if (refusal.at == 0)
 		refusal.at = GetCurrentTimestamp();
 	if (!known)
-		worker_log_change(true, error->message, remedy);
+		worker_log_change(ERRCODE_WARNING, error->message, remedy);
 }
 
 /* Write the positions into the group, if it is nobody else's. */

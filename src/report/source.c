@@ -71,7 +71,7 @@ source_trouble(Source *source, SourceState state, const char *message,
 			sizeof(source->trouble.remedy));
 	source->trouble.at = GetCurrentTimestamp();
 	if (!known)
-		worker_log_change(true, message, remedy);
+		worker_log_change(ERRCODE_WARNING, message, remedy);
 }
 
 /* Read the newest messages again before going on. */
@@ -108,7 +108,7 @@ clear_trouble(Source *source)
 	if (source->trouble.message[0] == '\0')
 		return;
 	memset(&source->trouble, 0, sizeof(source->trouble));
-	worker_log_change(false, "the trouble is over, reading goes on", NULL);
+	worker_log_change(0, "the trouble is over, reading goes on", NULL);
 }
 
 /* Ask again after a while that grows. */

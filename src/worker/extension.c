@@ -102,7 +102,7 @@ missing_extension(void)
 	{
 		missing = order < 0 ? "waiting for ALTER EXTENSION carshop_outbox UPDATE" :
 			"waiting for a restart with the new library";
-		worker_log_change(true,
+		worker_log_change(ERRCODE_WARNING,
 						  psprintf("extension carshop_outbox has version %s, the library is of version %s",
 								   version, CARSHOP_OUTBOX_VERSION),
 						  worker_version_remedy(version));
@@ -135,7 +135,7 @@ worker_wait_for_extension(void)
 		(void) worker_wait(-1, LOOK_AGAIN_MS);
 		waited = true;
 	}
-	worker_log_change(false, "", NULL);
+	worker_log_change(0, "", NULL);
 
 	/*
 	 * CREATE DATABASE, ALTER DATABASE ... SET, CREATE EXTENSION: we were

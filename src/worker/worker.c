@@ -538,15 +538,16 @@ worker_show_state(const char *state)
 }
 
 void
-worker_log_change(bool trouble, const char *text, const char *hint)
+worker_log_change(int trouble, const char *text, const char *hint)
 {
 	if (strncmp(text, last_logged, sizeof(last_logged) - 1) == 0)
 		return;
 	strlcpy(last_logged, text, sizeof(last_logged));
 	if (text[0] == '\0')
 		return;
-	ereport(trouble ? WARNING : LOG,
-			(errmsg("%s: %s", MyBgworkerEntry->bgw_name, text),
+	ereport(trouble != 0 ? WARNING : LOG,
+			(trouble != 0 ? errcode(trouble) : 0,
+			 errmsg("%s: %s", MyBgworkerEntry->bgw_name, text),
 			 hint != NULL && hint[0] != '\0' ? errhint("%s", hint) : 0));
 }
 

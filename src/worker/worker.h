@@ -170,10 +170,11 @@ extern void worker_commit_lazily(void);
 extern void worker_show_state(const char *state);
 
 /*
- * Log once per change of state: emits text at LOG (or WARNING when it is
- * trouble) only if it differs from the last text of this worker.  "" clears.
+ * Log once per change of state: emits text at LOG, or as a WARNING with the
+ * SQLSTATE trouble if that is not 0, only if it differs from the last text of
+ * this worker.  "" clears.
  */
-extern void worker_log_change(bool trouble, const char *text, const char *hint);
+extern void worker_log_change(int trouble, const char *text, const char *hint);
 
 /* backoff_ms() with jitter: 100 ms doubling to 10 s, and up to a quarter more. */
 typedef struct Backoff

@@ -14,7 +14,7 @@ use Test::More;
 
 my $topic = 'car-shop-reported-events';
 my $kafka = Carshop::Kafka->start;
-my $node = Carshop->new_node('original', kafka => $kafka, conf => { '.report_databases' => '' });
+my $node = Carshop->new_node('original', kafka => $kafka, conf => { '.report_databases' => '', 'log_line_prefix' => '%m [%p] %b %e ' });
 my $cars = 0;
 
 sub add_car
@@ -169,6 +169,7 @@ ok(!exists $kafka->topics->{"carshop-outbox-progress-$lineage"}, 'it is not made
 $heir->safe_psql('shop', 'SELECT outbox.start_lineage()');
 published($heir, 'with a new lineage');
 
+like(slurp_file($copy->logfile), qr/ carshop_outbox relay OB003 WARNING: .*written by another server/, 'the log has the SQLSTATE of a divergence');
 foreach my $server ($node, $copy, $backup, $moved, $heir)
 {
 	unlike(slurp_file($server->logfile), qr/PANIC|terminated by signal/, $server->name . ': nothing crashed');
