@@ -31,6 +31,13 @@
 #define compat_ignore_signal(signal) pqsignal(signal, SIG_IGN)
 #endif
 
+/* 19 tells, too, whether they are volatile; with NULL it need not */
+#if PG19_GE
+#define compat_domain_has_constraints(type) DomainHasConstraints(type, NULL)
+#else
+#define compat_domain_has_constraints(type) DomainHasConstraints(type)
+#endif
+
 /* 16 added missing_ok */
 #if PG16_GE
 #define compat_build_attrmap(in, out) \

@@ -51,9 +51,8 @@ typedef struct Validation
 	bool		target_has_rows;
 } Validation;
 
-/* Raise OB004. */
-static void
-refuse(const char *message, const char *hint)
+void
+report_refuse(const char *message, const char *hint)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_OB_REPORT_REFUSED),
@@ -168,10 +167,10 @@ refuse_unlogged(Oid target)
 	foreach(cell, find_all_inheritors(target, AccessShareLock, NULL))
 	{
 		if (get_rel_persistence(lfirst_oid(cell)) == RELPERSISTENCE_UNLOGGED)
-			refuse("the target of a report cannot be an unlogged table",
-				   psprintf("A crash would empty it, and the report go on: ALTER TABLE %s SET LOGGED.",
-							quote_qualified_identifier(get_namespace_name(get_rel_namespace(lfirst_oid(cell))),
-													   get_rel_name(lfirst_oid(cell)))));
+			report_refuse("the target of a report cannot be an unlogged table",
+						  psprintf("A crash would empty it, and the report go on: ALTER TABLE %s SET LOGGED.",
+								   quote_qualified_identifier(get_namespace_name(get_rel_namespace(lfirst_oid(cell))),
+															  get_rel_name(lfirst_oid(cell)))));
 	}
 }
 
@@ -190,8 +189,8 @@ report_check_target(Oid target, Oid caller)
 	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
 	if (((Form_pg_class) GETSTRUCT(tuple))->relpersistence ==
 		RELPERSISTENCE_TEMP)
-		refuse("the target of a report cannot be a temporary table",
-			   REPORT_TEMPORARY_HINT);
+		report_refuse("the target of a report cannot be a temporary table",
+					  REPORT_TEMPORARY_HINT);
 	ReleaseSysCache(tuple);
 	refuse_unlogged(target);
 
@@ -248,8 +247,8 @@ report_define_as(const ReportDefinition *definition)
 	char		nulls[11];
 
 	if (definition->name[0] == '\0')
-		refuse("the name of a report must not be empty",
-			   "Give it a name, for example that of its table.");
+		report_refuse("the name of a report must not be empty",
+					  "Give it a name, for example that of its table.");
 	validation.statement = definition->statement;
 	validation.target = definition->target;
 	validation.owner = caller;

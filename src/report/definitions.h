@@ -44,6 +44,9 @@ extern void report_define_options(FunctionCallInfo fcinfo, int first,
 #define REPORT_TEMPORARY_HINT \
 	"Give an ordinary table: the reporter is another session."
 
+/* Raise OB004. */
+extern void report_refuse(const char *message, const char *hint);
+
 /* OB004, unless it is one command that reads new_events and writes target. */
 extern void report_check_statement(SPIPlanPtr plan, const char *statement,
 								   Oid target);

@@ -26,6 +26,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "compat.h"
 #include "lib/stringinfo.h"
 #include "report/mirror.h"
 #include "report/reports.h"
@@ -251,7 +252,7 @@ append_state_row(StringInfo sql, const MirrorTarget *target)
 		char	   *otherwise = mirror_default(target, i);
 
 		if (otherwise == NULL ||
-			!DomainHasConstraints(TupleDescAttr(desc, i - 1)->atttypid))
+			!compat_domain_has_constraints(TupleDescAttr(desc, i - 1)->atttypid))
 			continue;
 		name = quote_literal_cstr(mirror_column_name(target, i));
 		appendStringInfo(sql,

@@ -92,17 +92,7 @@ check_walker(Node *node, void *context)
 	return expression_tree_walker(node, check_walker, context);
 }
 
-/* Raise OB004. */
-static void
-refuse(const char *message, const char *hint)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_OB_REPORT_REFUSED),
-			 errmsg("%s", message),
-			 errhint("%s", hint)));
-}
-
-/* The same, pointing into the statement as its parser would. */
+/* report_refuse(), pointing into the statement as its parser would. */
 static void
 refuse_at(const char *statement, int location, const char *message,
 		  const char *hint)
@@ -174,8 +164,8 @@ report_check_statement(SPIPlanPtr plan, const char *statement, Oid target)
 				  "Join several with WITH, or define several reports.");
 	}
 	if (sources == NIL)
-		refuse("a report's statement must be exactly one SQL command",
-			   "Join several with WITH, or define several reports.");
+		report_refuse("a report's statement must be exactly one SQL command",
+					  "Join several with WITH, or define several reports.");
 
 	source = linitial(sources);
 	memset(&check, 0, sizeof(check));
@@ -190,11 +180,11 @@ report_check_statement(SPIPlanPtr plan, const char *statement, Oid target)
 		(void) check_walker((Node *) query, &check);
 	}
 	if (!check.reads_events)
-		refuse("the report's statement does not read FROM " NEW_EVENTS,
-			   "Write FROM " NEW_EVENTS ": it has the columns of report.reported_events, and holds the events that have just come.");
+		report_refuse("the report's statement does not read FROM " NEW_EVENTS,
+					  "Write FROM " NEW_EVENTS ": it has the columns of report.reported_events, and holds the events that have just come.");
 	if (check.written == NIL)
-		refuse("the report's statement writes no table",
-			   "Put INSERT INTO before the SELECT; one with GROUP BY can be given to report.define_select, which makes its table, too.");
+		report_refuse("the report's statement writes no table",
+					  "Put INSERT INTO before the SELECT; one with GROUP BY can be given to report.define_select, which makes its table, too.");
 	if (!list_member_oid(check.written, target))
 		ereport(ERROR,
 				(errcode(ERRCODE_OB_REPORT_REFUSED),
