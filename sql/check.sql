@@ -38,9 +38,8 @@ AS $$
 	FROM (
 		SELECT current_setting('max_worker_processes')::integer AS allowed,
 			   -- the launcher, and one for each database that a list names
-			   1 + count(*) FILTER (WHERE btrim(d.name) <> '') AS wanted
-		FROM (VALUES (current_setting('carshop_outbox.shop_databases', true)), (current_setting('carshop_outbox.report_databases', true))) l (list)
-		CROSS JOIN LATERAL regexp_split_to_table(l.list, ',') d (name)) n
+			   1 + sum(cardinality(outbox.list_names(l.list))) AS wanted
+		FROM (VALUES (current_setting('carshop_outbox.shop_databases', true)), (current_setting('carshop_outbox.report_databases', true))) l (list)) n
 $$;
 COMMENT ON FUNCTION outbox.server_concerns(text, text) IS
 'The rows of outbox.check() and report.check() about this server; what: what does not happen when the setting does not name the database';
@@ -78,8 +77,8 @@ CREATE FUNCTION report.check(timeout interval DEFAULT '10s')
 	LANGUAGE sql VOLATILE STRICT ROWS 20 SET search_path = pg_catalog, pg_temp SET jit = off
 AS $$
 	WITH topics AS (
-		SELECT COALESCE(array_agg(btrim(t.name)), '{}') AS topics, COALESCE(array_agg(false), '{}') AS state
-		FROM regexp_split_to_table(current_setting('carshop_outbox.report_topics', true), ',') t (name) WHERE btrim(t.name) <> ''
+		SELECT t.names AS topics, array_fill(false, ARRAY[cardinality(t.names)]) AS state
+		FROM outbox.list_names(current_setting('carshop_outbox.report_topics', true)) t (names)
 	), rows AS (
 		SELECT CASE s.concern WHEN 'reporter' THEN 5 ELSE 1 END AS place, s.concern, s.level, s.message, s.remedy
 		FROM report.status s WHERE s.concern IN ('library', 'librdkafka')

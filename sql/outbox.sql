@@ -13,6 +13,10 @@ COMMENT ON SCHEMA outbox IS 'carshop_outbox: what leaves the shop';
 -- to look at, not to use: each object has its own grants
 GRANT USAGE ON SCHEMA outbox TO PUBLIC;
 
+CREATE FUNCTION outbox.list_names(list text) RETURNS text[]
+	LANGUAGE c IMMUTABLE AS 'MODULE_PATHNAME', 'outbox_list_names';
+COMMENT ON FUNCTION outbox.list_names(text) IS 'The names in a list such as carshop_outbox.shop_databases, as the workers read it; NULL is an empty list';
+
 --
 -- The event store: three insert-only segments behind one view
 --
@@ -495,7 +499,7 @@ SELECT outbox.wake();
 CREATE FUNCTION outbox.wait_published(timeout interval DEFAULT '10s') RETURNS boolean
 	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'outbox_wait_published';
 COMMENT ON FUNCTION outbox.wait_published(interval) IS
-'Waits until all that was committed before the call is in Kafka; false when the time is over. What Kafka has refused (outbox.dead_letters) or is aside (outbox.parked) is not waited for. Do not call it in a transaction that has written events itself: those are not committed yet.';
+'Waits until all that was committed before the call is in Kafka; false when the time is over. What Kafka has refused (outbox.dead_letters) or is aside (outbox.parked) is not waited for. Do not call it in a transaction that has written events itself: those are not committed yet. Error: OB005 where no relay is to run: carshop_outbox.shop_databases does not name the database, or it is on a standby.';
 REVOKE ALL ON FUNCTION outbox.wait_published(interval) FROM PUBLIC;
 
 CREATE FUNCTION outbox.switch_segment() RETURNS smallint

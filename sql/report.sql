@@ -81,6 +81,18 @@ COMMENT ON COLUMN report.progress.last_log_seq IS 'No event of this partition ha
 COMMENT ON COLUMN report.progress.lost IS 'Why reading of this partition has stopped; NULL: it has not';
 COMMENT ON COLUMN report.progress.changed_at IS 'When the offset was stored';
 
+CREATE FUNCTION report.lost_remedy(topic text, "partition" integer, next_offset bigint, lost text) RETURNS text
+	LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+	-- from the beginning it would come to what cannot be read once more
+	SELECT CASE WHEN lost LIKE 'what stands from offset %'
+		THEN format('SELECT report.seek(%L, %s, %s); -- or further on: it leaves out what cannot be read', topic, "partition", next_offset + 1)
+		ELSE format('SELECT report.seek(%L, %s, -2);', topic, "partition") END
+$$;
+COMMENT ON FUNCTION report.lost_remedy(text, integer, bigint, text) IS 'The call that lets a partition go on which has stopped for this reason (for the views)';
+REVOKE ALL ON FUNCTION report.lost_remedy(text, integer, bigint, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION report.lost_remedy(text, integer, bigint, text) TO pg_monitor;
+
 --
 -- Definitions
 --
@@ -328,5 +340,5 @@ CREATE FUNCTION report.wait_applied(event_id uuid DEFAULT NULL,
 	SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'report_wait_applied';
 COMMENT ON FUNCTION report.wait_applied(uuid, interval) IS
-'Waits until this event (NULL: all that stands in the topics now, up to their high watermarks) has gone through the reports, except those that are disabled or have failed; false when timeout (NULL: none) is over. Error: OB005 if no reporter is to run for this database.';
+'Waits until this event (NULL: all that stands in the topics now, up to their high watermarks) has gone through the reports, except those that are disabled or have failed; false when timeout (NULL: none) is over. Errors: OB005 if no reporter is to run for this database, and on a standby without event_id; 0A000 in a transaction of another isolation level than READ COMMITTED, which does not see what comes.';
 REVOKE ALL ON FUNCTION report.wait_applied(uuid, interval) FROM PUBLIC;

@@ -84,7 +84,7 @@ CREATE VIEW report.stat_event_log AS
 		WHERE d.enabled
 		UNION ALL
 		SELECT 2, format('partition %s/%s has stopped', p.topic, p.partition),
-			   format('SELECT report.seek(%L, %s, -2);', p.topic, p.partition)
+			   report.lost_remedy(p.topic, p.partition, p.next_offset, p.lost)
 		FROM due CROSS JOIN report.progress p WHERE p.lost IS NOT NULL
 		UNION ALL
 		SELECT 3, format('table %s refers to them', c.conrelid::regclass),

@@ -33,7 +33,7 @@ CREATE VIEW report.stat_reporter AS
 		   CASE WHEN w.pid IS NULL THEN 'not running'
 				WHEN p.lost IS NOT NULL THEN 'stopped'
 				-- of report.seek(), or of a topic that was read formerly
-				WHEN NOT topic = ANY (regexp_split_to_array(btrim(current_setting('carshop_outbox.report_topics', true)), '\s*,\s*'))
+				WHEN NOT topic = ANY (outbox.list_names(current_setting('carshop_outbox.report_topics', true)))
 					THEN 'not read'
 				ELSE COALESCE(s.state, w.state) END AS state,
 		   topic, partition,
@@ -155,10 +155,7 @@ CREATE VIEW report.status AS
 		UNION ALL
 		SELECT 4, 'divergence', 'fail',
 			   format('Partition %s/%s: %s', p.topic, p.partition, outbox.sentence(p.lost)),
-			   -- from the beginning it would come to what cannot be read once more
-			   CASE WHEN p.lost LIKE 'what stands from offset %'
-					THEN format('SELECT report.seek(%L, %s, %s); -- or further on: it leaves out what cannot be read', p.topic, p.partition, p.next_offset + 1)
-					ELSE format('SELECT report.seek(%L, %s, %s);', p.topic, p.partition, -2) END
+			   report.lost_remedy(p.topic, p.partition, p.next_offset, p.lost)
 		FROM report.progress p WHERE p.lost IS NOT NULL
 		UNION ALL
 		SELECT 5, 'kafka',

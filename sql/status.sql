@@ -18,17 +18,13 @@ AS $$
 $$;
 COMMENT ON FUNCTION outbox.sentence(text) IS 'A message of a worker''s log as a sentence of the status';
 
-CREATE FUNCTION outbox.names_database(list text) RETURNS boolean
-	LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'outbox_names_database';
-COMMENT ON FUNCTION outbox.names_database(text) IS 'Whether a list such as carshop_outbox.shop_databases names this database, as the workers read it';
-
 CREATE FUNCTION outbox.name_database_remedy(setting text) RETURNS text
 	LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT format('ALTER SYSTEM SET %s = %L; SELECT pg_reload_conf();', setting,
 		concat_ws(',', NULLIF(list, ''), quote_ident(current_database())))
 	FROM current_setting(setting, true) s (list)
-	WHERE NOT outbox.names_database(COALESCE(list, ''))
+	WHERE NOT current_database()::text = ANY (outbox.list_names(list))
 $$;
 COMMENT ON FUNCTION outbox.name_database_remedy(text) IS 'The command that adds this database to a setting that lists databases; NULL: it is in it';
 

@@ -79,9 +79,9 @@ CREATE VIEW outbox.known_topics AS
 		-- emit names it when it names none
 		SELECT current_setting('carshop_outbox.topic', true), NULL
 		UNION ALL
-		SELECT btrim(a.name), NULL
-		FROM regexp_split_to_table(current_setting('carshop_outbox.allowed_topics', true), ',') a (name)
-		WHERE btrim(a.name) NOT IN ('') AND a.name !~ '[*]') t
+		SELECT a.name, NULL
+		FROM unnest(outbox.list_names(current_setting('carshop_outbox.allowed_topics', true))) a (name)
+		WHERE a.name !~ '[*]') t
 	GROUP BY t.topic;
 COMMENT ON VIEW outbox.known_topics IS
 'Topics that events of this database go to, as far as they are named: the default topic, those of routes and of carshop_outbox.allowed_topics';

@@ -34,6 +34,7 @@
 #include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
+#include "worker/worker.h"
 
 PG_FUNCTION_INFO_V1(outbox_inspect_kafka);
 
@@ -301,7 +302,7 @@ take_rows(ReturnSetInfo *rsinfo, Looker *looker, TimestampTz end)
 			case SHM_MQ_WOULD_BLOCK:
 				break;
 		}
-		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), end);
+		left = TimestampDifferenceMilliseconds(worker_steady_now(), end);
 		if (left <= 0)
 		{
 			put_failure(rsinfo, "kafka", "The process that looks at Kafka has not answered in time.",
@@ -319,7 +320,7 @@ take_rows(ReturnSetInfo *rsinfo, Looker *looker, TimestampTz end)
 static int
 timeout_ms(Interval *timeout)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = worker_steady_now();
 	TimestampTz end = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
 															  TimestampTzGetDatum(now),
 															  IntervalPGetDatum(timeout)));
@@ -353,7 +354,7 @@ outbox_inspect_kafka(PG_FUNCTION_ARGS)
 	PG_ENSURE_ERROR_CLEANUP(stop_looker, PointerGetDatum(&looker));
 	{
 		take_rows(rsinfo, &looker,
-				  TimestampTzPlusMilliseconds(GetCurrentTimestamp(), time_ms + GRACE_MS));
+				  TimestampTzPlusMilliseconds(worker_steady_now(), time_ms + GRACE_MS));
 	}
 	PG_END_ENSURE_ERROR_CLEANUP(stop_looker, PointerGetDatum(&looker));
 	dsm_detach(looker.segment);

@@ -51,6 +51,9 @@ extern void report_refuse(const char *message, const char *hint);
 extern void report_check_statement(SPIPlanPtr plan, const char *statement,
 								   Oid target);
 
+/* OIDs of the tables that such a statement writes, in WITH as well. */
+extern List *report_written_tables(SPIPlanPtr plan);
+
 /* OB004 and others, unless it is a table that the caller owns and that stays. */
 extern void report_check_target(Oid target, Oid caller);
 

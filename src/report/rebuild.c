@@ -31,9 +31,9 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "mutants.h"
-#include "parser/parsetree.h"
 #include "report/as_owner.h"
 #include "report/dead_letter.h"
+#include "report/definitions.h"
 #include "report/event_log.h"
 #include "report/mirror_guard.h"
 #include "report/replay.h"
@@ -42,7 +42,6 @@
 #include "storage/ipc.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
-#include "utils/plancache.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "worker/subtransaction.h"
@@ -129,22 +128,6 @@ check_alone(const ReplayReport *report)
 				 errhint("Drop the foreign key; a report's rows can be looked up without it.")));
 }
 
-static void
-warn_of(const ReplayReport *report, Query *query)
-{
-	Oid			written;
-
-	if (query->resultRelation == 0)
-		return;
-	written = rt_fetch(query->resultRelation, query->rtable)->relid;
-	if (written != report->target)
-		ereport(WARNING,
-				(errmsg("the statement of report \"%s\" writes table \"%s\" as well, which is not emptied",
-						report->name, get_rel_name(written)),
-				 errdetail("What it adds up there of the events is added once more."),
-				 errhint("Empty that table before report.rebuild() in the same transaction, or give each table a report of its own.")));
-}
-
 /* In WITH stands what else a statement writes by itself. */
 static void
 look_at_statement(void *arg)
@@ -154,9 +137,7 @@ look_at_statement(void *arg)
 	ReportScope scope;
 	Relation	log;
 	SPIPlanPtr	plan;
-	CachedPlanSource *source;
 	ListCell   *cell;
-	ListCell   *with;
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
@@ -166,14 +147,14 @@ look_at_statement(void *arg)
 	if (plan == NULL)
 		elog(ERROR, "could not prepare the report's statement: %s",
 			 SPI_result_code_string(SPI_result));
-	source = linitial(SPI_plan_get_plan_sources(plan));
-	foreach(cell, source->query_list)
+	foreach(cell, report_written_tables(plan))
 	{
-		Query	   *query = lfirst_node(Query, cell);
-
-		warn_of(report, query);
-		foreach(with, query->cteList)
-			warn_of(report, castNode(Query, lfirst_node(CommonTableExpr, with)->ctequery));
+		if (lfirst_oid(cell) != report->target)
+			ereport(WARNING,
+					(errmsg("the statement of report \"%s\" writes table \"%s\" as well, which is not emptied",
+							report->name, get_rel_name(lfirst_oid(cell))),
+					 errdetail("What it adds up there of the events is added once more."),
+					 errhint("Empty that table before report.rebuild() in the same transaction, or give each table a report of its own.")));
 	}
 	report_leave(&scope);
 	SPI_freeplan(plan);

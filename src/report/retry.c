@@ -13,7 +13,7 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
+#include "catalog/objectaddress.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "report/batch.h"
@@ -93,20 +93,6 @@ retry_message(EventBatch *batch, const DeadLetter *letter, int64 *head)
 		dead_letter_remove(letter->id);
 }
 
-/* The names as text[]. */
-static Datum
-make_names(List *names)
-{
-	Datum	   *elements = palloc(sizeof(Datum) * Max(list_length(names), 1));
-	ListCell   *cell;
-	int			n = 0;
-
-	foreach(cell, names)
-		elements[n++] = CStringGetTextDatum(lfirst(cell));
-	return PointerGetDatum(construct_array(elements, n, TEXTOID, -1, false,
-										   TYPALIGN_INT));
-}
-
 long
 retry_dead_letters(int64 *head)
 {
@@ -130,7 +116,7 @@ retry_dead_letters(int64 *head)
 		   !TimestampDifferenceExceeds(started, worker_steady_now(), MOST_MS))
 	{
 		DeadLetter *letter = dead_letter_next(id, only ? &number : NULL,
-											  make_names(busy));
+											  PointerGetDatum(strlist_to_textarray(busy)));
 
 		ended = letter == NULL;
 		if (ended)

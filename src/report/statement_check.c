@@ -147,6 +147,18 @@ refuse_deferrable(Oid relid)
 	table_close(triggers, AccessShareLock);
 }
 
+List *
+report_written_tables(SPIPlanPtr plan)
+{
+	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(plan));
+	StatementCheck check = {0};
+	ListCell   *cell;
+
+	foreach(cell, source->query_list)
+		(void) check_walker(lfirst(cell), &check);
+	return check.written;
+}
+
 /* One command that reads new_events and writes its target. */
 void
 report_check_statement(SPIPlanPtr plan, const char *statement, Oid target)

@@ -14,6 +14,7 @@
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "catalog/objectaddress.h"
 #include "compat.h"
 #include "errors.h"
 #include "fmgr.h"
@@ -26,6 +27,7 @@
 #include "settings.h"
 #include "shared.h"
 #include "storage/latch.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
@@ -36,7 +38,7 @@
 PG_FUNCTION_INFO_V1(outbox_relay_report);
 PG_FUNCTION_INFO_V1(outbox_relay_counters);
 PG_FUNCTION_INFO_V1(outbox_has_relay);
-PG_FUNCTION_INFO_V1(outbox_names_database);
+PG_FUNCTION_INFO_V1(outbox_list_names);
 PG_FUNCTION_INFO_V1(outbox_preloaded);
 PG_FUNCTION_INFO_V1(outbox_wake);
 PG_FUNCTION_INFO_V1(outbox_stat_reset);
@@ -56,11 +58,14 @@ outbox_has_relay(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(shared_available() && worker_database_named(setting_shop_databases));
 }
 
-/* outbox.names_database(list text) */
+/* outbox.list_names(list text) */
 Datum
-outbox_names_database(PG_FUNCTION_ARGS)
+outbox_list_names(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BOOL(worker_database_named(text_to_cstring(PG_GETARG_TEXT_PP(0))));
+	List	   *names = PG_ARGISNULL(0) ? NIL :
+	settings_split(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+
+	PG_RETURN_ARRAYTYPE_P(strlist_to_textarray(names));
 }
 
 /* Takes effect when the calling transaction commits. */
@@ -197,7 +202,7 @@ outbox_wait_published(PG_FUNCTION_ARGS)
 				 errmsg("no relay runs on a standby"),
 				 errhint("Call it on the primary.")));
 	end = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-												  TimestampTzGetDatum(GetCurrentTimestamp()),
+												  TimestampTzGetDatum(worker_steady_now()),
 												  IntervalPGetDatum(timeout)));
 
 	/*
@@ -208,7 +213,7 @@ outbox_wait_published(PG_FUNCTION_ARGS)
 	while (!shared_is_published(MyDatabaseId, ticket))
 	{
 		static uint32 wait_event = 0;
-		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), end);
+		long		left = TimestampDifferenceMilliseconds(worker_steady_now(), end);
 
 		if (left <= 0)
 			PG_RETURN_BOOL(false);

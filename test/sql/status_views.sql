@@ -28,7 +28,7 @@ SELECT level, remedy FROM outbox.status WHERE concern = 'delivery';
 -- a list of databases is added to, and no name stands in it twice
 SELECT replace(outbox.name_database_remedy('carshop_outbox.shop_databases'), quote_ident(current_database()), '<this>');
 -- a list as the workers read it: quotes or not, case counts
-SELECT replace(list, current_database(), '<this>') AS list, outbox.names_database(list)
+SELECT replace(list, current_database(), '<this>') AS list, current_database()::text = ANY (outbox.list_names(list)) AS names_database
   FROM (SELECT unnest(ARRAY['%s', ' x ,%s ', '"%s"', 'x,"%s" , y', '"x,%s"', '"%s""', '"%s"""', '%sx', '']) AS form) f
        CROSS JOIN LATERAL (SELECT format(form, current_database()) AS list) l;
 
