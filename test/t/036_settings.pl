@@ -198,7 +198,7 @@ my $threads;
 poll_until(sub { reading() eq $topic && ($threads = handle_threads()) =~ /^\d+ \d+$/ }, 60, 'the reporter reads');
 
 # Each change of the topics is a reload that the reporter has surely seen.
-set('carshop_outbox.report_topics' => "$topic,probe", 'carshop_outbox.linger' => '1ms');
+set('carshop_outbox.report_topics' => qq("$topic", probe), 'carshop_outbox.linger' => '1ms');
 poll_until(sub { reading() eq "$topic,probe" }, 60, 'it reads another topic as well');
 is(handle_threads(), $threads, 'a reload that changes other things keeps the Kafka handle');
 

@@ -18,7 +18,7 @@ my $topic = 'car-shop-reported-events';
 my $clock = PostgreSQL::Test::Utils::tempdir() . '/clock';
 my $kafka = Carshop::Kafka->start;
 my $node = Carshop->new_node('main', kafka => $kafka,
-	conf => { '.shop_databases' => '', '.report_databases' => 'shop' });
+	conf => { '.shop_databases' => 'shop', '.report_databases' => 'shop' });
 my $n = 0;
 
 sub db { return $node->safe_psql('shop', $_[0]) }
@@ -66,13 +66,25 @@ poll_until(sub { db(q(SELECT state FROM report.stat_reports WHERE name = 'needin
 $kafka->kill9;
 poll_until(sub { db(q(SELECT count(*) FROM report.stat_reporter WHERE state = 'waiting')) ne '0' }, 120, 'Kafka is away');
 
+# who waits for publishing waits as long as was said
+db(q{SELECT outbox.emit('Waits')});
+$n++;
+my $waiter = $node->background_psql('shop');
+$waiter->query_until(qr/begun/, "\\echo begun\nSELECT outbox.wait_published('10s');\n");
+my $waits = q(SELECT count(*) FROM pg_stat_activity WHERE query ~ '^SELECT outbox.wait_published' AND state = 'active');
+poll_until(sub { db("$waits AND wait_event IS NOT NULL") eq '1' }, 8, 'it waits');
+
 set_clock(0);
+poll_until(sub { db($waits) eq '0' }, 90, 'waiting for publishing ends');
+$waiter->quit;
+pass('outbox.wait_published() ends when its time is over, though the clock was set back');
 db('INSERT INTO public.needed VALUES (1)');
 poll_until(sub { db(q(SELECT sum(n) FROM public.needing)) eq '1' }, 90, 'the report goes on');
 pass('a report that was to be tried again is tried when the clock was set back');
 $kafka->restart;
 poll_until(sub { db(q(SELECT string_agg(DISTINCT state, ',') FROM report.stat_reporter)) eq 'current' }, 90, 'reading goes on');
 pass('so are brokers that were away');
+is(db(q{SELECT outbox.wait_published('60s')}), 't', 'what waited is published');
 my @missed;
 foreach (1 .. 20)
 {
